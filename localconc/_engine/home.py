@@ -1,0 +1,159 @@
+"""The directory where the database lives: which one, whether it can be trusted, and who may read it."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+
+import platformdirs
+
+from localconc.errors import StoreError
+
+DATABASE_NAME = "localconc.db"
+GATE_NAME = "gate.lock"
+JOURNAL_NAME = "definitions.jsonl"
+OWNERS_NAME = "owners"
+
+#: Where file locks and shared memory are not dependable between machines, or at all.
+NETWORK_FILESYSTEMS = frozenset(
+    [
+        "9p",
+        "afs",
+        "beegfs",
+        "ceph",
+        "cifs",
+        "coda",
+        "davfs",
+        "fuse.ceph",
+        "fuse.davfs2",
+        "fuse.glusterfs",
+        "fuse.rclone",
+        "fuse.s3fs",
+        "fuse.sshfs",
+        "gfs2",
+        "glusterfs",
+        "gpfs",
+        "lustre",
+        "ncpfs",
+        "nfs",
+        "nfs4",
+        "ocfs2",
+        "orangefs",
+        "pvfs2",
+        "smb3",
+        "smbfs",
+        "virtiofs",
+        "vboxsf",
+    ]
+)
+
+
+def home() -> Path:
+    """The directory of the database, read anew from the environment at each call.
+
+    >>> import os; os.environ["LOCALCONC_HOME"] = "/tmp/limits"
+    >>> home()
+    PosixPath('/tmp/limits')
+
+    Returns:
+        `$LOCALCONC_HOME` (a leading `~` is expanded, a relative path counts from the working directory), else
+        `platformdirs.user_data_path("localconc")`. Nothing is created.
+    """
+    configured = os.environ.get("LOCALCONC_HOME")
+    if configured:
+        return Path(configured).expanduser().absolute()
+    return platformdirs.user_data_path("localconc", appauthor=False)
+
+
+def prepare(directory: Path) -> None:
+    """Create the home, private, where it is missing; refuse one that can't hold a trustworthy database.
+
+    Raises:
+        StoreError: it is on a network filesystem, is no directory, or can't be created.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (directory / OWNERS_NAME).mkdir(mode=directory_mode(directory), exist_ok=True)
+        if is_group_shared(directory):
+            os.chmod(directory / OWNERS_NAME, directory_mode(directory))
+    except FileExistsError:
+        raise StoreError(
+            f"The home {directory} is not a directory: move that file away, or set LOCALCONC_HOME to a directory."
+        ) from None
+    except PermissionError as error:
+        if not os.path.isdir(directory / OWNERS_NAME):  # which, other than the same of a Path, never raises
+            raise _cannot_create(directory, error) from error
+    except OSError as error:
+        raise _cannot_create(directory, error) from error
+    filesystem = filesystem_type(directory)
+    if filesystem in NETWORK_FILESYSTEMS:
+        raise StoreError(
+            f"The home {directory} is on a network filesystem ({filesystem}), where file locks can't be trusted: "
+            "set LOCALCONC_HOME to a directory on a local disk."
+        )
+
+
+def _cannot_create(directory: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"The home {directory} can't be created ({error.strerror}): make its parent writable and leave some space, "
+        "or set LOCALCONC_HOME to a directory that you can write."
+    )
+
+
+def is_group_shared(directory: Path) -> bool:
+    """Whether the user opened the home to a group on purpose."""
+    return sys.platform != "win32" and bool(directory.stat().st_mode & stat.S_IWGRP)
+
+
+def directory_mode(directory: Path) -> int:
+    """The mode of directories inside the home: private, unless the home is group-shared."""
+    return 0o2770 if is_group_shared(directory) else 0o700
+
+
+def file_mode(directory: Path) -> int:
+    """The mode of files inside the home: private, unless the home is group-shared."""
+    return 0o660 if is_group_shared(directory) else 0o600
+
+
+def create_file(path: Path, mode: int) -> int:
+    """Create a file that did not exist and open it for writing, with exactly this mode whatever the umask.
+
+    Raises:
+        FileExistsError: something, be it a symbolic link, is there already.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    descriptor = os.open(path, flags, mode & 0o700)
+    if hasattr(os, "fchmod"):
+        os.fchmod(descriptor, mode)
+    return descriptor
+
+
+def open_or_create_file(path: Path, mode: int) -> int:
+    """Open a file of the home for reading and writing, without following a symbolic link; create it if missing."""
+    while True:
+        try:
+            return create_file(path, mode)
+        except FileExistsError:
+            pass
+        try:
+            return os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0))
+        except FileNotFoundError:
+            continue
+
+
+def filesystem_type(directory: Path) -> str:
+    """The type of the filesystem that holds the directory, as the kernel names it; empty where it can't be told."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return ""
+    resolved = f"{directory.resolve()}/"
+    innermost, innermost_type = "", ""
+    for line in mounts.splitlines():
+        before, _, after = line.partition(" - ")
+        mount_point = before.split()[4].replace("\\040", " ").rstrip("/") + "/"
+        if resolved.startswith(mount_point) and len(mount_point) >= len(innermost):
+            innermost, innermost_type = mount_point, after.split()[0]
+    return innermost_type

@@ -1,0 +1,240 @@
+"""Concurrency and rate limits for the tasks of an event loop.
+
+    >>> from localconc.asyncio import concurrency, rate_limit
+    >>> async with concurrency("database", limit=10):
+    ...     await query()
+    >>> await rate_limit("api", limit=10, slot_decay_per_second=5)
+
+The same limits as in `localconc.sync`: tasks, threads and processes stand in one line. Here a task that waits lets
+its loop go on; a blocking call from `localconc.sync` holds the whole loop up. The names and the first parameters are
+those of `prefect.concurrency.asyncio`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from localconc._engine import awaiting, homes
+from localconc._engine.calls import checked_call
+from localconc._engine.model import CONCURRENCY, RATE_LIMIT
+from localconc._engine.occupancy import NOTHING, Occupancy
+from localconc.errors import (
+    AcquireConcurrencySlotTimeoutError,
+    ConcurrencySlotAcquisitionError,
+    LimitExistsError,
+    LimitNotFoundError,
+    LocalconcError,
+    StoreError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
+    from types import TracebackType
+
+    from localconc._engine.calls import Call
+
+__all__ = [
+    "AcquireConcurrencySlotTimeoutError",
+    "ConcurrencySlotAcquisitionError",
+    "LimitExistsError",
+    "LimitNotFoundError",
+    "LocalconcError",
+    "Occupancy",
+    "StoreError",
+    "concurrency",
+    "rate_limit",
+]
+
+Parameters = ParamSpec("Parameters")
+Returned = TypeVar("Returned")
+
+
+class concurrency:  # noqa: N801
+    """Hold slots of one or more limits while a block or a coroutine function runs.
+
+    At most `limit` slots of a name are held at any time, by all threads, tasks and processes of the machine together;
+    who finds none free waits in line, and the event loop goes on meanwhile. A task that is cancelled, at whatever
+    moment, leaves the line or gives its slots back.
+
+    >>> async with concurrency("database", occupy=2, timeout_seconds=30) as occupancy:
+    ...     print(f"waited {occupancy.waited_seconds:.1f} s")
+    >>> @concurrency("gpu", limit=1)
+    ... async def train(): ...
+
+    Args:
+        names: a name, or an iterable of names whose slots are taken all together or not at all; each counts once.
+            With None or nothing in it, nothing is acquired.
+        occupy: slots to take of each limit, 1 or more.
+        timeout_seconds: how long to wait at most, 0 or more; 0 tries once, None waits for as long as it takes.
+        create_if_missing: make a placeholder of a missing limit (not enforced), or the limit itself with `limit=`.
+        max_retries: how many estimated waits to stay for, 0 or more; 0 tries once, None does not count.
+        limit: make a missing limit (or a placeholder) one with so many slots, 0 or more. What is stored wins.
+        slot_decay_per_second: its decay, 0 or more, where `limit` creates it.
+        strict: raise where a limit is missing or inactive, instead of going on without it.
+
+    Returns:
+        An asynchronous context manager that yields an `Occupancy`, and a decorator of coroutine functions. The
+        decorator acquires at each call.
+
+    Raises:
+        ValueError, TypeError: at once, for an argument out of range; the message names it and the value.
+        AcquireConcurrencySlotTimeoutError: on entering, not admitted within `timeout_seconds`.
+        ConcurrencySlotAcquisitionError: on entering, out of retries, more slots than the limit has, or not enforced
+            under `strict`.
+        StoreError: on entering, the database can't be used. Leaving raises nothing but a cancellation: slots are given
+            back as soon as the database allows.
+    """
+
+    __slots__ = ("__weakref__", "_call", "_is_entered", "_occupancy")
+
+    def __init__(
+        self,
+        names: str | Iterable[str] | None,
+        occupy: int = 1,
+        timeout_seconds: float | None = None,
+        create_if_missing: bool | None = True,
+        max_retries: int | None = None,
+        *,
+        limit: int | None = None,
+        slot_decay_per_second: float | None = None,
+        strict: bool = False,
+    ) -> None:
+        self._call = checked_call(
+            CONCURRENCY,
+            names,
+            occupy,
+            timeout_seconds,
+            create_if_missing,
+            max_retries,
+            limit,
+            slot_decay_per_second,
+            strict,
+        )
+        self._is_entered = False
+        self._occupancy: Occupancy | None = None
+
+    async def __aenter__(self) -> Occupancy:
+        if self._is_entered:
+            raise RuntimeError("this concurrency(…) is entered already: make a new one for each block")
+        self._is_entered = True
+        try:
+            self._occupancy = occupancy = await _acquire(self._call)
+            occupancy.belong_to(self)
+        except BaseException:
+            self._is_entered = False
+            raise
+        return occupancy
+
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        occupancy, self._occupancy = self._occupancy, None
+        self._is_entered = False
+        if occupancy is not None:
+            await _give_back(occupancy)
+
+    def __call__(
+        self, function: Callable[Parameters, Coroutine[Any, Any, Returned]]
+    ) -> Callable[Parameters, Coroutine[Any, Any, Returned]]:
+        _refuse_others_than_coroutine_functions(function)
+        call = self._call
+
+        @wraps(function)
+        async def limited(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
+            occupancy = await _acquire(call)
+            try:
+                return await function(*args, **kwargs)
+            finally:
+                await _give_back(occupancy)
+
+        return limited
+
+    def __repr__(self) -> str:
+        return f"concurrency({', '.join(map(repr, self._call.request.names))}, occupy={self._call.request.slots})"
+
+
+async def rate_limit(
+    names: str | Iterable[str] | None,
+    occupy: int = 1,
+    timeout_seconds: float | None = None,
+    create_if_missing: bool | None = True,
+    *,
+    limit: int | None = None,
+    slot_decay_per_second: float | None = None,
+    strict: bool = False,
+) -> None:
+    """Wait until slots of limits with decay are free, and take them for good: they drain by themselves.
+
+    A limit of L with decay r admits a burst of L and then r a second, from however many processes: never more than
+    L + r·t in any t seconds. The event loop goes on while this waits.
+
+    >>> for page in pages:
+    ...     await rate_limit("api", limit=10, slot_decay_per_second=5)
+    ...     await fetch(page)
+
+    Args:
+        names: a name, or an iterable of names whose slots are taken all together or not at all; each counts once.
+        occupy: slots to take of each limit, 1 or more.
+        timeout_seconds: how long to wait at most, 0 or more; 0 tries once, None waits for as long as it takes.
+        create_if_missing: make a placeholder of a missing limit (not enforced), or the limit itself with `limit=`.
+        limit: make a missing limit (or a placeholder) one with so many slots, 0 or more. What is stored wins.
+        slot_decay_per_second: its decay, above 0, where `limit` creates it.
+        strict: raise where a limit is missing or inactive, instead of going on without it.
+
+    Raises:
+        ValueError, TypeError: before anything is awaited, for an argument out of range; the message names it and the
+            value.
+        AcquireConcurrencySlotTimeoutError: not admitted within `timeout_seconds`.
+        ConcurrencySlotAcquisitionError: a limit has no decay, fewer slots than asked for, or is not enforced under
+            `strict`.
+        StoreError: the database can't be used.
+    """
+    await _acquire(
+        checked_call(
+            RATE_LIMIT,
+            names,
+            occupy,
+            timeout_seconds,
+            create_if_missing,
+            None,
+            limit,
+            slot_decay_per_second,
+            strict,
+        )
+    )
+
+
+def _acquire(call: Call) -> Coroutine[Any, Any, Occupancy]:
+    if not call.request.names or homes.is_disabled():
+        return _acquire_nothing()
+    task = asyncio.current_task()
+    name = threading.current_thread().name if task is None else task.get_name()
+    return awaiting.acquire(homes.current(), call, name)
+
+
+async def _acquire_nothing() -> Occupancy:
+    return Occupancy(None, 0, NOTHING, 0.0)
+
+
+async def _give_back(occupancy: Occupancy) -> None:
+    if occupancy.engine is not None:
+        try:
+            await awaiting.give_back(occupancy.engine, occupancy)
+        except BaseException:
+            occupancy.give_back_later()
+            raise
+
+
+def _refuse_others_than_coroutine_functions(function: Any) -> None:
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
+        return
+    if inspect.isasyncgenfunction(function):
+        raise TypeError(f"{function!r} is an asynchronous generator: use `async with concurrency(…)` inside it")
+    raise TypeError(f"{function!r} is not a coroutine function: decorate it with localconc.sync.concurrency")

@@ -1,0 +1,169 @@
+"""A command as a child process: it is told what this process is told, and this process ends as it ended.
+
+The child's standard streams, its process group and its terminal are this process's own; so what is typed at the
+terminal (Ctrl-C, Ctrl-Z) reaches it without our doing, and only signals that somebody sent to us alone are passed on.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from localconc.cli.faults import NOT_EXECUTABLE, NOT_FOUND, CommandError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+#: Passed on, where the system has them. The first ones also come from the keyboard, to the child as well.
+_FROM_KEYBOARD = [getattr(signal, name) for name in ("SIGINT", "SIGQUIT", "SIGTSTP") if hasattr(signal, name)]
+_OTHERS = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGCONT", "SIGALRM", "SIGBREAK")
+FORWARDED = _FROM_KEYBOARD + [getattr(signal, name) for name in _OTHERS if hasattr(signal, name)]
+
+#: `si_code` of a signal that the kernel sent by itself, as a terminal does (Linux).
+_SI_KERNEL = 0x80
+
+#: The child gets the inherited descriptor with a number out of the way of those that scripts use.
+_LOWEST_DESCRIPTOR = 100
+
+
+def check_exists(words: list[str]) -> None:
+    """Say early that there is no such command, rather than after a long wait."""
+    if shutil.which(words[0]) is None and not os.path.exists(words[0]):
+        raise _not_started(words, FileNotFoundError())
+
+
+def run(words: list[str], descriptor: int | None, started: Callable[[int], None]) -> int:
+    """Run a command to its end.
+
+    Args:
+        words: the command and its arguments.
+        descriptor: one to be inherited by the command.
+        started: called with its pid once it runs.
+
+    Returns:
+        Its exit status; 128 + n where signal n ended it.
+
+    Raises:
+        CommandError: it can't be run (status 126 or 127).
+    """
+    if hasattr(signal, "sigwaitinfo") and hasattr(os, "posix_spawnp"):
+        status = _run_waiting_for_signals(words, descriptor, started)
+    else:
+        status = run_with_handlers(words, descriptor, started)
+    return 128 - status if status < 0 else status
+
+
+def _not_started(words: list[str], error: OSError) -> CommandError:
+    if isinstance(error, FileNotFoundError):
+        return CommandError(f"There is no command {words[0]!r}", NOT_FOUND)
+    return CommandError(f"{words[0]!r} can't be run ({error.strerror})", NOT_EXECUTABLE)
+
+
+# ---- where a process can tell who sent it a signal -------------------------------------------------------------------
+
+
+def _run_waiting_for_signals(words: list[str], descriptor: int | None, started: Callable[[int], None]) -> int:
+    watched = {*FORWARDED, signal.SIGCHLD}
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # an ignored one would throw the child's exit status away
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, watched)  # none gets lost between here and the loop
+    pid = _spawn(words, descriptor, mask)
+    started(pid)
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        _pass_on(signal.sigwaitinfo(watched), pid)
+
+
+def _spawn(words: list[str], descriptor: int | None, mask: set[signal.Signals] | set[int]) -> int:
+    inherited = None if descriptor is None else _inheritable(descriptor)
+    # What Python itself ignores, the command shall not.
+    defaults = [signal.SIGPIPE, signal.SIGXFSZ]
+    try:
+        try:
+            return os.posix_spawnp(words[0], words, os.environ, setsigmask=mask, setsigdef=defaults)
+        except OSError as error:
+            if error.errno != errno.ENOEXEC:
+                raise
+            script = ["/bin/sh", shutil.which(words[0]) or words[0], *words[1:]]  # as shells do
+            return os.posix_spawnp(script[0], script, os.environ, setsigmask=mask, setsigdef=defaults)
+    except OSError as error:
+        raise _not_started(words, error) from None
+    finally:
+        if inherited is not None:
+            os.close(inherited)
+
+
+def _inheritable(descriptor: int) -> int:
+    import fcntl
+
+    try:
+        return int(fcntl.fcntl(descriptor, fcntl.F_DUPFD, _LOWEST_DESCRIPTOR))
+    except OSError:
+        copy = os.dup(descriptor)
+        os.set_inheritable(copy, True)
+        return copy
+
+
+def _pass_on(info: signal.struct_siginfo, pid: int) -> None:
+    if info.si_signo == signal.SIGCHLD:
+        return
+    from_keyboard = info.si_signo in _FROM_KEYBOARD and info.si_code == _SI_KERNEL
+    if not from_keyboard and info.si_pid != pid:
+        with suppress(ProcessLookupError):
+            os.kill(pid, info.si_signo)
+    if info.si_signo == signal.SIGTSTP:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+# ---- elsewhere -------------------------------------------------------------------------------------------------------
+
+
+def run_with_handlers(words: list[str], descriptor: int | None, started: Callable[[int], None]) -> int:
+    """The same where nothing tells who sent a signal: what the keyboard can send counts as sent by it, in front."""
+    process: subprocess.Popen[bytes] | None = None
+    early: list[int] = []
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        if process is None:
+            early.append(number)
+            return
+        if not (number in _FROM_KEYBOARD and _is_in_front()):
+            process.send_signal(number)
+        if number == getattr(signal, "SIGTSTP", None):
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    before = {number: signal.signal(number, forward) for number in FORWARDED if _may_handle(number)}
+    try:
+        inherits = () if descriptor is None or sys.platform == "win32" else (descriptor,)
+        process = subprocess.Popen(words, pass_fds=inherits)
+        started(process.pid)
+        for number in early:
+            process.send_signal(number)
+        return process.wait()
+    except OSError as error:
+        raise _not_started(words, error) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _may_handle(number: int) -> bool:
+    return signal.getsignal(number) not in (signal.SIG_IGN, None)
+
+
+def _is_in_front() -> bool:
+    """Whether this process is in the foreground of a terminal, whose keyboard's signals its whole group gets."""
+    if sys.platform == "win32":
+        return True
+    for descriptor in (0, 1, 2):
+        with suppress(OSError):
+            return os.tcgetpgrp(descriptor) == os.getpgrp()
+    return False

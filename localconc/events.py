@@ -1,0 +1,90 @@
+"""What happened to slots: be told in this process, or read the history of all processes.
+
+>>> from localconc.events import read_events, subscribe
+>>> unsubscribe = subscribe(lambda event: print(event.event, event.resource["localconc.resource.name"]))
+>>> unsubscribe()
+>>> read_events("database", newest=2)
+[Event(event='localconc.concurrency-limit.acquired', ...), Event(event='localconc.concurrency-limit.released', ...)]
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from localconc._engine import arguments, homes
+from localconc._engine.event import Event
+from localconc._engine.subscribers import subscribers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+__all__ = ["Event", "read_events", "subscribe"]
+
+
+def subscribe(callback: Callable[[Event], object]) -> Callable[[], None]:
+    """Be told of each acquisition and release in this process, after it has been recorded.
+
+    >>> seen = []
+    >>> unsubscribe = subscribe(seen.append)
+
+    Args:
+        callback: called with each `Event`, in the thread or task that acquires or releases. What it raises is logged
+            (logger `localconc`) and harms nobody; what it takes in time, the caller of `concurrency` takes.
+
+    Returns:
+        A function that ends the subscription; calling it again does nothing.
+
+    Raises:
+        TypeError: the callback can't be called.
+    """
+    if not callable(callback):
+        raise TypeError(f"callback must be callable, not {callback!r}")
+    entry = _Subscription(callback)
+    subscribers.append(entry)
+
+    def unsubscribe() -> None:
+        if entry in subscribers:
+            subscribers.remove(entry)
+
+    return unsubscribe
+
+
+class _Subscription:
+    """One subscription, distinct from others of the same callback."""
+
+    def __init__(self, callback: Callable[[Event], object]) -> None:
+        self._callback = callback
+
+    def __call__(self, event: Event) -> object:
+        return self._callback(event)
+
+
+def read_events(
+    name_or_id: str | UUID | None = None, *, since: datetime | None = None, newest: int | None = None
+) -> list[Event]:
+    """Read what happened on this machine, oldest first. The history keeps the last 10,000 acquisitions.
+
+    >>> read_events("database", newest=10)
+
+    Args:
+        name_or_id: of one limit; None for all.
+        since: leave out what happened before this moment (a naive one counts as local time).
+        newest: only so many of the latest, 0 or more.
+
+    Returns:
+        The events.
+
+    Raises:
+        LimitNotFoundError: there is no such limit.
+        ValueError, TypeError: an argument is out of range.
+        StoreError: the database can't be used.
+    """
+    from localconc._engine import administration
+
+    if since is not None and not isinstance(since, datetime):
+        raise TypeError(f"since must be a datetime, not {since!r}")
+    if newest is not None:
+        arguments.whole("newest", newest, 0)
+    return administration.events(homes.current(), name_or_id, None if since is None else since.timestamp(), newest)

@@ -1,0 +1,30 @@
+"""Test limited code: a home of its own, a clock that jumps, no limits at all, full limits, and no leaks.
+
+    >>> from localconc.testing import temporary_home, virtual_clock
+    >>> with temporary_home(), virtual_clock() as clock:
+    ...     call_the_api(times=100)
+    >>> clock.elapsed
+    95.0
+
+Nothing here needs pytest; its fixtures and markers are in `localconc.pytest_plugin`, which pytest finds by itself.
+"""
+
+from localconc.testing.block import Block
+from localconc.testing.clock import VirtualClock, virtual_clock
+from localconc.testing.homes import disabled, temporary_home
+from localconc.testing.leaks import assert_no_leaks
+from localconc.testing.prefect import replace_prefect
+from localconc.testing.slots import HeldSlots, hold, peak
+
+__all__ = [
+    "Block",
+    "HeldSlots",
+    "VirtualClock",
+    "assert_no_leaks",
+    "disabled",
+    "hold",
+    "peak",
+    "replace_prefect",
+    "temporary_home",
+    "virtual_clock",
+]

@@ -1,0 +1,1 @@
+"""Benchmarks of localconc beside its peers: `python -m tests.benchmarks [name…] [--json FILE] [--quick]`."""

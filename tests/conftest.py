@@ -1,0 +1,21 @@
+"""What every test stands on: a home of its own, and a watch that nothing is left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from localconc._engine import homes
+
+pytest_plugins = ["pytester"]
+
+
+@pytest.fixture(autouse=True)
+def localconc_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A fresh home for this test and the processes that it starts."""
+    directory = tmp_path / "home"
+    monkeypatch.setenv("LOCALCONC_HOME", str(directory))
+    yield directory
+    homes.forget(directory)

@@ -1,0 +1,180 @@
+"""The command line: whether all is well, and putting it in order."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import stat
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from localconc import create_limit, read_limit, read_limits
+from localconc._engine import homes
+from tests.kit.command_line import localconc, ok, running, until
+
+
+def _checks(*options: str, status: int) -> dict[str, dict[str, str]]:
+    """What the doctor finds, by what was looked at; the worst where there are several."""
+    result = localconc("doctor", "-o", "json", *options)
+    assert result.returncode == status, result
+    examined = json.loads(result.stdout)
+    assert examined["well"] == (status == 0)
+    order = ["well", "note", "wrong"]
+    return {one["check"]: one for one in sorted(examined["findings"], key=lambda one: order.index(one["state"]))}
+
+
+def _wrong(*options: str) -> dict[str, str]:
+    """What is wrong, by what was looked at; each with something to do about it."""
+    found = [one for one in _checks(*options, status=1).values() if one["state"] == "wrong"]
+    assert found
+    assert all(one["remedy"] for one in found)
+    return {one["check"]: one["text"] for one in found}
+
+
+def _repairs() -> None:
+    result = localconc("doctor", "--repair")
+    assert result.returncode == 0, result
+    assert "repaired" in result.stderr
+    assert result.stdout.endswith("All is well.\n")
+
+
+@pytest.fixture
+def store(localconc_home_directory: Path) -> Path:
+    """A store with two limits that this process does not use any more."""
+    create_limit("gpu", 2)
+    create_limit("api", 10, slot_decay_per_second=0.5)
+    homes.forget(localconc_home_directory)
+    return localconc_home_directory / "localconc.db"
+
+
+def test_nothing_there_yet_is_well_and_stays_so(localconc_home_directory: Path) -> None:
+    assert "no home" in ok("doctor")
+    assert not localconc_home_directory.exists()
+
+
+def test_a_sound_home_is_well_in_every_respect(store: Path) -> None:
+    text = ok("doctor")
+    assert str(store) in text
+    assert set(_checks(status=0)) == {
+        "path",
+        "filesystem",
+        "permissions",
+        "version",
+        "integrity",
+        "owners",
+        "totals",
+        "size",
+    }
+
+
+def test_looking_changes_nothing(store: Path) -> None:
+    with running("run", "gpu", "--", "sh", "-c", "echo in; read line") as holder:
+        holder.read_line()
+        holder.process.kill()
+        holder.close()
+        before = sorted(path.name for path in store.parent.rglob("*.lock"))
+        localconc("doctor")
+        assert sorted(path.name for path in store.parent.rglob("*.lock")) == before
+
+
+def test_a_process_that_was_killed_is_found_and_cleared_up_after(store: Path) -> None:
+    with running("run", "gpu", "--", "sh", "-c", "echo $$; read line") as holder:
+        pid = int(holder.read_line())
+        until(lambda: [held["pid"] for held in json.loads(ok("inspect", "gpu", "-o", "json"))["holders"]] == [pid])
+        holder.process.kill()
+        holder.wait()
+        assert _checks(status=0)["owners"]["state"] == "well"  # its command lives on
+        holder.write_line()
+        until(lambda: not Path(f"/proc/{pid}").exists())
+    assert str(pid) in _wrong()["owners"]
+    _repairs()
+    assert read_limit("gpu").active_slots == 0
+
+
+def test_totals_that_differ_are_found_and_counted_anew(store: Path) -> None:
+    with closing(sqlite3.connect(store)) as connection, connection:
+        connection.execute("UPDATE slots SET slots = 2 WHERE owner_id = 0")
+    assert "'gpu' counts 2" in _wrong()["totals"] or "'api' counts 2" in _wrong()["totals"]
+    _repairs()
+    assert read_limit("gpu").active_slots == 0
+
+
+def test_holders_that_nobody_knows_are_found_and_released(store: Path) -> None:
+    with closing(sqlite3.connect(store)) as connection, connection:
+        connection.execute(
+            "INSERT INTO slots (limit_id, owner_id, serial, slots, acquired_at, since) "
+            "SELECT id, 999, 1, 1, 0, 0 FROM limits WHERE name = 'gpu'"
+        )
+    assert "no process" in _wrong()["totals"]
+    _repairs()
+    assert read_limit("gpu").active_slots == 0
+
+
+def test_places_in_a_queue_that_are_nobodys_are_found_and_removed(store: Path) -> None:
+    with closing(sqlite3.connect(store)) as connection, connection:
+        connection.execute("INSERT INTO queue (limit_id, ticket) SELECT id, 999 FROM limits WHERE name = 'gpu'")
+    assert "queues" in _wrong()
+    _repairs()
+    ok("run", "gpu", "--timeout", "0", "--", "true")
+
+
+def test_a_damaged_database_is_found_and_built_anew_with_the_same_limits(store: Path) -> None:
+    content = store.read_bytes()
+    store.write_bytes(content[:1024] + os.urandom(len(content) - 1024))
+    assert "damaged" in _wrong()["integrity"]
+    _repairs()
+    assert [(limit.name, limit.limit) for limit in read_limits()] == [("api", 10), ("gpu", 2)]
+    assert "set aside" in ok("doctor")
+
+
+def test_permissions_for_others_are_found_and_taken_away(store: Path) -> None:
+    store.chmod(0o644)
+    store.parent.chmod(0o755)
+    assert str(store) in _wrong()["permissions"]
+    _repairs()
+    assert stat.S_IMODE(store.stat().st_mode) == 0o600
+    assert stat.S_IMODE(store.parent.stat().st_mode) == 0o700
+
+
+def test_a_home_that_is_shared_with_a_group_is_well(localconc_home_directory: Path) -> None:
+    localconc_home_directory.mkdir(mode=0o770)
+    localconc_home_directory.chmod(0o2770)
+    create_limit("gpu", 2)
+    assert "the group" in _checks(status=0)["permissions"]["text"]
+
+
+def test_a_newer_version_is_found(store: Path) -> None:
+    with closing(sqlite3.connect(store)) as connection, connection:
+        connection.execute("PRAGMA user_version = 99")
+    assert "newer" in _wrong()["version"]
+    assert localconc("doctor", "--repair").returncode == 1
+
+
+def test_a_database_that_is_a_link_is_found(store: Path) -> None:
+    store.rename(store.with_name("elsewhere.db"))
+    store.symlink_to(store.with_name("elsewhere.db"))
+    assert "symbolic link" in _wrong()["database"]
+
+
+def test_a_home_that_is_a_file_is_found(localconc_home_directory: Path) -> None:
+    localconc_home_directory.write_text("")
+    assert "not a directory" in _wrong()["path"]
+
+
+def test_a_database_that_is_gone_is_told_of(store: Path) -> None:
+    for path in store.parent.glob("localconc.db*"):
+        path.unlink()
+    assert "2 limit" in _checks(status=0)["database"]["text"]
+
+
+def test_a_store_of_mostly_nothing_is_found_and_compacted(store: Path) -> None:
+    with closing(sqlite3.connect(store)) as connection, connection:
+        connection.execute("CREATE TABLE ballast (content BLOB)")
+        connection.execute("INSERT INTO ballast VALUES (zeroblob(70 * 1024 * 1024))")
+        connection.execute("DROP TABLE ballast")
+    assert "unused" in _wrong()["size"]
+    _repairs()
+    assert store.stat().st_size < 2**20

@@ -1,0 +1,277 @@
+"""The command line: making, showing, changing and deleting limits."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from localconc import create_limit, read_limit, read_limits, read_waiters
+from localconc.sync import concurrency
+from tests.kit.command_line import COMMAND, as_json, fails, holding, localconc, ok, running, until
+
+LIMIT_FIELDS = {
+    "id",
+    "name",
+    "limit",
+    "active",
+    "active_slots",
+    "denied_slots",
+    "slot_decay_per_second",
+    "avg_slot_occupancy_seconds",
+    "created",
+    "updated",
+}
+
+
+def test_an_empty_list_says_how_to_make_a_limit() -> None:
+    assert "localconc create" in ok("ls")
+    assert as_json("ls") == []
+
+
+def test_create_makes_what_the_options_say() -> None:
+    ok("create", "gpu", "--limit", "4", "--active-slots", "3", "--disable")
+    limit = read_limit("gpu")
+    assert (limit.limit, limit.active_slots, limit.active) == (4, 3, False)
+
+
+@pytest.mark.parametrize(
+    ("rate", "per_second"),
+    [("5/second", 5), ("100/minute", 100 / 60), ("1000/hour", 1000 / 3600), ("1/day", 1 / 86400), ("2.5 / s", 2.5)],
+)
+def test_a_rate_in_words_is_a_decay(rate: str, per_second: float) -> None:
+    assert as_json("create", "api", "-l", "10", "--rate", rate)["slot_decay_per_second"] == per_second
+
+
+def test_ls_shows_slots_waiters_decay_and_age_in_words() -> None:
+    create_limit("gpu", 4, active_slots=3)
+    create_limit("api", 10, slot_decay_per_second=100 / 60)
+    lines = ok("ls").splitlines()
+    assert lines[1].split()[0] == "api"
+    assert "100/minute" in lines[1]
+    assert "██████░░ 3/4" in lines[2]
+    assert "ago" in lines[2]
+
+
+def test_the_json_of_ls_has_the_fields_of_a_limit_and_counts_waiters() -> None:
+    create_limit("gpu", 1)
+    with concurrency("gpu"), running("run", "gpu", "--", "true") as waiter:
+        until(lambda: read_waiters("gpu"))
+        (listed,) = as_json("ls")
+        assert set(listed) == LIMIT_FIELDS | {"waiters"}
+        assert listed["waiters"] == 1
+        assert listed["active_slots"] == 1
+        stored = read_limit("gpu")
+        assert datetime.fromisoformat(listed["created"]) == stored.created
+        assert listed["id"] == str(stored.id)
+        waiter.close()
+
+
+def test_inspect_lists_holders_and_waiters_in_order() -> None:
+    create_limit("gpu", 2)
+    with (
+        holding("gpu", options=("--occupy", "2")) as holder,
+        running("run", "gpu", "--", "true") as first,
+    ):
+        until(lambda: len(read_waiters("gpu")) == 1)
+        with running("run", "gpu", "--", "true") as second:
+            until(lambda: len(read_waiters("gpu")) == 2)
+            shown = as_json("inspect", "gpu")
+            text = ok("inspect", "gpu")
+            second.close()
+        first.close()
+        holder.end()
+    assert set(shown) >= LIMIT_FIELDS
+    (held,) = shown["holders"]
+    assert held["slots"] == 2
+    assert held["command"].startswith("sh -c")
+    assert datetime.fromisoformat(held["acquired_at"])
+    assert [(waiter["pid"], waiter["position"]) for waiter in shown["waiters"]] == [(first.pid, 1), (second.pid, 2)]
+    assert set(shown["waiters"][0]) == {"pid", "thread", "command", "slots", "waiting_since", "position"}
+    assert text.index(str(held["pid"])) < text.index(str(first.pid)) < text.index(str(second.pid))
+
+
+def test_inspect_says_when_the_next_slot_of_a_decaying_limit_frees() -> None:
+    create_limit("api", 10, active_slots=5, slot_decay_per_second=0.01)
+    assert "The next slot frees in 1m" in ok("inspect", "api")
+    assert as_json("inspect", "api")["next_slot_at"] is not None
+
+
+def test_inspect_writes_its_json_to_a_file(tmp_path: Path) -> None:
+    create_limit("gpu", 4)
+    ok("inspect", "gpu", "-o", "json", "--file", str(tmp_path / "gpu.json"))
+    assert json.loads((tmp_path / "gpu.json").read_text())["limit"] == 4
+
+
+def test_update_changes_what_it_is_told_and_nothing_else() -> None:
+    before = create_limit("gpu", 4, slot_decay_per_second=2.0)
+    ok("update", "gpu", "--limit", "8", "--name", "gpus", "--disable")
+    after = read_limit("gpus")
+    assert (after.id, after.limit, after.active, after.slot_decay_per_second) == (before.id, 8, False, 2.0)
+
+
+def test_enable_and_disable_switch_a_limit() -> None:
+    create_limit("gpu", 4)
+    ok("disable", "gpu")
+    assert not read_limit("gpu").active
+    ok("enable", "gpu")
+    assert read_limit("gpu").active
+
+
+def test_delete_does_not_ask_where_there_is_no_terminal() -> None:
+    create_limit("gpu", 4)
+    ok("delete", "gpu")
+    assert read_limits() == []
+
+
+def test_reset_forgets_every_holder() -> None:
+    create_limit("gpu", 1)
+    with concurrency("gpu"):
+        ok("reset", "gpu", "--yes")
+        assert read_limit("gpu").active_slots == 0
+
+
+def test_path_is_where_the_database_is(localconc_home_directory: Path) -> None:
+    assert ok("path").strip() == str(localconc_home_directory / "localconc.db")
+    assert not localconc_home_directory.exists()
+
+
+@pytest.mark.parametrize("name", ["two words", "[red]alarm", ":smile:", "naïve ☃", "-dash", "a,b"])
+def test_names_are_shown_literally(name: str) -> None:
+    create_limit(name, 4)
+    assert name in ok("ls")
+    assert name in ok("inspect", "--", name)
+    assert as_json("ls")[0]["name"] == name
+
+
+def test_control_characters_in_names_do_not_reach_the_terminal() -> None:
+    create_limit("\x1b[31mred", 4)
+    for command in (("ls",), ("inspect", "\x1b[31mred"), ("watch",)):
+        assert "\x1b" not in ok(*command)
+
+
+def test_long_names_are_whole_in_a_pipe() -> None:
+    create_limit("n" * 300, 4)
+    assert "n" * 300 in ok("ls")
+
+
+# ---- export and import -----------------------------------------------------------------------------------------------
+
+
+def test_an_export_makes_the_same_limits_elsewhere(tmp_path: Path) -> None:
+    create_limit("gpu", 4, active_slots=2)
+    create_limit("api", 10, active=False, slot_decay_per_second=0.1)
+    ok("export", str(tmp_path / "limits.json"))
+    elsewhere = {"LOCALCONC_HOME": str(tmp_path / "elsewhere")}
+    ok("import", str(tmp_path / "limits.json"), env={**os.environ, **elsewhere})
+    shown = json.loads(ok("ls", "-o", "json", env={**os.environ, **elsewhere}))
+    assert [(one["name"], one["limit"], one["active"], one["active_slots"]) for one in shown] == [
+        ("api", 10, False, 0),
+        ("gpu", 4, True, 0),
+    ]
+    assert shown[0]["slot_decay_per_second"] == 0.1
+
+
+def test_an_import_leaves_other_limits_and_what_is_held_alone() -> None:
+    create_limit("other", 4)
+    create_limit("gpu", 1, active_slots=1)
+    ok("import", "-", input='[{"name": "gpu", "limit": 3}]')
+    assert (read_limit("other").limit, read_limit("gpu").limit, read_limit("gpu").active_slots) == (4, 3, 1)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "nonsense",
+        "{}",
+        '[{"name": "new", "limit": 1}, {"name": "bad/name", "limit": 1}]',
+        '[{"name": "new", "limit": 1}, {"name": "x", "limit": -1}]',
+        '[{"name": "new", "limit": 1}, {"name": "x"}]',
+        '[{"name": "new", "limit": 1}, {"name": "x", "limit": 1, "colour": 1}]',
+        '[{"name": "new", "limit": 1}, {"name": "new", "limit": 2}]',
+        '[{"name": "new", "limit": 1}, {"name": "x", "limit": 1, "slot_decay_per_second": NaN}]',
+        "[" * 100_000,
+    ],
+)
+def test_a_bad_import_changes_nothing(content: str) -> None:
+    assert "nothing was changed" in fails("import", "-", status=1, input=content)
+    assert read_limits() == []
+
+
+# ---- what goes wrong -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("create", "gpu"),
+        ("create", "gpu", "--limit", "-1"),
+        ("create", "gpu", "--limit", "many"),
+        ("create", "gpu", "--limit", "99999999999"),
+        ("create", "bad/name", "--limit", "1"),
+        ("create", "", "--limit", "1"),
+        ("create", "gpu", "--limit", "1", "--active-slots", "-1"),
+        ("create", "gpu", "--limit", "1", "--slot-decay-per-second", "-1"),
+        ("create", "gpu", "--limit", "1", "--slot-decay-per-second", "nan"),
+        ("create", "gpu", "--limit", "1", "--rate", "fast"),
+        ("create", "gpu", "--limit", "1", "--rate", "0/second"),
+        ("create", "gpu", "--limit", "1", "--rate", "1/second", "--slot-decay-per-second", "1"),
+        ("update", "there"),
+        ("update", "there", "--enable", "--disable"),
+        ("update", "there", "--limit", "-5"),
+        ("ls", "--output", "yaml"),
+        ("inspect", "there", "-o", "xml"),
+        ("ls", "--nonsense"),
+        ("inspect",),
+        ("nonsense",),
+        ("run", "there", "--occupy", "0", "--", "true"),
+        ("run", "there", "--timeout", "-1", "--", "true"),
+        ("run", "there", "--exit-code", "256", "--", "true"),
+        ("run", "there"),
+        ("rate", "there", "--occupy", "x"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_status_2(arguments: tuple[str, ...]) -> None:
+    create_limit("there", 1)
+    fails(*arguments, status=2)
+
+
+@pytest.mark.parametrize("command", ["inspect", "update", "enable", "disable", "delete", "reset", "watch"])
+def test_a_name_that_does_not_exist_suggests_the_nearest(command: str) -> None:
+    create_limit("database", 4)
+    options = ("--limit", "3") if command == "update" else ()
+    assert "'database'?" in fails(command, "databse", *options, status=1)
+
+
+def test_what_failed_is_one_line_and_status_1(tmp_path: Path) -> None:
+    create_limit("there", 1)
+    fails("create", "there", "--limit", "2", status=1)
+    fails("import", str(tmp_path / "missing.json"), status=1)
+    fails("export", str(tmp_path / "missing" / "limits.json"), status=1)
+
+
+def test_a_home_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    fails("ls", status=1, env={**os.environ, "LOCALCONC_HOME": str(tmp_path / "file")})
+
+
+def test_output_that_cannot_be_written_is_one_line() -> None:
+    create_limit("gpu", 4)
+    with open("/dev/full", "w") as full:
+        result = subprocess.run([*COMMAND, "ls"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+
+
+def test_text_that_a_terminal_cannot_show_is_written_out() -> None:
+    create_limit("naïve", 4)
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    result = localconc("ls", env=environment)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "na\\xefve" in result.stdout
+    assert json.loads(localconc("ls", "-o", "json", env=environment).stdout)[0]["name"] == "naïve"

@@ -1,0 +1,336 @@
+"""The command line: running commands while holding slots."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from localconc import create_limit, read_holders, read_limit, read_limits, read_waiters
+from localconc._engine import homes
+from localconc._engine.owners import living_pids
+from localconc.cli import child
+from localconc.sync import concurrency, rate_limit
+from tests.kit.command_line import (
+    COMMAND,
+    SAY_AND_READ,
+    Running,
+    as_json,
+    fails,
+    holding,
+    localconc,
+    ok,
+    process_lives,
+    running,
+    until,
+)
+
+
+def test_the_exit_status_is_the_commands() -> None:
+    create_limit("gpu", 1)
+    assert localconc("run", "gpu", "--", "sh", "-c", "exit 7").returncode == 7
+
+
+def test_a_command_ended_by_a_signal_gives_128_and_the_signal() -> None:
+    create_limit("gpu", 1)
+    assert localconc("run", "gpu", "--", "sh", "-c", "kill -9 $$").returncode == 137
+
+
+def test_the_streams_are_the_commands_own() -> None:
+    create_limit("gpu", 1)
+    result = localconc("run", "gpu", "--", "sh", "-c", "cat; echo oops >&2", input="through\n")
+    assert (result.stdout, result.stderr) == ("through\n", "oops\n")
+
+
+def test_options_after_the_dashes_are_the_commands() -> None:
+    create_limit("gpu", 1)
+    assert ok("run", "gpu", "--", "echo", "--limit", "--", "-n") == "--limit -- -n\n"
+
+
+def test_slots_are_held_while_the_command_runs_and_come_back() -> None:
+    create_limit("gpu", 2)
+    create_limit("db", 3)
+    with holding("gpu", "db", options=("--occupy", "2")) as holder:
+        assert [read_limit(name).active_slots for name in ("gpu", "db")] == [2, 2]
+        assert holder.end() == 0
+    assert [read_limit(name).active_slots for name in ("gpu", "db")] == [0, 0]
+
+
+def test_a_limit_given_on_the_spot_is_made() -> None:
+    ok("run", "gpu", "--limit", "3", "--rate", "60/minute", "--", "true")
+    assert (read_limit("gpu").limit, read_limit("gpu").slot_decay_per_second) == (3, 1.0)
+
+
+def test_a_command_that_does_not_exist_gives_127_without_waiting_for_slots() -> None:
+    create_limit("gpu", 0)
+    assert "'no-such-command'" in fails("run", "gpu", "--", "no-such-command", status=127)
+
+
+def test_a_file_that_is_no_program_gives_126(tmp_path: Path) -> None:
+    create_limit("gpu", 1)
+    (tmp_path / "text").write_text("text")
+    fails("run", "gpu", "--", str(tmp_path / "text"), status=126)
+    assert read_limit("gpu").active_slots == 0
+
+
+def test_a_script_without_an_interpreter_line_runs(tmp_path: Path) -> None:
+    create_limit("gpu", 1)
+    script = tmp_path / "script"
+    script.write_text("echo hello $1\n")
+    script.chmod(0o755)
+    assert ok("run", "gpu", "--", str(script), "you") == "hello you\n"
+
+
+def test_time_is_up_with_124_or_what_was_asked_for() -> None:
+    create_limit("gpu", 1)
+    with concurrency("gpu"):
+        assert f"held by pid {os.getpid()}" in fails("run", "gpu", "--timeout", "0", "--", "true", status=124)
+        fails("run", "gpu", "--timeout", "0.05", "--exit-code", "75", "--", "true", status=75)
+    assert read_waiters("gpu") == []
+
+
+def test_a_missing_limit_is_warned_of_with_the_nearest_name_and_not_made() -> None:
+    create_limit("database", 1)
+    result = localconc("run", "databse", "--", "echo", "ran")
+    assert (result.returncode, result.stdout) == (0, "ran\n")
+    assert result.stderr.count("\n") == 1
+    assert "did you mean 'database'?" in result.stderr
+    assert [limit.name for limit in read_limits()] == ["database"]
+
+
+def test_strict_does_not_run_without_the_limit() -> None:
+    assert "'gpu'" in fails("run", "gpu", "--strict", "--", "echo", "ran", status=1)
+
+
+def test_more_slots_than_the_limit_fail() -> None:
+    create_limit("gpu", 1)
+    fails("run", "gpu", "--occupy", "2", "--", "true", status=1)
+
+
+def test_commas_separate_names_and_a_backslash_keeps_one() -> None:
+    create_limit("a,b", 1)
+    with holding("a\\,b") as holder:
+        assert read_limit("a,b").active_slots == 1
+        holder.end()
+
+
+# ---- signals ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"])
+def test_signals_are_forwarded_once(name: str) -> None:
+    create_limit("gpu", 1)
+    counting = (
+        "import signal, sys\n"
+        "seen = []\n"
+        f"signal.signal(signal.{name}, lambda *_: print('got', flush=True))\n"
+        "print('ready', flush=True)\n"
+        "sys.stdin.readline()\n"
+        "sys.exit(3)\n"
+    )
+    with running("run", "gpu", "--", sys.executable, "-c", counting) as runner:
+        assert runner.read_line() == "ready"
+        runner.process.send_signal(getattr(signal, name))
+        assert runner.read_line() == "got"
+        output, _ = runner.process.communicate("\n", timeout=30)
+        assert (output, runner.process.returncode) == ("", 3)
+
+
+def test_the_command_starts_with_the_signals_as_they_were() -> None:
+    create_limit("gpu", 1)
+    script = (
+        "import signal; print(signal.pthread_sigmask(0, []), "
+        "[s for s in (1, 2, 3, 10, 15, 17, 20) if signal.getsignal(s) == signal.SIG_IGN])"
+    )
+    assert ok("run", "gpu", "--", sys.executable, "-c", script) == "set() []\n"
+    assert ok("run", "gpu", "--", "sh", "-c", "yes | head -1") == "y\n"  # not: yes: standard output: Broken pipe
+
+
+def test_sigterm_while_waiting_leaves_the_queue() -> None:
+    create_limit("gpu", 1)
+    with concurrency("gpu"), running("run", "gpu", "--", "true") as waiter:
+        until(lambda: read_waiters("gpu"))
+        waiter.process.terminate()
+        assert waiter.wait() == 143
+        assert read_waiters("gpu") == []
+
+
+def test_an_interrupt_while_waiting_leaves_the_queue_with_130() -> None:
+    create_limit("gpu", 1)
+    with concurrency("gpu"), running("run", "gpu", "--", "true") as waiter:
+        until(lambda: read_waiters("gpu"))
+        waiter.process.send_signal(signal.SIGINT)
+        assert waiter.wait() == 130
+        assert waiter.process.stderr is not None
+        assert waiter.process.stderr.read() == ""
+        assert read_waiters("gpu") == []
+
+
+def test_an_ignored_child_signal_does_not_lose_the_exit_status() -> None:
+    create_limit("gpu", 1)
+    ignoring = (
+        "import signal, os, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execvp(sys.argv[1], sys.argv[1:])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", ignoring, *COMMAND, "run", "gpu", "--", "sh", "-c", "exit 7"], check=False, timeout=30
+    )
+    assert result.returncode == 7
+
+
+# ---- whatever happens to either process ------------------------------------------------------------------------------
+
+
+def test_a_killed_command_gives_its_slots_back() -> None:
+    create_limit("gpu", 1)
+    with running("run", "gpu", "--", *SAY_AND_READ) as holder:
+        os.kill(int(holder.read_line()), signal.SIGKILL)
+        assert holder.wait() == 137
+    assert read_limit("gpu").active_slots == 0
+
+
+#: Says its pid and its child's, and lives until a line comes in; the child lives on.
+LEAVING_A_CHILD_BEHIND = "sleep 60 >/dev/null 2>&1 </dev/null & echo $$ $!; read line"
+
+
+def _kill_run(holder: Running, pid: int) -> None:
+    """SIGKILL `localconc run` once its slots are known to be the command's."""
+    until(lambda: [held.pid for held in read_holders("gpu")] == [pid])
+    holder.process.kill()
+    holder.wait()
+
+
+def test_when_run_is_killed_the_slots_stay_with_the_command_and_come_back_with_its_end() -> None:
+    create_limit("gpu", 1)
+    with running("run", "gpu", "--", *SAY_AND_READ) as holder:
+        pid = int(holder.read_line())
+        _kill_run(holder, pid)
+        assert process_lives(pid)
+        fails("run", "gpu", "--timeout", "0.3", "--", "true", status=124)
+        assert [held["pid"] for held in as_json("inspect", "gpu")["holders"]] == [pid]
+        holder.write_line()
+        until(lambda: not process_lives(pid))
+        ok("run", "gpu", "--timeout", "0", "--", "true")
+
+
+@pytest.mark.parametrize("waits_before_the_kill", [True, False])
+def test_a_waiter_gets_the_slot_within_a_tenth_of_a_second_of_the_end(waits_before_the_kill: bool) -> None:
+    create_limit("gpu", 1)
+    with running("run", "gpu", "--", "sh", "-c", LEAVING_A_CHILD_BEHIND) as holder:
+        pid, left_behind = map(int, holder.read_line().split())
+        if not waits_before_the_kill:
+            _kill_run(holder, pid)
+        granted = []
+
+        def wait() -> None:
+            with concurrency("gpu"):
+                granted.append(time.monotonic())
+
+        waiter = threading.Thread(target=wait)
+        waiter.start()
+        until(lambda: read_waiters("gpu"))
+        if waits_before_the_kill:
+            _kill_run(holder, pid)
+        ok("run", "unlimited", "--limit", "1", "--", "true")  # some time passes; nobody is admitted
+        assert granted == []
+        assert process_lives(pid)
+        descriptor = os.pidfd_open(pid)
+        holder.write_line()
+        assert select.select([descriptor], [], [], 30)[0]
+        ended = time.monotonic()
+        os.close(descriptor)
+        waiter.join(5)
+        os.kill(left_behind, signal.SIGKILL)
+        assert granted[0] - ended < 0.1
+
+
+def test_what_the_command_leaves_behind_does_not_keep_the_slots() -> None:
+    create_limit("gpu", 1)
+    with running("run", "gpu", "--", "sh", "-c", LEAVING_A_CHILD_BEHIND) as holder:
+        pid, left_behind = map(int, holder.read_line().split())
+        try:
+            _kill_run(holder, pid)
+            holder.write_line()
+            until(lambda: not process_lives(pid))
+            assert process_lives(left_behind)
+            ok("run", "gpu", "--timeout", "0", "--", "true")
+        finally:
+            os.kill(left_behind, signal.SIGKILL)
+
+
+def test_the_command_of_a_killed_run_counts_as_a_user_of_the_home(localconc_home_directory: Path) -> None:
+    create_limit("gpu", 1)
+    with running("run", "gpu", "--", *SAY_AND_READ) as holder:
+        pid = int(holder.read_line())
+        _kill_run(holder, pid)
+        assert living_pids(localconc_home_directory, _own_key()) == [holder.pid]  # the file names who made it
+        holder.write_line()
+        until(lambda: not process_lives(pid))
+        assert living_pids(localconc_home_directory, _own_key()) == []
+
+
+def _own_key() -> str:
+    owner = homes.current().owner
+    assert owner is not None
+    return owner.key
+
+
+def test_a_command_that_closes_all_it_inherits_keeps_the_slots() -> None:
+    create_limit("gpu", 1)
+    closing = "import os; os.closerange(3, 4096); print(os.getpid(), flush=True); input()"
+    with running("run", "gpu", "--", sys.executable, "-c", closing) as holder:
+        pid = int(holder.read_line())
+        _kill_run(holder, pid)
+        fails("run", "gpu", "--timeout", "0.3", "--", "true", status=124)
+        holder.write_line()
+        until(lambda: not process_lives(pid))
+        ok("run", "gpu", "--timeout", "0", "--", "true")
+
+
+# ---- rate ------------------------------------------------------------------------------------------------------------
+
+
+def test_rate_returns_when_admitted_and_takes_a_slot() -> None:
+    ok("rate", "api", "--limit", "2", "--rate", "1/hour")
+    ok("rate", "api")
+    assert read_limit("api").active_slots == 2
+    assert "'api' has 2 of 2 slots in use" in fails("rate", "api", "--timeout", "0", status=124)
+
+
+def test_rate_waits_until_a_slot_has_drained() -> None:
+    create_limit("api", 1, slot_decay_per_second=2.0)
+    rate_limit("api")
+    ok("rate", "api", "--timeout", "30")
+
+
+def test_rate_needs_a_limit_with_decay() -> None:
+    create_limit("gpu", 1)
+    fails("rate", "gpu", status=1)
+
+
+# ---- where nobody tells who sent a signal ----------------------------------------------------------------------------
+
+
+def test_the_portable_way_passes_exit_status_and_signals_on() -> None:
+    script = (
+        "import os, sys\nfrom localconc.cli import child\n"
+        "status = child.run_with_handlers(sys.argv[1:], None, lambda pid: os.write(1, b'started\\n'))\n"
+        "print(status, flush=True)\n"
+    )
+    answering = "trap 'exit 9' TERM; echo ready; while :; do read line || exit 1; done"
+    with running(command=[sys.executable, "-c", script, "sh", "-c", answering]) as runner:
+        assert {runner.read_line(), runner.read_line()} == {"started", "ready"}
+        runner.process.terminate()
+        runner.write_line()
+        assert runner.read_line() == "9"
+
+
+def test_the_portable_way_says_that_there_is_no_command() -> None:
+    with pytest.raises(child.CommandError, match="no-such-command"):
+        child.run_with_handlers(["no-such-command"], None, lambda pid: None)

@@ -1,0 +1,149 @@
+"""The command line: help, start-up, rates in words, and doing without the extra."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from localconc import create_limit
+from localconc.cli.app import COMMANDS
+from localconc.cli.rate_text import parse_rate, rate_text
+from localconc.cli.words import ordinal, span
+from tests.kit.command_line import localconc, ok
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_every_command_has_an_example(command: str) -> None:
+    text = ok(command, "--help")
+    assert "Example" in text
+    assert f"  localconc {command}" in text
+
+
+def test_without_a_command_there_is_help() -> None:
+    assert all(f"  {command} " in ok() for command in ("run", "watch", "doctor"))
+
+
+def test_the_version_is_the_packages() -> None:
+    import localconc as package
+
+    assert ok("--version") == f"localconc {package.__version__}\n"
+
+
+def test_run_says_what_happens_when_it_is_killed() -> None:
+    assert "is killed, the slots stay taken" in " ".join(ok("run", "--help").split())
+
+
+def test_without_the_extra_one_line_says_how_to_get_it(tmp_path: Path) -> None:
+    import filelock
+    import platformdirs
+
+    import localconc as package
+
+    for module in (package, filelock, platformdirs):
+        directory = Path(str(module.__file__)).parent
+        (tmp_path / directory.name).symlink_to(directory)
+    result = subprocess.run(
+        [sys.executable, "-S", "-m", "localconc", "ls"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    assert "pip install 'localconc[cli]'" in result.stderr
+
+
+def _loaded(*arguments: str) -> set[str]:
+    """The modules that a command loads, beyond those that its parser needs anyway."""
+    script = (
+        "import json, sys\nimport typer, typer.core, typer.main\nbefore = set(sys.modules)\n"
+        "from localconc.cli import main\nsys.argv = ['localconc', *sys.argv[1:]]\n"
+        "main()\nprint(json.dumps(sorted(set(sys.modules) - before)), file=sys.stderr)"
+    )
+    result = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
+    return set(json.loads(result.stderr))
+
+
+def test_a_command_loads_only_what_it_needs() -> None:
+    create_limit("gpu", 2)
+    assert not _loaded("ls", "-o", "json") & {"rich.console", "pydantic", "pendulum", "asyncio"}
+    assert not _loaded("ls") & {"pydantic", "rich.live", "localconc.cli.use_commands"}
+    assert not _loaded("run", "gpu", "--", "true") & {"rich.console", "pydantic", "pendulum"}
+
+
+def test_completion_scripts_are_shown() -> None:
+    for shell in ("bash", "zsh", "fish"):
+        assert "localconc" in localconc("--show-completion", shell).stdout
+
+
+def test_completing_where_there_is_no_store_makes_none(localconc_home_directory: Path) -> None:
+    environment = {
+        **os.environ,
+        "_LOCALCONC_COMPLETE": "complete_bash",
+        "COMP_WORDS": "localconc inspect ",
+        "COMP_CWORD": "2",
+    }
+    assert localconc(env=environment).stdout.strip() == ""
+    assert not localconc_home_directory.exists()
+
+
+def test_completing_offers_the_names_of_limits() -> None:
+    create_limit("database", 2)
+    environment = {
+        **os.environ,
+        "_LOCALCONC_COMPLETE": "complete_bash",
+        "COMP_WORDS": "localconc run other,da",
+        "COMP_CWORD": "2",
+    }
+    assert localconc(env=environment).stdout.split() == ["other,database"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "fast", "5", "5/", "/second", "-5/second", "0/day", "1/fortnight", "1e3/s", "٣/s", "nan/s"]
+)
+def test_what_is_no_rate_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="100/minute"):
+        parse_rate(text)
+
+
+@pytest.mark.parametrize("text", ["5/second", "100/minute", "1000/hour", "1/day", "1/second", "30/minute", "7/hour"])
+def test_a_rate_in_words_comes_back_in_the_same_words(text: str) -> None:
+    assert rate_text(parse_rate(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("slots_per_second", "text"),
+    [
+        (0, ""),
+        (1.0, "1/second"),
+        (0.5, "30/minute"),
+        (2.3456, "2.35/second"),
+        (1e-6, "0.0864/day"),
+        (1e9, "1000000000/second"),
+    ],
+)
+def test_a_decay_is_said_in_the_handiest_unit(slots_per_second: float, text: str) -> None:
+    assert rate_text(slots_per_second) == text
+
+
+def test_spans_and_ordinals_read_well() -> None:
+    assert [span(seconds) for seconds in (0, 0.44, 0.96, 12.4, 59.6, 192, 7500, 400_000)] == [
+        "0.0s",
+        "0.4s",
+        "1s",
+        "12s",
+        "1m00s",
+        "3m12s",
+        "2h05m",
+        "4d15h",
+    ]
+    assert [ordinal(number) for number in (1, 2, 3, 4, 11, 12, 13, 21, 102, 111)] == (
+        ["1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "102nd", "111th"]
+    )

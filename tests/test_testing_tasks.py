@@ -1,0 +1,131 @@
+"""Virtual time for tasks: it stands still while one of them works, and jumps when all of them wait."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from localconc import AcquireConcurrencySlotTimeoutError, ensure_limit
+from localconc import asyncio as for_tasks
+from localconc.sync import rate_limit
+from localconc.testing import VirtualClock, hold, temporary_home, virtual_clock
+
+
+@pytest.fixture
+def clock() -> Iterator[VirtualClock]:
+    with temporary_home(), virtual_clock() as clock:
+        yield clock
+
+
+def test_tasks_share_the_time(clock: VirtualClock) -> None:
+    async def take(times: int) -> None:
+        for _ in range(times):
+            await for_tasks.rate_limit("api", limit=5, slot_decay_per_second=1)
+
+    async def main() -> None:
+        await asyncio.gather(*(take(10) for _ in range(10)))
+
+    asyncio.run(main())
+    assert clock.elapsed == 95.0
+
+
+def test_a_tasks_timeout_passes_at_once(clock: VirtualClock) -> None:
+    ensure_limit("database", 1)
+
+    async def main() -> None:
+        async with for_tasks.concurrency("database"):
+            pass
+        with hold("database"), pytest.raises(AcquireConcurrencySlotTimeoutError):
+            await for_tasks.concurrency("database", timeout_seconds=600).__aenter__()
+
+    asyncio.run(main())
+    assert clock.elapsed == 600.0
+
+
+def test_a_task_at_work_is_not_overtaken_by_a_timeout(clock: VirtualClock) -> None:
+    ensure_limit("database", 1)
+
+    async def holder(inside: asyncio.Event) -> None:
+        async with for_tasks.concurrency("database"):
+            inside.set()
+            await asyncio.sleep(0.05)
+            for _ in range(100):
+                await asyncio.sleep(0)
+
+    async def main() -> None:
+        inside = asyncio.Event()
+        task = asyncio.create_task(holder(inside))
+        await inside.wait()
+        async with for_tasks.concurrency("database", timeout_seconds=1):
+            pass
+        await task
+
+    asyncio.run(main())
+    assert clock.elapsed == 0.0
+
+
+def test_a_thread_that_works_for_a_task_is_not_overtaken(clock: VirtualClock) -> None:
+    ensure_limit("database", 1)
+
+    async def holder(inside: asyncio.Event) -> None:
+        async with for_tasks.concurrency("database"):
+            inside.set()
+            await asyncio.to_thread(time.sleep, 0.05)
+
+    async def main() -> None:
+        inside = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(holder(inside))
+            await inside.wait()
+            async with for_tasks.concurrency("database", timeout_seconds=1):
+                pass
+
+    asyncio.run(main())
+    assert clock.elapsed == 0.0
+
+
+def test_tasks_and_threads_share_one_time(clock: VirtualClock) -> None:
+    """A task waits for a thread that takes slots, while another task takes some too."""
+    ensure_limit("api", 1, slot_decay_per_second=1)
+
+    async def main() -> None:
+        await for_tasks.rate_limit("api")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(asyncio.to_thread(lambda: [rate_limit("api") for _ in range(5)]))
+            for _ in range(5):
+                await for_tasks.rate_limit("api")
+
+    asyncio.run(main())
+    assert clock.elapsed == 10.0
+
+
+def test_tasks_that_hand_work_to_each_other_leave_no_gap(clock: VirtualClock) -> None:
+    ensure_limit("database", 1)
+
+    async def chain(before: asyncio.Event, after: asyncio.Event) -> None:
+        await before.wait()
+        after.set()
+
+    async def main() -> None:
+        async with for_tasks.concurrency("database"):
+            pass
+        for _ in range(10):
+            links = [asyncio.Event() for _ in range(20)]
+            async with asyncio.TaskGroup() as group:
+                for before, after in itertools.pairwise(links):
+                    group.create_task(chain(before, after))
+                group.create_task(hold_until(links))
+                async with for_tasks.concurrency("database", timeout_seconds=1):
+                    pass
+
+    async def hold_until(links: list[asyncio.Event]) -> None:
+        async with for_tasks.concurrency("database"):
+            links[0].set()
+            await links[-1].wait()
+
+    asyncio.run(main())
+    assert clock.elapsed == 0.0

@@ -1,0 +1,165 @@
+# ruff: noqa: PT017
+"""Private from the first moment, and unimpressed by names, signals, links and rows that somebody meant harm with."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sqlite3
+import stat
+import sys
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from localconc import create_limit, delete_limit, read_holders, read_limit, read_limits, read_waiters
+from localconc._engine import homes
+from localconc._engine.home import DATABASE_NAME, GATE_NAME, JOURNAL_NAME
+from localconc.errors import LocalconcError, StoreError
+from localconc.events import read_events
+from localconc.sync import concurrency
+
+from .inspection import assert_sound, held, rows, wait_until, waiting
+
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="modes and links of POSIX")
+
+
+@POSIX
+def test_home_and_files_are_private_even_with_no_umask(home_directory: Path) -> None:
+    before = os.umask(0)
+    try:
+        with concurrency("gate", limit=1):
+            entries = [home_directory, *home_directory.rglob("*")]
+    finally:
+        os.umask(before)
+    assert len(entries) > 4
+    for path in entries:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        assert mode == (0o700 if path.is_dir() else 0o600), f"{path} has mode {mode:o}"
+
+
+@POSIX
+@pytest.mark.parametrize("name", [DATABASE_NAME, GATE_NAME, JOURNAL_NAME, "localconc.new"])
+def test_a_planted_link_is_not_followed(home_directory: Path, tmp_path: Path, name: str) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    home_directory.mkdir(mode=0o700)
+    (home_directory / name).symlink_to(victim)
+    try:
+        with concurrency("gate", limit=1):
+            pass
+    except StoreError as error:
+        assert str(home_directory) in str(error)
+    assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "name", ["'; DROP TABLE slots; --", '" OR 1=1', "../../etc", "\x00", "名前", "a" * 5000, "%s{0}", "-rf", "\n", " "]
+)
+def test_a_name_is_only_a_name(home_directory: Path, name: str) -> None:
+    try:
+        created = create_limit(name, 1)
+    except ValueError:
+        return  # refused before the store was touched
+    with concurrency(name, timeout_seconds=0):
+        assert read_holders(name)[0].name == name
+    assert read_limit(name).id == created.id
+    homes.forget(home_directory)
+    delete_limit(name)
+    assert not [path for path in home_directory.parent.iterdir() if path != home_directory]
+    assert_sound(home_directory)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux's")
+def test_a_signal_from_somebody_else_admits_nobody(home_directory: Path) -> None:
+    create_limit("gate", 1)
+    inside = threading.Event()
+
+    def wait_in_line() -> None:
+        with concurrency("gate"):
+            inside.set()
+
+    thread = threading.Thread(target=wait_in_line)
+    with concurrency("gate"):
+        thread.start()
+        wait_until(lambda: waiting(home_directory), "it waits")
+        address = rows(home_directory, "SELECT address FROM waiters")[0][0]
+        with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as foreign:
+            for text in (b"1", b"", b"garbage", b"9" * 32, b"\xff" * 1000):
+                foreign.sendto(text, "\0" + address)
+        assert not inside.wait(0.2)
+        assert held(home_directory) == 1
+    thread.join(10)
+    assert inside.is_set()
+
+
+HOSTILE_TEXTS = [
+    "",
+    "nonsense",
+    "null",
+    "[]",
+    '{"names": 5}',
+    "[" * 5000,
+    '{"names": ["gate"], "slots": 1e999}',
+    "__import__('os').system('touch pwned')",
+    "x" * 200_000,
+]
+
+
+@pytest.mark.parametrize("column", ["request", "limit_ids", "address", "thread", "answer", "slots", "state"])
+def test_a_hostile_row_runs_nothing_and_raises_no_more_than_a_store_error(
+    home_directory: Path, column: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    create_limit("gate", 1)
+    unforeseen = []
+    for text in HOSTILE_TEXTS:
+        plant(home_directory, column, text)
+        for look in (read_waiters, read_limits, read_holders, read_events, enter_once):
+            try:
+                look()
+            except LocalconcError:
+                pass
+            except Exception as error:
+                unforeseen.append(f"{look.__name__} of {column}={text[:30]!r}: {error!r}")
+    assert not (tmp_path / "pwned").exists()
+    assert unforeseen == []
+
+
+def enter_once() -> None:
+    with concurrency("gate", timeout_seconds=0.05):
+        pass
+
+
+def plant(home: Path, column: str, text: str) -> None:
+    """Write a waiter as another user of a shared home could."""
+    with closing(sqlite3.connect(home / DATABASE_NAME)) as connection, connection:
+        connection.execute("DELETE FROM waiters")
+        connection.execute("DELETE FROM queue")
+        fields = {
+            "ticket": 1,
+            "owner_id": 999,
+            "serial": 1,
+            "state": 0,
+            "slots": 1,
+            "request": '{"names":["gate"],"slots":1}',
+            "limit_ids": "1",
+            "thread": "hostile",
+            "address": "localconc-x",
+            "waiting_since": 1.0,
+        }
+        fields[column] = text
+        for _, name, _, required, _, _ in connection.execute("PRAGMA table_info(waiters)").fetchall():
+            if required and name not in fields:
+                fields[name] = "hostile"
+        marks = ", ".join("?" * len(fields))
+        connection.execute(f"INSERT INTO waiters ({', '.join(fields)}) VALUES ({marks})", tuple(fields.values()))
+
+
+def test_a_trigger_planted_by_another_user_can_call_nothing_dangerous(home_directory: Path) -> None:
+    create_limit("gate", 1)
+    connection = homes.current().database.connection
+    assert connection is not None
+    assert connection.execute("PRAGMA trusted_schema").fetchone() == (0,)

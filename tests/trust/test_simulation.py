@@ -1,0 +1,62 @@
+"""Simulated processes in schedules from a seed; set LOCALCONC_TEST_SEED to replay the one that a failure prints."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from .simulation import Simulation, seed_from_environment
+from .striking import memory_directory
+
+STEPS = 40
+
+
+def play(seed: int) -> int:
+    """One schedule; returns its steps."""
+    directory = Path(tempfile.mkdtemp(prefix="localconc-simulation-", dir=memory_directory()))
+    try:
+        simulation = Simulation(directory / "home", seed)
+        simulation.run(STEPS)
+        return simulation.steps
+    except BaseException as error:
+        error.add_note(f"replay with LOCALCONC_TEST_SEED={seed}")
+        raise
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def play_for(seconds: float, most: int) -> int:
+    """Schedules one after another; returns how many."""
+    seed = seed_from_environment()
+    if seed is not None:
+        play(seed)
+        return most
+    first = random.randrange(2**31)
+    deadline = time.monotonic() + seconds
+    count = 0
+    while count < most and time.monotonic() < deadline:
+        play(first + count)
+        count += 1
+    return count
+
+
+def test_the_same_seed_plays_the_same_schedule() -> None:
+    assert play(1) == play(1) == STEPS
+
+
+def test_schedules_of_simulated_processes_keep_the_invariants() -> None:
+    assert play_for(8.0, 150) > 3
+
+
+@pytest.mark.sweep
+@pytest.mark.timeout(300)
+def test_many_schedules_of_simulated_processes_keep_the_invariants(capsys: pytest.CaptureFixture[str]) -> None:
+    count = play_for(150.0, 20_000)
+    with capsys.disabled():
+        print(f"\n{count} schedules of {STEPS} steps")
+    assert count > 50

@@ -1,0 +1,150 @@
+"""Stopped processes: time-outs hold, others go on, and nobody who is merely slow loses a slot."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from localconc import create_limit
+from localconc.errors import AcquireConcurrencySlotTimeoutError
+from localconc.sync import concurrency, rate_limit
+
+from .inspection import assert_sound, held, wait_until, waiting
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP")
+
+LOOP = """
+import sys
+from localconc.sync import concurrency
+print("ready", flush=True)
+while True:
+    with concurrency("gate"):
+        pass
+"""
+
+HOLD = """
+import sys
+from localconc.sync import concurrency
+with concurrency("gate"):
+    print("in", flush=True)
+    sys.stdin.read()
+"""
+
+WAIT_FOR_RATE = """
+import sys
+from localconc.sync import rate_limit
+print("ready", flush=True)
+rate_limit("rate", 3)
+"""
+
+
+class Program:
+    """A process that runs a text."""
+
+    def __init__(self, text: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", text],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            text=True,
+        )
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline()
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
+
+    def go_on(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            pipe.close()
+
+
+@pytest.fixture
+def programs() -> Iterator[list[Program]]:
+    started: list[Program] = []
+    yield started
+    for program in started:
+        program.end()
+
+
+def stop_at_random(programs: list[Program], home: Path, rounds: int) -> int:
+    """Stop one that is busy in the store, again and again; returns how often that held up the store itself."""
+    create_limit("gate", 1)
+    create_limit("free", 5)
+    programs += [Program(LOOP), Program(LOOP)]
+    seed = int(os.environ.get("LOCALCONC_TEST_SEED", random.randrange(2**32)))
+    print(f"LOCALCONC_TEST_SEED={seed}")
+    generator = random.Random(seed)
+    held_up = 0
+    for _ in range(rounds):
+        time.sleep(generator.uniform(0.0, 0.004))  # the moment is the subject, not a guess at when something is done
+        victim = generator.choice(programs)
+        victim.stop()
+        begun = time.monotonic()
+        try:
+            with concurrency("free", timeout_seconds=0.1):
+                pass
+        except AcquireConcurrencySlotTimeoutError:
+            held_up += 1
+        assert time.monotonic() - begun < 0.6, "a time-out was not kept"
+        victim.go_on()
+        with concurrency("gate", timeout_seconds=10):
+            assert held(home, "gate") <= 1
+    assert_sound(home)
+    return held_up
+
+
+def test_timeouts_hold_while_another_process_is_stopped_anywhere(home_directory: Path, programs: list[Program]) -> None:
+    stop_at_random(programs, home_directory, 25)
+
+
+@pytest.mark.sweep
+def test_timeouts_hold_while_another_process_is_stopped_anywhere_many_times(
+    home_directory: Path, programs: list[Program], capsys: pytest.CaptureFixture[str]
+) -> None:
+    held_up = stop_at_random(programs, home_directory, 400)
+    with capsys.disabled():
+        print(f"\n400 stops, {held_up} of them inside the store's lock")
+
+
+def test_a_stopped_holder_keeps_its_slot(home_directory: Path, programs: list[Program]) -> None:
+    create_limit("gate", 1)
+    programs.append(Program(HOLD))
+    programs[0].stop()
+    with pytest.raises(AcquireConcurrencySlotTimeoutError, match=str(programs[0].process.pid)):
+        concurrency("gate", timeout_seconds=0.3).__enter__()
+    programs[0].end()
+    block = concurrency("gate", timeout_seconds=5)
+    assert block.__enter__().waited_seconds < 1.0
+    block.__exit__(None, None, None)
+    programs.clear()
+
+
+def test_a_stopped_process_first_in_line_for_a_rate_does_not_hold_up_others(
+    home_directory: Path, programs: list[Program]
+) -> None:
+    create_limit("rate", 3, slot_decay_per_second=3.0)
+    rate_limit("rate", 3)
+    programs.append(Program(WAIT_FOR_RATE))
+    wait_until(lambda: waiting(home_directory), "it waits")
+    programs[0].stop()
+    begun = time.monotonic()
+    rate_limit("rate", 1, timeout_seconds=10)
+    # one second until its three have room, a third of a second until one of them has drained, and at most one more
+    assert time.monotonic() - begun < 1.0 + 1 / 3 + 1.0
