@@ -199,7 +199,7 @@ def holders(engine: Engine, name_or_id: str | UUID | None) -> list[Holder]:
 def waiters(engine: Engine, name_or_id: str | UUID | None) -> list[Waiter]:
     rows = _looking(engine, lambda ledger: ledger.waiting(_id_of(ledger, name_or_id)))
     return [
-        Waiter(Request.from_json(request).names, slots, pid or 0, thread, command or "", position, moment(since))
+        Waiter(Request.from_text(request).names, slots, pid or 0, thread, command or "", position, moment(since))
         for position, (request, slots, pid, thread, command, since) in enumerate(rows, 1)
     ]
 

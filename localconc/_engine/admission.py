@@ -201,7 +201,7 @@ def hand_over(turn: Turn, limit_ids: Iterable[int]) -> None:
 
 
 def _admit(turn: Turn, waiter: WaiterRow, rows: list[LimitRow]) -> None:
-    shares = grant(turn, Request.from_json(waiter.request), rows, waiter.party)
+    shares = grant(turn, Request.from_text(waiter.request), rows, waiter.party)
     if len(rows) > 1:
         turn.ledger.leave_queues(waiter)  # of one limit, it leaves by being answered
     answer = None if waiter.answer is None else shares_to_json(shares)
@@ -226,7 +226,7 @@ def _reconsider(turn: Turn, ticket: int) -> None:
     if waiter is None or waiter.state != WAITING:
         return
     try:
-        rows = resolve(turn, Request.from_json(waiter.request))
+        rows = resolve(turn, Request.from_text(waiter.request))
     except ConcurrencySlotAcquisitionError as error:
         turn.ledger.leave_queues(waiter)
         turn.ledger.refuse_waiter(ticket, str(error))

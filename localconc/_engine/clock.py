@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -51,6 +51,7 @@ class SystemClock:
     now: Callable[[], float] = staticmethod(_time_since_boot())
     wall: Callable[[], float] = staticmethod(time.time)
 
+    @cache  # noqa: B019 (what it keeps alive has no state)
     def boot_identity(self) -> str:
         try:
             return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

@@ -64,6 +64,7 @@ class Database:
         self._path_text = str(self.path)
         self.lock = threading.RLock()
         self.connection: sqlite3.Connection | None = None
+        self._newcomer: sqlite3.Connection | None = None  # open, but `on_open` found the store busy
         self.store_identity = ""
         self._on_open = on_open
         self._has_other_users = has_other_users
@@ -146,10 +147,12 @@ class Database:
     def close(self) -> None:
         """Let go of the connection; the next use opens anew."""
         with self.lock:
-            connection, self.connection = self.connection, None
+            connections = (self.connection, self._newcomer)
+            self.connection = self._newcomer = None
             self.verify_after = 0.0
-            if connection is not None and not connection.in_transaction:
-                connection.close()
+            for connection in connections:
+                if connection is not None and not connection.in_transaction:
+                    connection.close()
 
     def _ready(self) -> sqlite3.Connection:
         if self.connection is not None and self.connection.in_transaction:
@@ -170,6 +173,26 @@ class Database:
         return self.connection
 
     def _open(self) -> None:
+        connection, self._newcomer = self._newcomer, None
+        if connection is not None and self.was_moved():
+            connection.close()
+            connection = None
+        if connection is None:
+            connection = self._connect_in_place()
+        try:
+            self.connection = connection
+            self.verify_after = time.monotonic() + VERIFY_EVERY_SECONDS
+            self._on_open()
+        except BaseException as error:
+            self.connection = None
+            if isinstance(error, Busy):  # opening costs more than trying again: a hundred may start at the same time
+                self._newcomer = connection
+            else:
+                connection.close()
+            raise
+
+    def _connect_in_place(self) -> sqlite3.Connection:
+        """Connect to the store at its path, made there if it is missing."""
         prepare(self.directory)
         if self.path.is_symlink():
             raise StoreError(
@@ -185,16 +208,13 @@ class Database:
             self._inode = self.path.stat().st_ino
             self._check_version(connection)
             row = connection.execute("SELECT value FROM meta WHERE key = 'store_identity'").fetchone()
-            self.connection = connection
             self.store_identity = row[0] if row else ""
-            self.verify_after = time.monotonic() + VERIFY_EVERY_SECONDS
-            self._on_open()
         except BaseException as error:
-            self.connection = None
             connection.close()
             if isinstance(error, (sqlite3.Error, FileNotFoundError)):
                 raise self._explained(error) from error
             raise
+        return connection
 
     def _connect(self, path: Path) -> sqlite3.Connection:
         try:

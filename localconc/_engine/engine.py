@@ -148,7 +148,7 @@ class Engine(WatchingStore):
         if mailbox is None:
             return Refused(reason, ids)
         address, secret = mailbox().address, int.from_bytes(os.urandom(7)) + 1
-        ticket = turn.ledger.insert_waiter(party, request.slots, request.to_json(), ids, address, secret, turn.wall)
+        ticket = turn.ledger.insert_waiter(party, request.slots, request.to_text(), ids, address, secret, turn.wall)
         self._known.pop(request.names[0], None)  # crowded: the short way would be in vain
         return Waiting(
             ticket, secret, party, tuple(map(Share.of, rows)), any(row.decay > 0 for row in rows), retry_after

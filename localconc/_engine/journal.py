@@ -7,10 +7,8 @@ history. Nothing reads it while the database is well; a lost or damaged database
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from localconc._engine.home import JOURNAL_NAME, create_file, file_mode, open_or_create_file
 
@@ -25,6 +23,8 @@ LINE_BYTES = 100
 
 def append(directory: Path, entries: Iterable[dict[str, Any]]) -> None:
     """Add entries and sync them to the disk. An entry has `name` and the definition's fields, or `deleted`."""
+    import json
+
     text = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in entries)
     descriptor = open_or_create_file(directory / JOURNAL_NAME, file_mode(directory))
     with os.fdopen(descriptor, "ab") as file:
@@ -55,6 +55,8 @@ def rewrite_if_long(directory: Path, definitions: Callable[[], int]) -> bool:
             return False
     except OSError:
         return False
+    import json
+
     fresh = path.with_suffix(".new")
     fresh.unlink(missing_ok=True)
     with os.fdopen(create_file(fresh, file_mode(directory)), "wb") as file:
@@ -71,6 +73,8 @@ def _entries(directory: Path) -> Iterable[dict[str, Any]]:
         lines = (directory / JOURNAL_NAME).read_bytes().splitlines()
     except OSError:
         return
+    import json
+
     for line in lines:
         try:
             entry = json.loads(line)
@@ -86,6 +90,8 @@ def _is_sound(entry: dict[str, Any]) -> bool:
         return False
     if entry.get("deleted"):
         return True
+    from uuid import UUID
+
     try:
         UUID(entry["id"])
         numbers = [float(entry[key]) for key in ("limit", "active", "slot_decay_per_second", "created")]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from localconc._engine.model import Party
+    from localconc._engine.owners import Owner
 
 #: More than any ticket: whoever is not in the queue comes after all who are.
 MOST_TICKETS = 2**63 - 1
@@ -338,10 +339,10 @@ class Ledger(History):
 
     # ---- owners ----------------------------------------------------------------------------------------------
 
-    def insert_owner(self, key: str, pid: int, pid_namespace: str, started: str, command: str) -> int:
+    def insert_owner(self, owner: Owner) -> int:
         owner_id = self._execute(
             "INSERT INTO owners (key, pid, pid_namespace, started, command) VALUES (?, ?, ?, ?, ?)",
-            (key, pid, pid_namespace, started, command),
+            (owner.key, owner.pid, owner.pid_namespace, owner.started, owner.command),
         ).lastrowid
         assert owner_id is not None
         return owner_id

@@ -43,6 +43,9 @@ class Owner:
         self._directory = directory
         self.key = os.urandom(12).hex()
         self.pid = os.getpid()
+        self.pid_namespace = pid_namespace()
+        self.started = started(self.pid)
+        self.command = command()
         self.path = _path(directory, self.key)
         self.descriptor = self._create()
 

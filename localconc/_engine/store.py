@@ -7,7 +7,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from localconc._engine import admission, owners
+from localconc._engine import admission, journal, owners
 from localconc._engine.database import Database
 from localconc._engine.definitions import define
 from localconc._engine.faults import Busy, Damaged
@@ -79,8 +79,6 @@ class Store:
         answered = self._answered.copy()
         turn.ledger.delete_waiters(answered, self.owner_id)
         if turn.definitions:
-            from localconc._engine import journal
-
             journal.append(self.directory, turn.definitions)
         return answered
 
@@ -159,8 +157,6 @@ class Store:
         """Rebuild the definitions of a new store from those beside it."""
         from uuid import UUID
 
-        from localconc._engine import journal
-
         for name, fields in journal.replay(self.directory).items():
             if turn.ledger.limit_named(name) is None:
                 define(
@@ -176,12 +172,8 @@ class Store:
         turn.definitions.clear()  # they come from there
 
     def _register(self, turn: Turn, owner: owners.Owner) -> None:
-        from localconc._engine import journal
-
         self._recognise_reboot(turn)
-        self.owner_id = turn.ledger.insert_owner(
-            owner.key, owner.pid, owners.pid_namespace(), owners.started(owner.pid), owners.command()
-        )
+        self.owner_id = turn.ledger.insert_owner(owner)
         turn.ledger.forget_past_limits()
         journal.rewrite_if_long(self.directory, turn.ledger.definitions)
         self._known.clear()
