@@ -10,6 +10,7 @@ The names and the first parameters are those of `prefect.concurrency.sync`.
 
 from __future__ import annotations
 
+import os
 import threading
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -46,6 +47,10 @@ __all__ = [
     "concurrency",
     "rate_limit",
 ]
+
+#: Linux wakes who is sent a datagram on the sender's processor, in the belief that the sender is about to sleep: so let
+#: whoever was given the slots run first. Halves the time from release to acquire; costs nothing if nobody is there.
+_let_others_run: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
 
 Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")
@@ -225,7 +230,8 @@ def _give_back(occupancy: Occupancy) -> None:
     if engine.give_back_at_once(occupancy):
         return
     try:
-        engine.give_back(occupancy)  # most often the store is free: whoever waits is not to wait for the rest
+        if engine.give_back(occupancy):  # most often the store is free: whoever waits is not to wait for the rest
+            _let_others_run()
     except (Busy, Damaged, StoreError):
         drive(engine, acquiring.give_back(engine, occupancy), Post(engine))
 

@@ -31,11 +31,15 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-#: Pauses between attempts on a store that another process is writing to. It is done in tens of microseconds; but
-#: where a hundred want it at once, they must not keep the processors from the one who has it.
+#: Pauses between attempts on a store that another process is writing to: it is done in tens of microseconds. They
+#: grow, for where a hundred want it at once, they must not keep the processors from the one who has it.
 SHORTEST_NAP_SECONDS = 0.00005
-LONGEST_NAP_SECONDS = 0.01
 NAP_GROWTH = 1.5
+LONGEST_NAP_SECONDS = 0.002
+
+#: Once a store has been busy for so long, it is held up; it is then looked at less often.
+HELD_UP_SECONDS = 0.1
+HELD_UP_NAP_SECONDS = 0.01
 
 #: A time-out shorter than this still waits so long for the store itself, which is busy for microseconds at a time.
 STORE_PATIENCE_SECONDS = 0.05
@@ -85,7 +89,7 @@ def insist(engine: Engine, operation: Callable[[], Result], deadline: float | No
     seconds = SHORTEST_NAP_SECONDS
     healings = 0
     is_damaged = False
-    patience = None
+    busy_since = patience = None
     while True:
         try:
             if is_damaged:
@@ -94,12 +98,14 @@ def insist(engine: Engine, operation: Callable[[], Result], deadline: float | No
             return operation()
         except Busy:
             now = engine.clock.now()
+            busy_since = busy_since or now
             if deadline is not None:
                 patience = patience or max(deadline, now + STORE_PATIENCE_SECONDS)
                 if now >= patience:
                     raise StoreHeldUp from None
             yield Nap(seconds, patience)
-            seconds = min(seconds * NAP_GROWTH, LONGEST_NAP_SECONDS)
+            held_up = now > busy_since + HELD_UP_SECONDS
+            seconds = HELD_UP_NAP_SECONDS if held_up else min(seconds * NAP_GROWTH, LONGEST_NAP_SECONDS)
         except Damaged as damage:
             healings += 1
             if healings > MOST_HEALINGS:
@@ -258,7 +264,7 @@ def give_back(engine: Engine, occupancy: Occupancy) -> Steps[None]:
     """Give slots back; if the store does not allow it in time, the background does. Never fails, never loses any."""
     try:
         deadline = engine.clock.now() + GIVE_BACK_PATIENCE_SECONDS
-        yield from insist(engine, lambda: engine.give_back(occupancy), deadline)
+        yield from insist(engine, partial(engine.give_back, occupancy), deadline)
     except (StoreHeldUp, StoreError) as error:
         engine.give_back_later(occupancy.serial)
         engine.report_late_give_back(error)

@@ -183,21 +183,36 @@ def hand_over(turn: Turn, limit_ids: Iterable[int]) -> None:
     pending = deque(dict.fromkeys(limit_ids))
     while pending:
         limit_id = pending.popleft()
-        first = turn.ledger.first_waiter(limit_id)
+        first = turn.ledger.next_in_line(limit_id)
         if first is None:
             continue
-        waiter, row = first
-        if waiter.queued_on == [limit_id]:
-            rows = [row]
-            hindered = shortage(waiter.slots, rows, turn.now)
-        else:
-            rows = [other for other in map(turn.ledger.limit_with_id, waiter.queued_on) if other is not None]
-            hindered = obstacle(waiter.slots, rows, turn.now, waiter.ticket)
-        if hindered is None:
-            _admit(turn, waiter, rows)
-            pending.extend(row.id for row in rows if row.decay > 0 or row.held + waiter.slots < row.limit)
-        elif hindered.until is not None:
-            turn.signals.append((waiter.address, Signal(waiter.ticket)))  # it is first now: let it set its alarm
+        if not first.is_plain:
+            pending.extend(_hand_over_to_first(turn, limit_id))
+        elif rules.fits(first.held, first.slots, first.limit):
+            turn.ledger.admit_plainly(first.ticket, turn.wall, turn.now)
+            turn.signals.append((first.address, Signal(first.ticket, first.secret, turn.wall, turn.now)))
+            if first.held + first.slots < first.limit:
+                pending.append(limit_id)
+
+
+def _hand_over_to_first(turn: Turn, limit_id: int) -> list[int]:
+    """Admit the first in a queue if it can be admitted; returns the limits whose next in line may get in, too."""
+    first = turn.ledger.first_waiter(limit_id)
+    if first is None:
+        return []
+    waiter, row = first
+    if waiter.queued_on == [limit_id]:
+        rows = [row]
+        hindered = shortage(waiter.slots, rows, turn.now)
+    else:
+        rows = [other for other in map(turn.ledger.limit_with_id, waiter.queued_on) if other is not None]
+        hindered = obstacle(waiter.slots, rows, turn.now, waiter.ticket)
+    if hindered is None:
+        _admit(turn, waiter, rows)
+        return [row.id for row in rows if row.decay > 0 or row.held + waiter.slots < row.limit]
+    if hindered.until is not None:
+        turn.signals.append((waiter.address, Signal(waiter.ticket)))  # it is first now: let it set its alarm
+    return []
 
 
 def _admit(turn: Turn, waiter: WaiterRow, rows: list[LimitRow]) -> None:

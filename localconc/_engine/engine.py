@@ -148,7 +148,7 @@ class Engine(WatchingStore):
         if mailbox is None:
             return Refused(reason, ids)
         address, secret = mailbox().address, int.from_bytes(os.urandom(7)) + 1
-        ticket = turn.ledger.insert_waiter(party, request.slots, request.to_text(), ids, address, secret, turn.wall)
+        ticket = turn.ledger.insert_waiter(party, request, ids, address, secret, turn.wall)
         self._known.pop(request.names[0], None)  # crowded: the short way would be in vain
         return Waiting(
             ticket, secret, party, tuple(map(Share.of, rows)), any(row.decay > 0 for row in rows), retry_after
@@ -292,8 +292,8 @@ class Engine(WatchingStore):
             self._given_back(serial, hold)
         return changed == 1
 
-    def give_back(self, occupancy: Occupancy) -> None:
-        """Give an acquisition's slots back, once, and hand them to the next in line.
+    def give_back(self, occupancy: Occupancy) -> bool:
+        """Give an acquisition's slots back, once, and hand them to the next in line; returns whether there is one.
 
         Raises:
             Busy: not now; nothing was given back.
@@ -301,11 +301,17 @@ class Engine(WatchingStore):
         serial = occupancy.serial
         hold = self.held.get(serial)
         if hold is None:
-            return  # the parent's, seen by a forked child; or given back already
-        if self.in_turn(lambda turn: admission.give_back(turn, hold.shares, self.owner_id, serial)):
+            return False  # the parent's, seen by a forked child; or given back already
+
+        def work(turn: Turn) -> tuple[bool, bool]:
+            return admission.give_back(turn, hold.shares, self.owner_id, serial), bool(turn.signals)
+
+        given_back, handed_over = self.in_turn(work)
+        if given_back:
             self._given_back(serial, hold)
         else:
             self._let_go(serial)
+        return handed_over
 
     def _given_back(self, serial: int, hold: Hold) -> None:
         self._let_go(serial)

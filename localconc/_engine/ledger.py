@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from localconc._engine.history import History
-from localconc._engine.model import LimitRow, WaiterRow
+from localconc._engine.model import CONCURRENCY, LimitRow, WaiterRow
 from localconc._engine.owners import OwnerRow
 from localconc._engine.schema import GRANTED, NOBODY, REFUSED, TOTAL, WAITING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from localconc._engine.model import Party
+    from localconc._engine.model import Party, Request
     from localconc._engine.owners import Owner
 
 #: More than any ticket: whoever is not in the queue comes after all who are.
@@ -59,7 +59,18 @@ _WAITER_COLUMNS = """
 # Looked up once per wake-up, as a transaction of its own.
 WAITER_WITH_TICKET = f"SELECT {_WAITER_COLUMNS} FROM waiters WHERE ticket = ?"
 
-# The first in the queue of a limit, with the limit: one look instead of two while somebody waits for the answer.
+# The first in the queue of a limit, and whether it is the common case: a plain request, a limit that is enforced and
+# does not decay. Then this look and `_ADMIT_PLAINLY` are all of a hand-over: somebody is asleep until it is done.
+_NEXT_IN_LINE = f"""
+    SELECT waiters.ticket, waiters.slots, waiters.address, waiters.secret,
+        waiters.is_plain AND typeof(waiters.slots) = 'integer' AND total.revision IS NOT NULL, total."limit", total.slots
+    FROM waiters CROSS JOIN slots AS total
+    WHERE waiters.ticket = (SELECT min(ticket) FROM queue WHERE limit_id = ?1)
+        AND total.limit_id = ?1 AND total.owner_id = {TOTAL} AND total.serial = 0
+"""
+_ADMIT_PLAINLY = f"UPDATE waiters SET state = {GRANTED}, admitted_at = ?, admitted_since = ? WHERE ticket = ?"
+
+# The same of any request and any limit, with all there is to know of both.
 _FIRST_WAITER = f"""
     SELECT {_WAITER_COLUMNS}, {_LIMIT_COLUMNS}
     FROM queue JOIN waiters USING (ticket) CROSS JOIN {_LIMITS}
@@ -71,6 +82,18 @@ _RELEASE_DRAINING = """
     UPDATE slots SET released = ? WHERE limit_id = ? AND owner_id = ? AND serial = ?
 """
 _RELEASE = f"{_RELEASE_DRAINING} AND drained_at IS NULL"
+
+
+class NextInLine(NamedTuple):
+    """Who is first in the queue of a limit; `is_plain` if it takes no more than room to admit it."""
+
+    ticket: int
+    slots: int
+    address: str
+    secret: int
+    is_plain: int
+    limit: int
+    held: int
 
 
 class Ledger(History):
@@ -234,24 +257,25 @@ class Ledger(History):
     # ---- waiters and their queue -----------------------------------------------------------------------------
 
     def insert_waiter(
-        self, party: Party, slots: int, request: str, limit_ids: list[int], address: str, secret: int, since: float
+        self, party: Party, request: Request, limit_ids: list[int], address: str, secret: int, since: float
     ) -> int:
         """Put a request at the end of the queue of each limit; returns its ticket."""
         ticket = self._execute(
             "INSERT INTO waiters (owner_id, serial, state, slots, request, limit_ids, thread, address, secret, "
-            "waiting_since) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "waiting_since, is_plain) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 party.owner_id,
                 party.serial,
                 WAITING,
-                slots,
-                request,
+                request.slots,
+                request.to_text(),
                 " ".join(map(str, limit_ids)),
                 party.thread,
                 address,
                 secret,
                 since,
+                len(limit_ids) == 1 and request.mode == CONCURRENCY,
             ),
         ).lastrowid
         assert ticket is not None
@@ -274,13 +298,23 @@ class Ledger(History):
         self.leave_queues(waiter)
         self._join_queues(waiter.ticket, limit_ids)
         self._execute(
-            "UPDATE waiters SET limit_ids = ?, answer = '' WHERE ticket = ?",
+            "UPDATE waiters SET limit_ids = ?, answer = '', is_plain = 0 WHERE ticket = ?",
             (" ".join(map(str, limit_ids)), waiter.ticket),
         )
 
+    def next_in_line(self, limit_id: int) -> NextInLine | None:
+        row = self._execute(_NEXT_IN_LINE, (limit_id,)).fetchone()
+        return None if row is None else NextInLine._make(row)
+
+    def admit_plainly(self, ticket: int, admitted_at: float, admitted_since: float) -> None:
+        """Admit a plain waiter; triggers occupy its slots and take it out of the queue."""
+        self._execute(_ADMIT_PLAINLY, (admitted_at, admitted_since, ticket))
+
     def admit_waiter(self, ticket: int, admitted_at: float, admitted_since: float, answer: str | None) -> None:
+        """Admit a waiter whose slots have been occupied."""
         self._execute(
-            "UPDATE waiters SET state = ?, admitted_at = ?, admitted_since = ?, answer = ? WHERE ticket = ?",
+            "UPDATE waiters SET state = ?, admitted_at = ?, admitted_since = ?, answer = ?, is_plain = 0 "
+            "WHERE ticket = ?",
             (GRANTED, admitted_at, admitted_since, answer, ticket),
         )
 

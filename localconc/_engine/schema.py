@@ -88,6 +88,7 @@ TABLES = (
         address TEXT NOT NULL,
         secret INTEGER NOT NULL,               -- a signal that names it comes from somebody who can read this
         waiting_since REAL NOT NULL,
+        is_plain INTEGER NOT NULL,             -- 1: for slots of one limit, to be held until they are given back
         admitted_at REAL,                      -- wall clock
         admitted_since REAL,                   -- clock since boot
         answer TEXT                            -- of a refusal: the reason; of a grant: its shares, if not as queued
@@ -184,6 +185,15 @@ TRIGGERS = (
     """
     CREATE TRIGGER answered AFTER UPDATE OF state ON waiters BEGIN
         DELETE FROM queue WHERE limit_id = CAST(new.limit_ids AS INTEGER) AND ticket = new.ticket;
+    END
+    """,
+    # What a plain waiter was granted; in every other case `admission` says what that is.
+    """
+    CREATE TRIGGER granted AFTER UPDATE OF state ON waiters WHEN new.is_plain AND new.state = 1 BEGIN
+        INSERT INTO slots (limit_id, owner_id, serial, slots, acquired_at, since, thread) VALUES (
+            CAST(new.limit_ids AS INTEGER), new.owner_id, new.serial, new.slots,
+            new.admitted_at, new.admitted_since, new.thread
+        );
     END
     """,
     f"""

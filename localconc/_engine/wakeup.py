@@ -119,20 +119,24 @@ class SocketMailbox(Mailbox):
             poll.poll()
         else:
             coarse = deadline - time.monotonic() - EXACT_SLEEP_SECONDS / 2
-            if coarse > 0 and poll.poll(coarse * 1000):
-                self.drain()
-                return
-            remaining = deadline - time.monotonic()
-            if remaining > 0:
-                select.select((), (), (), min(remaining, EXACT_SLEEP_SECONDS))
-        self.drain()
+            if coarse <= 0 or not poll.poll(coarse * 1000):
+                remaining = deadline - time.monotonic()
+                if remaining > 0:
+                    select.select((), (), (), min(remaining, EXACT_SLEEP_SECONDS))
+        self._receive()  # one signal, most often the only one; another makes the next wait end at once
 
     def drain(self) -> None:
-        with suppress(BlockingIOError):
-            while True:
-                signal = Signal.from_bytes(self._socket.recv(MOST_SIGNAL_BYTES))
-                if signal is not None:
-                    self._received.append(signal)
+        while self._receive():
+            pass
+
+    def _receive(self) -> bool:
+        try:
+            signal = Signal.from_bytes(self._socket.recv(MOST_SIGNAL_BYTES))
+        except BlockingIOError:
+            return False
+        if signal is not None:
+            self._received.append(signal)
+        return True
 
     def abandon(self) -> None:
         self._socket.close()
@@ -172,7 +176,7 @@ class Post:
     def send(self, signals: list[tuple[str, Signal]]) -> None:
         """Tell waiters, given by their mailbox's address. Never fails, never blocks."""
         for address, signal in signals:
-            if not address.startswith(ADDRESS_PREFIX) or "/" in address:
+            if not isinstance(address, str) or not address.startswith(ADDRESS_PREFIX) or "/" in address:
                 continue
             try:
                 if self._socket is None:
