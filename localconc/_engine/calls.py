@@ -21,9 +21,11 @@ class Call(NamedTuple):
     max_retries: int | None
 
 
-#: Calls without further options, by mode, names and slots: the same line of a program runs many times.
-_plain_calls: dict[tuple[Any, ...], Call] = {}
-_MOST_PLAIN_CALLS = 1_000
+#: Calls that were found good, by their arguments: the same line of a program runs many times. Only of plain types, for
+#: others are equal that are not the same (`1 == True`), or can't be looked up.
+_known_calls: dict[tuple[Any, ...], Call] = {}
+_MOST_KNOWN_CALLS = 1_000
+_NUMBER_TYPES = frozenset([int, float, type(None)])
 
 
 def checked_call(
@@ -42,15 +44,20 @@ def checked_call(
     Raises:
         ValueError, TypeError: one is out of range; the message names it and the value.
     """
-    plain = (
+    timeout_type = type(timeout_seconds)  # an error message shows the time-out as it was given: 1 or 1.0
+    is_plain = (
         type(names) is str
         and type(occupy) is int
-        and timeout_seconds is max_retries is limit is slot_decay_per_second is None
+        and (limit is None or type(limit) is int)
+        and max_retries is None
+        and timeout_type in _NUMBER_TYPES
+        and type(slot_decay_per_second) in _NUMBER_TYPES
         and create_if_missing is True
         and strict is False
     )
-    if plain:
-        known = _plain_calls.get((mode, names, occupy))
+    key = (mode, names, occupy, limit, slot_decay_per_second, timeout_seconds, timeout_type) if is_plain else None
+    if key is not None:
+        known = _known_calls.get(key)
         if known is not None:
             return known
     request = Request(
@@ -67,8 +74,8 @@ def checked_call(
         arguments.timeout(timeout_seconds),
         None if max_retries is None else arguments.whole("max_retries", max_retries, 0),
     )
-    if plain:
-        if len(_plain_calls) >= _MOST_PLAIN_CALLS:
-            _plain_calls.clear()
-        _plain_calls[mode, names, occupy] = call
+    if key is not None:
+        if len(_known_calls) >= _MOST_KNOWN_CALLS:
+            _known_calls.clear()
+        _known_calls[key] = call
     return call

@@ -18,10 +18,10 @@ from localconc._engine.rules import (
 APPLICATION_ID = 0x6C636F6E  # "lcon": what `file` and the doctor see
 SCHEMA_VERSION = 1
 
-PAGE_BYTES = 1024
+PAGE_BYTES = 512
 
 #: How long the log grows before it is brought into the file: 4 MiB. A quarter of that costs 3 % of an acquisition.
-CHECKPOINT_PAGES = 4_000
+CHECKPOINT_PAGES = 8_000
 
 #: How many acquisitions the history keeps, and how many more it may have before the oldest are dropped.
 HISTORY_ROWS = 10_000

@@ -49,21 +49,25 @@ class WatchingStore(Store):
         """Look at the owners that seem to have died, and give back what the dead ones held."""
         with self.database.lock:
             suspects = self.watch.suspects()
-        for owner in map(self._known_anew, suspects):
-            alive = owners.is_alive(self.directory, owner)
-            if not alive:
+        for suspect in suspects:
+            owner = self._as_it_is_by_now(suspect)
+            alive = owner is not None and owners.is_alive(self.directory, owner)
+            if owner is not None and not alive:
                 self.reap(owner)
             with self.database.lock:
-                self.watch.remove(owner, ended=not alive)
+                self.watch.remove(owner or suspect, ended=not alive)
 
-    def _known_anew(self, owner: owners.OwnerRow) -> owners.OwnerRow:
-        """The owner as it is by now: one that became the command it started is watched as that."""
-        now = self.look_up(lambda ledger: ledger.owner(owner.id)) or owner
-        if now != owner:
+    def _as_it_is_by_now(self, suspect: owners.OwnerRow) -> owners.OwnerRow | None:
+        """None for one that has left, or that another has cleared up after: of all who watched, one has to.
+
+        One that became the command it started is watched as that from now on.
+        """
+        owner = self.look_up(lambda ledger: ledger.owner(suspect.id))
+        if owner is not None and owner != suspect:
             with self.database.lock:
-                self.watch.remove(owner, ended=True)
-                self.watch.add([now])
-        return now
+                self.watch.remove(suspect, ended=True)
+                self.watch.add([owner])
+        return owner
 
     def notice_deaths(self) -> None:
         """Clear up after processes that have died, so that nobody looks at what they held."""
