@@ -10,8 +10,9 @@ import os
 import tempfile
 import threading
 import time
-import urllib.request
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.synchronize import Barrier
 
 from localconc import ensure_limit
 from localconc.sync import rate_limit
@@ -31,9 +32,11 @@ class LoggingServer(ThreadingHTTPServer):
 
 
 class Answer(BaseHTTPRequestHandler):
-    """Answers every request in the same way."""
+    """Answers every request in the same way, at once."""
 
     server: LoggingServer
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
         self.server.arrivals.append(time.monotonic())
@@ -46,12 +49,16 @@ class Answer(BaseHTTPRequestHandler):
         """Stay silent: the arrivals are the log."""
 
 
-def call(address: str) -> None:
-    """Call the server politely."""
+def call(port: int, all_connected: Barrier) -> None:
+    """Call the server politely, over a connection that is kept: what it logs then is when each call was admitted."""
+    connection = HTTPConnection("127.0.0.1", port)
+    connection.connect()
+    all_connected.wait(60)
     for _ in range(CALLS_EACH):
         rate_limit("web")
-        with urllib.request.urlopen(address) as response:
-            response.read()
+        connection.request("GET", "/")
+        connection.getresponse().read()
+    connection.close()
 
 
 def most_in(arrivals: list[float], seconds: float) -> int:
@@ -67,14 +74,14 @@ def most_in(arrivals: list[float], seconds: float) -> int:
 def main() -> None:
     server = LoggingServer()
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}/"
     with tempfile.TemporaryDirectory(prefix="localconc-") as home:
         os.environ.setdefault("LOCALCONC_HOME", home)
         ensure_limit("web", BURST, slot_decay_per_second=RATE_PER_SECOND)
-        print(f"{PROCESSES} processes call {address}, {CALLS_EACH} times each,")
+        print(f"{PROCESSES} processes call 127.0.0.1:{server.server_port}, {CALLS_EACH} times each,")
         print(f"under rate_limit('web'): a burst of {BURST}, then {RATE_PER_SECOND:g} a second\n")
         context = multiprocessing.get_context("spawn")
-        clients = [context.Process(target=call, args=(address,)) for _ in range(PROCESSES)]
+        all_connected = context.Barrier(PROCESSES)
+        clients = [context.Process(target=call, args=(server.server_port, all_connected)) for _ in range(PROCESSES)]
         for client in clients:
             client.start()
         for client in clients:

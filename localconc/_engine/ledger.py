@@ -63,7 +63,8 @@ WAITER_WITH_TICKET = f"SELECT {_WAITER_COLUMNS} FROM waiters WHERE ticket = ?"
 # does not decay. Then this look and `_ADMIT_PLAINLY` are all of a hand-over: somebody is asleep until it is done.
 _NEXT_IN_LINE = f"""
     SELECT waiters.ticket, waiters.slots, waiters.address, waiters.secret,
-        waiters.is_plain AND typeof(waiters.slots) = 'integer' AND total.revision IS NOT NULL, total."limit", total.slots
+        waiters.is_plain AND typeof(waiters.slots) = 'integer' AND total.revision IS NOT NULL,
+        total."limit", total.slots
     FROM waiters CROSS JOIN slots AS total
     WHERE waiters.ticket = (SELECT min(ticket) FROM queue WHERE limit_id = ?1)
         AND total.limit_id = ?1 AND total.owner_id = {TOTAL} AND total.serial = 0

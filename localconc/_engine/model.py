@@ -14,6 +14,7 @@ Mode = Literal["concurrency", "rate_limit"]
 #: Slots that are held until they are given back, and slots that are left to drain.
 CONCURRENCY: Final = "concurrency"
 RATE_LIMIT: Final = "rate_limit"
+_MODES: Final[dict[str, Mode]] = {CONCURRENCY: CONCURRENCY, RATE_LIMIT: RATE_LIMIT}
 
 
 class Request(NamedTuple):
@@ -44,18 +45,16 @@ class Request(NamedTuple):
         """
         try:
             mode, slots, create, limit, decay, strict, *names = text.split("/")
-            if mode not in (CONCURRENCY, RATE_LIMIT):
-                raise _unreadable(text)
             return cls(
                 names=tuple(names),
                 slots=int(slots),
-                mode=mode,
+                mode=_MODES[mode],
                 create_if_missing=create == "1",
                 limit=None if limit == "None" else int(limit),
                 slot_decay_per_second=None if decay == "None" else float(decay),
                 strict=strict == "1",
             )
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _unreadable(text) from error
 
 
