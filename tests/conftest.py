@@ -12,9 +12,8 @@ from localconc._engine import homes
 
 pytest_plugins = ["pytester"]
 
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # begun in the background of a shell: what tests start inherits it
+# In the background of a shell, this signal is ignored, and what tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

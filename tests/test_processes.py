@@ -336,3 +336,18 @@ def test_a_dead_process_that_is_cleared_up_need_not_be_looked_after_any_more() -
         engine.start_watching()
         assert engine.watches_everybody
         assert read_holders("db") == []
+
+
+def test_a_process_that_has_left_is_not_cleared_up_after_by_all_who_watched_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    create_limit("db", 1)
+    engine = homes.current()
+    with crew() as workers:
+        workers.append(Worker("db"))
+        workers[0].wait_inside()
+        engine.start_watching()
+        workers[0].finish()
+    wait_until(lambda: engine.watch.has_news)
+    with monkeypatch.context() as patched:
+        patched.setattr(engine.database, "write", lambda work: pytest.fail("there was nothing to write"))
+        engine.reap_suspects()
+    assert not engine.watch.has_news

@@ -21,11 +21,12 @@ import pytest
 from localconc import create_limit, ensure_limit, read_limit, read_limits, update_limit
 from localconc._engine import home as home_module
 from localconc._engine import homes, schema
+from localconc._engine.faults import Busy
 from localconc._engine.home import DATABASE_NAME, JOURNAL_NAME
 from localconc.errors import AcquireConcurrencySlotTimeoutError, StoreError
 from localconc.sync import concurrency
 
-from .inspection import PATIENCE_SECONDS, assert_sound, held, wait_until
+from .inspection import assert_sound, held, wait_until
 from .peers import Peer
 
 LINUX_ROOT = pytest.mark.skipif(
@@ -472,4 +473,19 @@ def test_a_store_held_up_for_good_ends_in_a_timeout(home_directory: Path) -> Non
     assert_limit_is_kept()
 
 
-assert PATIENCE_SECONDS
+def test_a_store_that_is_busy_while_it_is_opened_is_opened_once(
+    home_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    define(home_directory)
+    homes.forget_all()
+    opened: list[Path] = []
+    connect = sqlite3.connect
+    with closing(connect(home_directory / DATABASE_NAME, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr(sqlite3, "connect", lambda path, **options: opened.append(path) or connect(path, **options))
+        for _ in range(3):
+            with pytest.raises(Busy):
+                homes.current().database.ensure_open()
+        other.execute("ROLLBACK")
+    assert_limit_is_kept()
+    assert len(opened) == 1
