@@ -43,4 +43,7 @@ def active_slots(row: LimitRow, now: float) -> int:
 
 
 def _clock_time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    except (OverflowError, ValueError, OSError, TypeError):
+        return "a moment that can't be understood"

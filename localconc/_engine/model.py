@@ -58,12 +58,16 @@ class Request(NamedTuple):
             raise _unreadable(text) from error
 
 
-def _unreadable(text: object) -> StoreError:
-    """Nothing that localconc wrote: another user of a shared home can write anything into it."""
+def not_understood(what: str, value: object) -> StoreError:
+    """Nothing that localconc wrote: a disk that fails, or another user of a shared home, can write anything there."""
     return StoreError(
-        f"A waiting request in the database can't be understood ({str(text)[:80]!r}): who wrote it? "
-        "`localconc doctor` looks at the database."
+        f"{what} in the database can't be understood ({str(value)[:80]!r}): is it damaged, or did somebody else write "
+        "it? `localconc doctor` looks at the database."
     )
+
+
+def _unreadable(value: object) -> StoreError:
+    return not_understood("A waiting request", value)
 
 
 class LimitRow(NamedTuple):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from localconc._engine.model import not_understood
+
 if TYPE_CHECKING:
     from uuid import UUID
 
@@ -88,4 +90,7 @@ def moment(seconds: float) -> DateTime:
     """A wall-clock moment as people get it."""
     import pendulum
 
-    return pendulum.from_timestamp(seconds, tz="UTC")
+    try:
+        return pendulum.from_timestamp(seconds, tz="UTC")
+    except (OverflowError, ValueError, OSError, TypeError) as error:
+        raise not_understood("A moment", seconds) from error

@@ -108,7 +108,9 @@ HOSTILE_TEXTS = [
 ]
 
 
-@pytest.mark.parametrize("column", ["request", "limit_ids", "address", "thread", "answer", "slots", "state"])
+@pytest.mark.parametrize(
+    "column", ["request", "limit_ids", "address", "secret", "thread", "answer", "slots", "state", "is_plain"]
+)
 def test_a_hostile_row_runs_nothing_and_raises_no_more_than_a_store_error(
     home_directory: Path, column: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -144,7 +146,8 @@ def plant(home: Path, column: str, text: str) -> None:
             "serial": 1,
             "state": 0,
             "slots": 1,
-            "request": '{"names":["gate"],"slots":1}',
+            "request": "concurrency/1/1/None/None/0/gate",
+            "is_plain": 1,
             "limit_ids": "1",
             "thread": "hostile",
             "address": "localconc-x",
@@ -156,6 +159,14 @@ def plant(home: Path, column: str, text: str) -> None:
                 fields[name] = "hostile"
         marks = ", ".join("?" * len(fields))
         connection.execute(f"INSERT INTO waiters ({', '.join(fields)}) VALUES ({marks})", tuple(fields.values()))
+
+
+def test_a_time_that_never_was_is_a_store_error(home_directory: Path) -> None:
+    create_limit("gate", 1)
+    with closing(sqlite3.connect(home_directory / DATABASE_NAME)) as connection, connection:
+        connection.execute("UPDATE limits SET created = 1e300")
+    with pytest.raises(StoreError, match=r"A moment in the database can't be understood \('1e\+300'\)"):
+        read_limits()
 
 
 def test_a_trigger_planted_by_another_user_can_call_nothing_dangerous(home_directory: Path) -> None:

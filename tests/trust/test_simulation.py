@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import random
 import shutil
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -45,6 +48,13 @@ def play_for(seconds: float, most: int) -> int:
     return count
 
 
+def play_on_all_processors(seconds: float, most: int) -> int:
+    """The same on each processor of the machine, with other seeds."""
+    processors = os.cpu_count() or 1
+    with ProcessPoolExecutor(processors, multiprocessing.get_context("spawn")) as pool:
+        return sum(pool.map(play_for, [seconds] * processors, [most // processors] * processors))
+
+
 def test_the_same_seed_plays_the_same_schedule() -> None:
     assert play(1) == play(1) == STEPS
 
@@ -56,7 +66,7 @@ def test_schedules_of_simulated_processes_keep_the_invariants() -> None:
 @pytest.mark.sweep
 @pytest.mark.timeout(300)
 def test_many_schedules_of_simulated_processes_keep_the_invariants(capsys: pytest.CaptureFixture[str]) -> None:
-    count = play_for(150.0, 20_000)
+    count = play_on_all_processors(150.0, 30_000)
     with capsys.disabled():
         print(f"\n{count} schedules of {STEPS} steps")
     assert count > 50
