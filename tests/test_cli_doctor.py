@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import sqlite3
 import stat
+import subprocess
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from localconc import create_limit, read_limit, read_limits
-from localconc._engine import homes
-from tests.kit.command_line import localconc, ok, running, until
+from localconc._engine import examination, homes
+from localconc._engine.examination import Finding
+from localconc._engine.schema import MIGRATIONS
+from localconc.cli import doctor_command
+from tests.kit.command_line import COMMAND, localconc, ok, running, until
 
 
 def _checks(*options: str, status: int) -> dict[str, dict[str, str]]:
@@ -53,6 +59,32 @@ def store(localconc_home_directory: Path) -> Path:
 def test_nothing_there_yet_is_well_and_stays_so(localconc_home_directory: Path) -> None:
     assert "no home" in ok("doctor")
     assert not localconc_home_directory.exists()
+
+
+def test_a_home_that_could_not_be_made_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LOCALCONC_HOME", str(tmp_path / "file" / "home"))
+    assert "none can be made" in _wrong()["path"]
+
+
+#: Lets even root be denied what the mode of a file denies.
+_WITHOUT_PRIVILEGES = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None or os.geteuid() != 0, reason="needs root, and setpriv")
+def test_a_home_or_a_database_without_access_is_found_and_not_taken_for_damage(store: Path) -> None:
+    def doctor(*options: str) -> str:
+        words = [*_WITHOUT_PRIVILEGES, *COMMAND, "doctor", *options]
+        return subprocess.run(words, capture_output=True, text=True, check=False, timeout=30).stdout
+
+    store.chmod(0)
+    assert re.search("WRONG +permissions", doctor())
+    assert "damaged" not in doctor("--repair")
+    store.chmod(0o600)
+    store.parent.chmod(0)
+    assert re.search("WRONG +permissions .* is not open to you", doctor("--repair"))
+    store.parent.chmod(0o700)
+    assert ok("doctor").endswith("All is well.\n")
 
 
 def test_a_sound_home_is_well_in_every_respect(store: Path) -> None:
@@ -128,6 +160,48 @@ def test_a_damaged_database_is_found_and_built_anew_with_the_same_limits(store: 
     _repairs()
     assert [(limit.name, limit.limit) for limit in read_limits()] == [("api", 10), ("gpu", 2)]
     assert "set aside" in ok("doctor")
+
+
+@pytest.mark.parametrize("content", [b"", b"no database " * 100])
+def test_what_is_no_database_of_ours_is_found_and_replaced(store: Path, content: bytes) -> None:
+    store.write_bytes(content)
+    assert "damaged" in _wrong()["integrity"]
+    _repairs()
+    assert [limit.name for limit in read_limits()] == ["api", "gpu"]
+
+
+def test_a_directory_in_place_of_the_database_is_found_and_replaced(store: Path) -> None:
+    store.unlink()
+    store.mkdir(mode=0o700)
+    assert "no file" in _wrong()["integrity"]
+    _repairs()
+    assert [limit.name for limit in read_limits()] == ["api", "gpu"]
+
+
+@pytest.mark.parametrize("part", ["table queue", "trigger occupied"])
+def test_missing_tables_and_triggers_are_found(store: Path, part: str) -> None:
+    with closing(sqlite3.connect(store)) as connection, connection:
+        connection.execute(f"DROP {part}")
+    kind, name = part.split()
+    assert f"the {kind} '{name}' is missing" in _wrong()["integrity"]
+
+
+def test_what_could_not_be_repaired_is_not_said_to_be(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finding = Finding("size", "wrong", "It is too large.", "--repair does nothing.", lambda engine: None)
+    monkeypatch.setattr(examination, "examine", lambda directory: [finding])
+    said = []
+    monkeypatch.setattr(doctor_command, "say", said.append)
+    assert doctor_command.doctor(repair=True) == 1
+    assert said == ["not repaired: It is too large."]
+
+
+def test_an_older_version_is_brought_up_to_date_at_the_next_use(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MIGRATIONS, 0, ())
+    with closing(sqlite3.connect(store)) as connection, connection:
+        connection.execute("PRAGMA user_version = 0")
+    found = {finding.check: finding for finding in examination.examine(store.parent)}
+    assert found["version"].state == "note"
+    assert "older" in found["version"].text
 
 
 def test_permissions_for_others_are_found_and_taken_away(store: Path) -> None:

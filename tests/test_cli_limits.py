@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from localconc import create_limit, read_limit, read_limits, read_waiters
+from localconc.cli.json_output import time_text
 from localconc.sync import concurrency
 from tests.kit.command_line import COMMAND, as_json, fails, holding, localconc, ok, running, until
 
@@ -69,6 +72,11 @@ def test_the_json_of_ls_has_the_fields_of_a_limit_and_counts_waiters() -> None:
         assert datetime.fromisoformat(listed["created"]) == stored.created
         assert listed["id"] == str(stored.id)
         waiter.close()
+
+
+def test_a_time_has_the_same_form_whatever_it_is() -> None:
+    assert time_text(1.0) == "1970-01-01T00:00:01.000000+00:00"
+    assert time_text(1.5) == "1970-01-01T00:00:01.500000+00:00"
 
 
 def test_inspect_lists_holders_and_waiters_in_order() -> None:
@@ -248,9 +256,20 @@ def test_a_name_that_does_not_exist_suggests_the_nearest(command: str) -> None:
     assert "'database'?" in fails(command, "databse", *options, status=1)
 
 
+def test_a_command_that_does_not_exist_suggests_the_nearest() -> None:
+    if "did you mean" in fails("crate", status=2).lower():  # not every parser does
+        assert "'rate'? Try 'localconc --help'." in fails("crate", status=2)
+
+
+def test_wrong_usage_of_a_command_points_to_its_own_help() -> None:
+    for arguments in (("inspect",), ("inspect", "--nonsense"), ("create", "gpu", "--limit"), ("ls", "more")):
+        assert fails(*arguments, status=2).endswith(f"Try 'localconc {arguments[0]} --help'.")
+    assert fails("--nonsense", status=2).endswith("Try 'localconc --help'.")
+
+
 def test_what_failed_is_one_line_and_status_1(tmp_path: Path) -> None:
     create_limit("there", 1)
-    fails("create", "there", "--limit", "2", status=1)
+    assert "localconc update" in fails("create", "there", "--limit", "2", status=1)
     fails("import", str(tmp_path / "missing.json"), status=1)
     fails("export", str(tmp_path / "missing" / "limits.json"), status=1)
 
@@ -260,12 +279,48 @@ def test_a_home_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
     fails("ls", status=1, env={**os.environ, "LOCALCONC_HOME": str(tmp_path / "file")})
 
 
-def test_output_that_cannot_be_written_is_one_line() -> None:
+def _in_a_shell(line: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of a shell in which `$LOCALCONC` is the command."""
+    environment = {**os.environ, "LOCALCONC": shlex.join(COMMAND)}
+    return subprocess.run(["sh", "-c", line], env=environment, capture_output=True, text=True, check=False, timeout=30)
+
+
+@pytest.mark.parametrize("command", ["ls", "ls -o json", "inspect gpu", "watch", "doctor", "export", "--help"])
+@pytest.mark.parametrize("stdout", [">/dev/full", ">&-"])
+def test_output_that_cannot_be_written_is_one_line(command: str, stdout: str) -> None:
     create_limit("gpu", 4)
-    with open("/dev/full", "w") as full:
-        result = subprocess.run([*COMMAND, "ls"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    result = _in_a_shell(f"$LOCALCONC {command} {stdout}")
+    assert result.returncode == 1
+    assert re.fullmatch(r"localconc: The output can't be written \(.+\)\n", result.stderr)
+
+
+def test_a_working_directory_that_is_gone_is_one_line_that_does_not_blame_the_output() -> None:
+    result = _in_a_shell('cd "$(mktemp -d)" && rmdir "$PWD" && LOCALCONC_HOME=here $LOCALCONC ls')
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
+    assert "output" not in result.stderr
+
+
+def test_nobody_who_reads_the_output_is_no_news() -> None:
+    create_limit("gpu", 4)
+    result = _in_a_shell("{ $LOCALCONC ls; echo $? >&2; } | true")
+    assert result.stderr == "1\n"
+
+
+@pytest.mark.parametrize("stderr", ["2>/dev/full", "2>&-"])
+def test_the_exit_status_is_the_same_where_nobody_can_read_the_error(stderr: str) -> None:
+    assert _in_a_shell(f"$LOCALCONC ls --nonsense {stderr}").returncode == 2
+    assert _in_a_shell(f"$LOCALCONC inspect missing {stderr}").returncode == 1
+    assert _in_a_shell(f"$LOCALCONC inspect missing {stderr}").stdout == ""
+    assert _in_a_shell(f"$LOCALCONC run missing {stderr} -- sh -c 'exit 7'").returncode == 7
+
+
+def test_without_stdin_nothing_is_asked_and_nothing_comes_from_it() -> None:
+    create_limit("gpu", 4)
+    assert "What came from stdin is not JSON" in _in_a_shell("$LOCALCONC import - <&-").stderr
+    assert _in_a_shell("$LOCALCONC watch <&-").returncode == 0
+    assert _in_a_shell("$LOCALCONC delete gpu <&-").returncode == 0
+    assert read_limits() == []
 
 
 def test_text_that_a_terminal_cannot_show_is_written_out() -> None:

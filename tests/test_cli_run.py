@@ -49,6 +49,15 @@ def test_the_streams_are_the_commands_own() -> None:
     assert (result.stdout, result.stderr) == ("through\n", "oops\n")
 
 
+def test_streams_that_are_closed_are_closed_for_the_command_too() -> None:
+    create_limit("gpu", 1)
+    script = "import os; os.write(2, repr([os.path.exists(f'/proc/self/fd/{n}') for n in (0, 1)]).encode())"
+    line = 'exec "$@" <&- >&-'
+    words = [*COMMAND, "run", "gpu", "--", sys.executable, "-c", script]
+    result = subprocess.run(["sh", "-c", line, "sh", *words], stderr=subprocess.PIPE, check=False, timeout=30)
+    assert (result.returncode, result.stderr) == (0, b"[False, False]")
+
+
 def test_options_after_the_dashes_are_the_commands() -> None:
     create_limit("gpu", 1)
     assert ok("run", "gpu", "--", "echo", "--limit", "--", "-n") == "--limit -- -n\n"
@@ -105,8 +114,18 @@ def test_a_missing_limit_is_warned_of_with_the_nearest_name_and_not_made() -> No
     assert [limit.name for limit in read_limits()] == ["database"]
 
 
-def test_strict_does_not_run_without_the_limit() -> None:
-    assert "'gpu'" in fails("run", "gpu", "--strict", "--", "echo", "ran", status=1)
+def test_strict_does_nothing_without_the_limit_and_suggests_the_nearest() -> None:
+    create_limit("database", 1)
+    said = "no limit 'databse'; did you mean 'database'?"
+    assert said in fails("run", "databse", "--strict", "--", "echo", "ran", status=1)
+    assert said in fails("rate", "databse", "--strict", status=1)
+
+
+def test_strict_does_not_run_on_a_disabled_limit_and_says_how_to_enable_it() -> None:
+    create_limit("two words", 1, active=False)
+    assert ok("run", "two words", "--", "echo", "ran") == "ran\n"
+    said = fails("run", "two words", "--strict", "--", "echo", "ran", status=1)
+    assert "localconc enable 'two words'" in said
 
 
 def test_more_slots_than_the_limit_fail() -> None:
@@ -309,9 +328,23 @@ def test_rate_waits_until_a_slot_has_drained() -> None:
     ok("rate", "api", "--timeout", "30")
 
 
-def test_rate_needs_a_limit_with_decay() -> None:
+def test_rate_needs_a_limit_with_decay_and_says_how_to_get_one() -> None:
     create_limit("gpu", 1)
-    fails("rate", "gpu", status=1)
+    assert "localconc update gpu --rate" in fails("rate", "gpu", status=1)
+    assert "give --rate as well" in fails("rate", "new", "--limit", "1", status=1)
+    assert [limit.name for limit in read_limits()] == ["gpu"]
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_ends_the_wait_for_a_rate(name: str, status: int) -> None:
+    create_limit("api", 1, active_slots=1, slot_decay_per_second=1e-3)
+    with running("rate", "api") as waiter:
+        until(lambda: read_waiters("api"))
+        waiter.process.send_signal(getattr(signal, name))
+        assert waiter.wait() == status
+        assert waiter.process.stderr is not None
+        assert waiter.process.stderr.read() == ""
+        assert read_waiters("api") == []
 
 
 # ---- where nobody tells who sent a signal ----------------------------------------------------------------------------

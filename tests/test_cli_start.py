@@ -13,7 +13,7 @@ import pytest
 from localconc import create_limit
 from localconc.cli.app import COMMANDS
 from localconc.cli.rate_text import parse_rate, rate_text
-from localconc.cli.words import ordinal, span
+from localconc.cli.words import ordinal, short_command, span
 from tests.kit.command_line import localconc, ok
 
 
@@ -60,6 +60,18 @@ def test_without_the_extra_one_line_says_how_to_get_it(tmp_path: Path) -> None:
     assert "pip install 'localconc[cli]'" in result.stderr
 
 
+def test_an_interrupt_before_the_command_has_begun_is_one_too() -> None:
+    interrupted = (
+        "import sys\nfrom localconc.cli import main\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'localconc.cli.program': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupting())\nsys.exit(main())"
+    )
+    result = subprocess.run([sys.executable, "-c", interrupted], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (130, "")
+
+
 def _loaded(*arguments: str) -> set[str]:
     """The modules that a command loads, beyond those that its parser needs anyway."""
     script = (
@@ -78,9 +90,18 @@ def test_a_command_loads_only_what_it_needs() -> None:
     assert not _loaded("run", "gpu", "--", "true") & {"rich.console", "pydantic", "pendulum"}
 
 
-def test_completion_scripts_are_shown() -> None:
-    for shell in ("bash", "zsh", "fish"):
-        assert "localconc" in localconc("--show-completion", shell).stdout
+def test_every_command_is_summed_up_in_the_help_without_being_cut() -> None:
+    summaries = ok(env={**os.environ, "COLUMNS": "80"}).partition("Commands:")[2]
+    assert all(f"  {command} " in summaries for command in COMMANDS)
+    assert "..." not in summaries
+
+
+@pytest.mark.parametrize(
+    ("shell", "beginning"), [("bash", "_localconc_completion()"), ("zsh", "#compdef localconc"), ("fish", "complete ")]
+)
+def test_completion_scripts_are_shown(shell: str, beginning: str) -> None:
+    script = ok(env={**os.environ, "_LOCALCONC_COMPLETE": f"source_{shell}"})
+    assert script.strip().startswith(beginning)
 
 
 def test_completing_where_there_is_no_store_makes_none(localconc_home_directory: Path) -> None:
@@ -94,15 +115,26 @@ def test_completing_where_there_is_no_store_makes_none(localconc_home_directory:
     assert not localconc_home_directory.exists()
 
 
-def test_completing_offers_the_names_of_limits() -> None:
-    create_limit("database", 2)
+def _completed_in_bash(*words: str) -> list[str]:
     environment = {
         **os.environ,
         "_LOCALCONC_COMPLETE": "complete_bash",
-        "COMP_WORDS": "localconc run other,da",
-        "COMP_CWORD": "2",
+        "COMP_WORDS": "\n".join(["localconc", *words]),
+        "COMP_CWORD": str(len(words)),
     }
-    assert localconc(env=environment).stdout.split() == ["other,database"]
+    return localconc(env=environment).stdout.splitlines()
+
+
+def test_completing_offers_the_names_of_limits() -> None:
+    create_limit("database", 2)
+    assert _completed_in_bash("run", "other,da") == ["other,database"]
+
+
+def test_completing_in_bash_offers_names_as_they_are_typed() -> None:
+    create_limit("data lake", 2)
+    create_limit("more $", 2)
+    assert _completed_in_bash("inspect", "") == [r"data\ lake", r"more\ \$"]
+    assert _completed_in_bash("run", "gpu,da") == [r"gpu,data\ lake"]
 
 
 @pytest.mark.parametrize(
@@ -131,6 +163,20 @@ def test_a_rate_in_words_comes_back_in_the_same_words(text: str) -> None:
 )
 def test_a_decay_is_said_in_the_handiest_unit(slots_per_second: float, text: str) -> None:
     assert rate_text(slots_per_second) == text
+
+
+@pytest.mark.parametrize(
+    ("command", "short"),
+    [
+        ("/venv/bin/python3 /venv/bin/localconc run gpu -- make", "localconc run gpu -- make"),
+        ("/usr/bin/python3.11 -m http.server", "python3.11 -m http.server"),
+        ("python train.py /data/x", "python train.py /data/x"),
+        ("/usr/bin/make load", "make load"),
+        ("", ""),
+    ],
+)
+def test_a_command_is_shown_without_where_it_is_installed(command: str, short: str) -> None:
+    assert short_command(command) == short
 
 
 def test_spans_and_ordinals_read_well() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from localconc import create_limit, read_limits, read_waiters, update_limit
+from localconc import create_limit, delete_limit, read_limits, read_waiters, update_limit
 from localconc.sync import concurrency
 from tests.kit.command_line import COMMAND, PATIENCE_SECONDS, holding, running, until
 
@@ -286,6 +286,18 @@ def test_watch_shows_only_what_is_named() -> None:
         assert screen.end() == 0
 
 
+def test_watch_goes_on_when_what_it_shows_is_deleted() -> None:
+    create_limit("gpu", 2)
+    with terminal("watch", "gpu") as screen:
+        screen.shows("1 limit, ")
+        delete_limit("gpu")
+        screen.shows("There is no limit 'gpu'")
+        create_limit("gpu", 7)
+        screen.shows("0/7")
+        screen.child.send("q")
+        assert screen.end() == 0
+
+
 def test_watching_fifty_busy_limits_costs_less_than_two_percent_of_a_core() -> None:
     names = [f"limit-{number:02}" for number in range(50)]
     for name in names:
@@ -307,6 +319,30 @@ def _cpu_seconds(pid: int) -> float:
 
 
 # ---- tables and completion -------------------------------------------------------------------------------------------
+
+
+def test_inspect_breaks_no_line_at_80_columns() -> None:
+    identity = create_limit("gpu", 2).id
+    with terminal("inspect", "gpu", columns=80) as screen:
+        assert screen.end() == 0
+        assert f"  Its id is {identity}" in screen.text.splitlines()
+        assert all(line.startswith(("gpu ", "  ", "Holding: ", "Waiting: ")) for line in screen.text.splitlines())
+
+
+def test_ls_keeps_room_for_the_names_beside_large_figures() -> None:
+    create_limit("gpu", 2**31 - 1, active_slots=2**31 - 2, slot_decay_per_second=1000 / 3600)
+    with terminal("ls", columns=80) as screen:
+        assert screen.end() == 0
+        assert re.search(r"(?m)^gpu +█+ 214748364\d/2147483647 ", screen.text)
+
+
+@pytest.mark.parametrize("command", ["ls", "doctor"])
+def test_there_are_colours_on_a_terminal_but_where_they_are_not_wanted(command: str) -> None:
+    create_limit("gpu", 2)
+    for environment, coloured in (({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)):
+        with terminal(command, environment=environment) as screen:
+            screen.end()
+            assert ("\x1b[32m" in screen.raw) == coloured
 
 
 def test_ls_fits_80_columns() -> None:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
 from localconc._engine import home, journal, owners, repair, soundness
+from localconc._engine.faults import Damaged, explained
 from localconc._engine.ledger import Ledger
-from localconc._engine.schema import SCHEMA_VERSION
+from localconc._engine.schema import MIGRATIONS, SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,10 +53,13 @@ class Finding:
 def examine(directory: Path) -> list[Finding]:
     """Look at everything about a home."""
     if not os.path.lexists(directory):
-        return [Finding("path", "well", f"There is no home {directory} yet; it is made at the first use.")]
-    if not directory.is_dir():
+        return list(_no_home_yet(directory))
+    if not os.path.isdir(directory):
         text = f"The home {directory} is not a directory."
         return [Finding("path", "wrong", text, "Move that file away, or set LOCALCONC_HOME to a directory.")]
+    if not os.access(directory, os.R_OK | os.X_OK):
+        text = f"The home {directory} is not open to you."
+        return [Finding("permissions", "wrong", text, "Change its owner or mode, or set LOCALCONC_HOME elsewhere.")]
     path = directory / home.DATABASE_NAME
     findings = [Finding("path", "well", f"The database is {path}."), _filesystem(directory), *_permissions(directory)]
     if path.is_symlink():
@@ -76,6 +80,16 @@ def examine(directory: Path) -> list[Finding]:
 
 
 # ---- the home ----------------------------------------------------------------------------------------------------
+
+
+def _no_home_yet(directory: Path) -> Iterator[Finding]:
+    above = next(path for path in directory.parents if os.path.lexists(path))
+    if os.path.isdir(above) and os.access(above, os.W_OK | os.X_OK):
+        yield Finding("path", "well", f"There is no home {directory} yet; it is made at the first use.")
+        yield _filesystem(above)
+    else:
+        text = f"There is no home {directory}, and none can be made in {above}."
+        yield Finding("path", "wrong", text, "Set LOCALCONC_HOME to a directory that you can write.")
 
 
 def _filesystem(directory: Path) -> Finding:
@@ -144,13 +158,19 @@ def _left_behind(directory: Path) -> Iterator[Finding]:
 
 
 def _database(directory: Path, path: Path) -> Iterator[Finding]:
+    if not path.is_file():
+        yield _damaged(path, "it is no file")
+        return
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=5.0)) as connection:
             found = soundness.version(connection)
+            if found < SCHEMA_VERSION and found not in MIGRATIONS:
+                yield _damaged(path, "its tables are not localconc's")
+                return
             yield _version(found)
             if found > SCHEMA_VERSION:
                 return
-            errors = soundness.integrity_errors(connection)
+            errors = soundness.integrity_errors(connection) or soundness.missing_parts(connection)
             if errors:
                 yield _damaged(path, "; ".join(errors))
                 return
@@ -160,14 +180,18 @@ def _database(directory: Path, path: Path) -> Iterator[Finding]:
             yield from _rows(connection)
             yield _size(path, soundness.unused_bytes(connection))
     except sqlite3.DatabaseError as error:
-        yield _damaged(path, str(error))
+        if isinstance(explained(error, path), Damaged):
+            yield _damaged(path, str(error))
+        else:
+            text = f"The database {path} can't be read ({error})."
+            yield Finding("integrity", "wrong", text, "Look at its permissions, at those of its home, and at the disk.")
 
 
 def _damaged(path: Path, reason: str) -> Finding:
     return Finding(
         "integrity",
         "wrong",
-        f"The database {path} can't be read, or is damaged: {' '.join(reason.split())}.",
+        f"The database {path} is damaged: {' '.join(reason.split())}.",
         "End what uses it; then --repair sets it aside and builds a new one with the same limits.",
         repair.heal,
     )
@@ -197,7 +221,8 @@ def _owners(directory: Path, ledger: Ledger) -> Finding:
     if files:
         text = f"{len(files)} file(s) of processes that ended while they were starting."
         return Finding("owners", "note", text, "--repair removes them.", repair.reaping([], files))
-    return Finding("owners", "well", f"All {len(rows)} process(es) in the store are alive.")
+    alive = f"All {len(rows)} process(es) in the store are alive." if rows else "No process is in the store."
+    return Finding("owners", "well", alive)
 
 
 def _rows(connection: sqlite3.Connection) -> Iterator[Finding]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
-from localconc._engine.schema import TOTAL
+from localconc._engine.schema import CREATE_ALL, TOTAL
 
 if TYPE_CHECKING:
-    import sqlite3
-
     from localconc._engine.turn import Turn
 
+_PARTS = "SELECT type, name FROM sqlite_schema WHERE type IN ('table', 'trigger')"
 
 #: Gives empty pages back to the filesystem, and then the log.
 COMPACT = "VACUUM"
@@ -20,6 +21,15 @@ EMPTY_LOG = "PRAGMA wal_checkpoint(TRUNCATE)"
 def integrity_errors(connection: sqlite3.Connection) -> list[str]:
     """What SQLite finds wrong with the file, in its words; nothing where it is sound."""
     return [row[0] for row in connection.execute("PRAGMA integrity_check(5)") if row[0] != "ok"]
+
+
+def missing_parts(connection: sqlite3.Connection) -> list[str]:
+    """Tables and triggers that a database of this version has and this one lacks."""
+    with closing(sqlite3.connect(":memory:")) as whole:
+        for statement in CREATE_ALL:
+            whole.execute(statement)
+        missing = set(whole.execute(_PARTS)) - set(connection.execute(_PARTS))
+    return [f"the {kind} {name!r} is missing" for kind, name in sorted(missing)]
 
 
 def version(connection: sqlite3.Connection) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 
+from localconc.cli.faults import INTERRUPTED
+
 
 def main() -> int:
     """Run the command line with the arguments of this process.
@@ -20,6 +22,9 @@ def main() -> int:
         needed = " and ".join(missing)
         print(f"localconc: the command line needs {needed}: pip install 'localconc[cli]'", file=sys.stderr)
         return 1
-    from localconc.cli.program import run
+    try:
+        from localconc.cli.program import run
 
-    return run()
+        return run()
+    except KeyboardInterrupt:
+        return INTERRUPTED

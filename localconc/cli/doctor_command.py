@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,17 +13,18 @@ from localconc.errors import LocalconcError
 if TYPE_CHECKING:
     from localconc._engine.examination import Finding
 
-_MARKS = {"well": "ok", "note": "note", "wrong": "WRONG"}
-_COLOURS = {"well": "32", "note": "33", "wrong": "31;1"}
+#: How a state is marked, and in which style.
+_MARKS = {"well": ("ok", "green"), "note": ("note", "yellow"), "wrong": ("WRONG", "bold red")}
 
 
 def doctor(
     repair: Annotated[bool, typer.Option("--repair", help="Do what is safe about what is wrong.")] = False,
     output: options.Output = "text",
 ) -> int:
-    """Say whether all is well: where the database is, on what, whose, whether it is sound, and who uses it.
+    """Say whether all is well, and what to do where it is not.
 
-    Looking changes nothing. The exit status is 1 when something is wrong.
+    Looks at where the database is, on what, whose, whether it is sound, and who uses it. Looking changes nothing. The
+    exit status is 1 when something is wrong.
     """
     as_json = options.wants_json(output)
     from localconc import limits
@@ -33,8 +33,9 @@ def doctor(
     home = limits.home()
     findings = examine(home)
     if repair:
-        _repair(findings)
+        tried = _repair(findings)
         findings = examine(home)
+        _tell_of_repairs(tried, findings)
     wrong = any(finding.state == "wrong" for finding in findings)
     if as_json:
         json_output.print_json({"well": not wrong, "findings": [_object(finding) for finding in findings]})
@@ -43,16 +44,27 @@ def doctor(
     return FAILED if wrong else 0
 
 
-def _repair(findings: list[Finding]) -> None:
+def _repair(findings: list[Finding]) -> list[tuple[Finding, str]]:
+    """Do each repair once; returns what it was to repair, and why that failed, if it did."""
     from localconc._engine import homes
 
     repairs = {finding.repair: finding for finding in findings if finding.repair is not None}
+    tried = []
     for put_in_order, finding in repairs.items():
+        trouble = ""
         try:
             put_in_order(homes.current())
-            say(f"repaired: {finding.text}")
         except (LocalconcError, OSError) as error:
-            say(f"not repaired: {finding.text} {error}")
+            trouble = f" {error}"
+        tried.append((finding, trouble))
+    return tried
+
+
+def _tell_of_repairs(tried: list[tuple[Finding, str]], left: list[Finding]) -> None:
+    still_so = {finding.text for finding in left}
+    for finding, trouble in tried:
+        repaired = not trouble and finding.text not in still_so
+        say(f"{'repaired' if repaired else 'not repaired'}: {finding.text}{trouble}")
 
 
 def _object(finding: Finding) -> dict[str, str]:
@@ -60,12 +72,15 @@ def _object(finding: Finding) -> dict[str, str]:
 
 
 def _print(findings: list[Finding], wrong: bool) -> None:
-    coloured = sys.stdout.isatty()
+    from rich.text import Text
+
+    from localconc.cli.render import console
+
+    screen = console()
     for finding in findings:
-        mark = f"{_MARKS[finding.state]:<5}"
-        if coloured:
-            mark = f"\x1b[{_COLOURS[finding.state]}m{mark}\x1b[0m"
-        print(f"{mark}  {finding.check:<11}  {literal(finding.text)}")
+        mark, style = _MARKS[finding.state]
+        line = Text.assemble((f"{mark:<5}", style), f"  {finding.check:<11}  {literal(finding.text)}")
         if finding.remedy:
-            print(f"{'':<20}{literal(finding.remedy)}")
-    print("Something is wrong." if wrong else "All is well.")
+            line.append(f"\n{'':<20}{literal(finding.remedy)}")
+        screen.print(line, soft_wrap=True)
+    screen.print("Something is wrong." if wrong else "All is well.")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
+from typing import TextIO
 
 FAILED = 1
 WRONG_USAGE = 2
@@ -31,8 +33,18 @@ class WrongUsage(CommandError):
 
 
 def say(message: object) -> None:
-    """Print one line on stderr."""
-    print(f"localconc: {one_line(str(message))}", file=sys.stderr)
+    """Print one line on stderr; where nobody can read it, that changes nothing else."""
+    try:
+        print(f"localconc: {one_line(str(message))}", file=sys.stderr, flush=True)
+    except OSError:
+        discard(sys.stderr)
+
+
+def discard(stream: TextIO) -> None:
+    """Leave nothing in a stream that the interpreter would fail to write at its end."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 def one_line(text: str) -> str:

@@ -95,4 +95,4 @@ def _claim_object(claim: Claim) -> dict[str, Any]:
 
 def time_text(seconds: float) -> str:
     """A moment on the wall clock, in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat()
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")

@@ -12,13 +12,14 @@ from localconc import limits
 from localconc.cli import json_output, options
 from localconc.cli.faults import CommandError, WrongUsage
 from localconc.cli.lookup import look, naming, standing
+from localconc.errors import LimitExistsError
 
 if TYPE_CHECKING:
     from localconc.limits import Limit
 
 
 def ls(output: options.Output = "text") -> None:
-    """List all limits: slots in use, who waits, decay, and when they were changed."""
+    """List all limits: slots in use, waiters, decay, age."""
     as_json = options.wants_json(output)
     everything = look()
     if as_json:
@@ -42,13 +43,16 @@ def create(
     as_json = options.wants_json(output)
     if limit is None:
         raise WrongUsage(f"How many slots? Give --limit N: localconc create {name} --limit 4")
-    created = limits.create_limit(
-        name,
-        options.whole("--limit", limit),
-        active=not disable,
-        active_slots=options.whole_or_none("--active-slots", active_slots) or 0,
-        slot_decay_per_second=options.decay(slot_decay_per_second, rate) or 0.0,
-    )
+    try:
+        created = limits.create_limit(
+            name,
+            options.whole("--limit", limit),
+            active=not disable,
+            active_slots=options.whole_or_none("--active-slots", active_slots) or 0,
+            slot_decay_per_second=options.decay(slot_decay_per_second, rate) or 0.0,
+        )
+    except LimitExistsError:
+        raise CommandError(f"There is a limit {name!r} already. Change it with localconc update.") from None
     _show_result("Created", created, as_json)
 
 
@@ -132,7 +136,7 @@ def delete(name: options.Name, yes: options.Yes = False, output: options.Output 
 
 
 def reset(name: options.Name, yes: options.Yes = False, output: options.Output = "text") -> None:
-    """Forget every holder of a limit, so that all its slots are free. Asks first, on a terminal."""
+    """Forget every holder of a limit. All its slots are free then. Asks first, on a terminal."""
     as_json = options.wants_json(output)
     with naming(name):
         found = limits.read_limit(name)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 import typer.main
 
-from localconc.cli.app import build
-from localconc.cli.faults import FAILED, INTERRUPTED, WRONG_USAGE, CommandError, say
+from localconc.cli.app import COMMANDS, build
+from localconc.cli.faults import FAILED, INTERRUPTED, WRONG_USAGE, CommandError, discard, say
 from localconc.errors import LocalconcError
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ NAME = "localconc"
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line; never raises for what its user can cause."""
+    """Run a command line; what its user can cause never raises, but for Ctrl-C before there is a command."""
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -32,29 +33,37 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         status = _invoke(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
-    except BrokenPipeError:
-        _discard_output()
-        return FAILED
     except OSError as error:
-        say(error)
-        _discard_output()
+        if not isinstance(error, BrokenPipeError):
+            has_to_do_with_a_file = error.filename or isinstance(error, FileNotFoundError)
+            say(error if has_to_do_with_a_file else f"The output can't be written ({error.strerror})")
+        discard(sys.stdout)
         return FAILED
     return status
+
+
+def _open_closed_streams() -> None:
+    """Give standard streams that were closed (`>&-`) something to stand on, lest files of ours get their numbers.
+
+    A command that is run still finds them closed. What is written to a closed stdout fails, as on a full disk.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)  # gets the lowest free number
+            setattr(sys, name, os.fdopen(null, mode))
 
 
 def _invoke(arguments: Sequence[str]) -> int:
     command = typer.main.get_command(build(arguments[0] if arguments else None))
     try:
         status = command.main(args=list(arguments), prog_name=NAME, standalone_mode=False)
-    except KeyboardInterrupt:
-        return INTERRUPTED
     except typer.Abort as abort:
         return INTERRUPTED if isinstance(abort.__cause__, KeyboardInterrupt) else FAILED
     except Exception as error:
         status = _status_of(error)
         if status is None:
             raise
-        say(_explained(error))
+        say(_explained(error, arguments))
     return status if isinstance(status, int) else 0
 
 
@@ -71,12 +80,13 @@ def _status_of(error: Exception) -> int | None:
     return None
 
 
-def _explained(error: Any) -> str:
+def _explained(error: Any, arguments: Sequence[str]) -> str:
     if not hasattr(error, "format_message"):
         return str(error)
-    path = getattr(getattr(error, "ctx", None), "command_path", NAME)
+    path = f"{NAME} {arguments[0]}" if arguments[0] in COMMANDS else NAME
     hint = " Put -- before the command." if path.endswith(" run") and "No such option" in str(error) else ""
-    return f"{error.format_message().rstrip('.')}.{hint} Try '{path} --help'."
+    message = error.format_message().rstrip(".")
+    return f"{message}{'' if message.endswith('?') else '.'}{hint} Try '{path} --help'."
 
 
 def _is_about_arguments(error: BaseException) -> bool:
@@ -86,13 +96,6 @@ def _is_about_arguments(error: BaseException) -> bool:
         traceback = traceback.tb_next
     raised_in = "" if traceback is None else traceback.tb_frame.f_globals.get("__name__", "")
     return raised_in in ("localconc._engine.arguments", "localconc._engine.calls", "localconc.limits")
-
-
-def _discard_output() -> None:
-    """Leave nothing that the interpreter would fail to write at its end."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)
 
 
 class _OneLine(logging.Handler):

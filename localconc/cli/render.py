@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 BAR_CELLS = 8
 
+#: What of a name is kept on one line of a narrow screen, beside figures however large.
+LEAST_NAME_CELLS = 8
+
 #: Wide enough that nothing is wrapped where no screen sets a width.
 UNBOUNDED_CELLS = 10_000
 
@@ -39,11 +42,13 @@ def print_list(everything: Overview) -> None:
         print("There are no limits yet. Make one: localconc create NAME --limit N")
         return
     table = _table("NAME", "SLOTS", "WAITING", "DECAY", "STATE", "CHANGED")
+    names = [Text(literal(one.limit.name), style="bold" if one.limit.active else "dim") for one in everything.standings]
     table.columns[0].overflow = "fold"
-    for found in everything.standings:
+    table.columns[0].min_width = min(LEAST_NAME_CELLS, max(name.cell_len for name in names))
+    for found, name in zip(everything.standings, names, strict=True):
         row = found.limit
         table.add_row(
-            Text(literal(row.name), style="bold" if row.active else "dim"),
+            name,
             slots_text(row, everything.now, is_plain(screen)),
             Text(str(len(found.waiters)) if found.waiters else "-", style="yellow" if found.waiters else "dim"),
             Text(rate_text(row.decay) or "-", style="" if row.decay else "dim"),
@@ -78,7 +83,8 @@ def _facts(found: Standing, everything: Overview) -> list[str]:
     if row.active and wait is not None:
         facts.append(f"Whoever asks now waits about {span(wait)}" if wait else "Whoever asks now goes ahead at once")
     facts.append(f"A slot is held for {span(row.average)} on average")
-    facts.append(f"Made {ago(row.created)}, changed {ago(row.updated)}, id {UUID(bytes=row.uuid)}")
+    facts.append(f"Made {ago(row.created)}, changed {ago(row.updated)}")
+    facts.append(f"Its id is {UUID(bytes=row.uuid)}")
     return facts
 
 

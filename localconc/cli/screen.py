@@ -12,14 +12,14 @@ from localconc._engine.description import active_slots
 from localconc._engine.overview import expected_wait_seconds
 from localconc.cli.faults import literal, one_line
 from localconc.cli.rate_text import rate_text
-from localconc.cli.words import ordinal, span
+from localconc.cli.words import ordinal, short_command, span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import Console, ConsoleDimensions, ConsoleOptions
 
-    from localconc._engine.overview import Overview, Standing
+    from localconc._engine.overview import Claim, Overview, Standing
 
 BAR_CELLS = 10
 MOST_CLAIMS = 3
@@ -88,14 +88,18 @@ def _limit_line(found: Standing, name: str, now: float, plain: bool) -> Line:
 def _claim_lines(found: Standing, wall: float) -> Iterator[Line]:
     for claim in found.holders[:MOST_CLAIMS]:
         who = f"pid {claim.pid or '?'}  {claim.slots}x  {span(wall - claim.since)}"
-        yield [("  holds  ", "green"), (who, ""), (f"  {literal(claim.command or claim.thread or '')}", "dim")]
+        yield [("  holds  ", "green"), (who, ""), (f"  {_doing(claim)}", "dim")]
     if len(found.holders) > MOST_CLAIMS:
         yield [(f"         and {len(found.holders) - MOST_CLAIMS} more", "dim")]
     for position, claim in enumerate(found.waiters[:MOST_CLAIMS], 1):
         who = f"{ordinal(position)}  pid {claim.pid or '?'}  {claim.slots}x  {span(wall - claim.since)}"
-        yield [("  waits  ", "yellow"), (who, ""), (f"  {literal(claim.command or claim.thread or '')}", "dim")]
+        yield [("  waits  ", "yellow"), (who, ""), (f"  {_doing(claim)}", "dim")]
     if len(found.waiters) > MOST_CLAIMS:
         yield [(f"         and {len(found.waiters) - MOST_CLAIMS} more", "dim")]
+
+
+def _doing(claim: Claim) -> str:
+    return literal(short_command(claim.command or claim.thread or ""))
 
 
 def _fitted(text: str, cells: int) -> str:

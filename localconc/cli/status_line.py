@@ -12,7 +12,7 @@ from localconc._engine import homes
 from localconc._engine.overview import expected_wait_seconds, overview
 from localconc.cli.faults import literal
 from localconc.cli.rate_text import rate_text
-from localconc.cli.words import ordinal, span
+from localconc.cli.words import ordinal, short_command, span
 from localconc.errors import LocalconcError
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _holders(found: Standing, wall: float) -> str:
     held = [f"pid {claim.pid or '?'} for {span(wall - claim.since)}" for claim in found.holders[:MOST_HOLDERS]]
     more = len(found.holders) - MOST_HOLDERS
     if len(found.holders) == 1:
-        return f"{held[0]} ({literal(found.holders[0].command or '')})"
+        return f"{held[0]} ({literal(short_command(found.holders[0].command or ''))})"
     return " and ".join(held) if more <= 0 else f"{', '.join(held)} and {more} more"
 
 

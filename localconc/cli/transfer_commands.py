@@ -19,10 +19,10 @@ _FIELDS = {"name", "limit", "active", "slot_decay_per_second"}
 
 def export(
     file: Annotated[
-        str, typer.Argument(metavar="[FILE]", help="Where to; - or nothing for stdout.", show_default=False)
+        str, typer.Argument(metavar="FILE", help="Where to; - or nothing for stdout.", show_default=False)
     ] = "-",
 ) -> None:
-    """Write the definitions of all limits as JSON, without what is in use."""
+    """Write the definitions of all limits as JSON. What is in use is left out."""
     definitions = [
         {
             "name": found.limit.name,
@@ -40,11 +40,11 @@ def import_(
     file: Annotated[str, typer.Argument(metavar="FILE", help="What export wrote; - for stdin.", show_default=False)],
     output: options.Output = "text",
 ) -> None:
-    """Make or change the limits that a file defines: all of them, or none. Others stay as they are."""
+    """Make or change the limits that a file defines. All of them, or none; others stay as they are."""
     as_json = options.wants_json(output)
     from localconc._engine import administration, homes
 
-    definitions = _definitions(_read(file), file)
+    definitions = _definitions(*_read(file))
     changed = administration.ensure_all(homes.current(), definitions)
     if as_json:
         json_output.print_json([json_output.limit_fields(limit) for limit in changed])
@@ -52,30 +52,32 @@ def import_(
         print(f"Imported {len(changed)} limit{'' if len(changed) == 1 else 's'}")
 
 
-def _read(file: str) -> Any:
+def _read(file: str) -> tuple[Any, str]:
+    """What a file holds, and what to call the file."""
+    source = "What came from stdin" if file == "-" else repr(file)
     try:
         text = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
-        raise CommandError(f"{file!r} can't be read ({error.strerror})") from None
+        raise CommandError(f"{source} can't be read ({error.strerror}); nothing was changed") from None
     try:
-        return json.loads(text)
+        return json.loads(text), source
     except (ValueError, RecursionError) as error:
-        raise CommandError(f"{file!r} is not JSON ({error}); nothing was changed") from None
+        raise CommandError(f"{source} is not JSON ({error}); nothing was changed") from None
 
 
-def _definitions(content: Any, file: str) -> list[tuple[str, int, bool, float]]:
+def _definitions(content: Any, source: str) -> list[tuple[str, int, bool, float]]:
     if not isinstance(content, list):
-        raise CommandError(f"{file!r} must hold a list of limits, as export writes it; nothing was changed")
+        raise CommandError(f"{source} must be a list of limits, as export writes it; nothing was changed")
     definitions = []
     for number, entry in enumerate(content, 1):
         try:
             definitions.append(_definition(entry))
         except (ValueError, TypeError) as error:
-            raise CommandError(f"{file!r}, entry {number}: {error}; nothing was changed") from None
+            raise CommandError(f"{source}, entry {number}: {error}; nothing was changed") from None
     names = [name for name, *_ in definitions]
     twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if twice:
-        raise CommandError(f"{file!r} defines {twice[0]!r} more than once; nothing was changed")
+        raise CommandError(f"{source} defines {twice[0]!r} more than once; nothing was changed")
     return definitions
 
 

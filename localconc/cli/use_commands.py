@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from localconc.cli import child, options
-from localconc.cli.faults import INTERRUPTED, TIMED_OUT, WrongUsage, say
+from localconc.cli.faults import INTERRUPTED, TIMED_OUT, CommandError, WrongUsage
+from localconc.cli.refusal import explain
 from localconc.cli.status_line import status_line
-from localconc.errors import AcquireConcurrencySlotTimeoutError, LocalconcError
+from localconc.errors import AcquireConcurrencySlotTimeoutError, ConcurrencySlotAcquisitionError, LocalconcError
 from localconc.sync import concurrency, rate_limit
 
 if TYPE_CHECKING:
@@ -54,18 +55,10 @@ def run(
     asked = _asked(names, occupy, limit, slot_decay_per_second, rate, timeout, strict)
     timed_out = options.whole("--exit-code", exit_code, 0, 255)
     with ExitStack() as holding:
-        try:
-            with _waiting():
-                concurrent = concurrency(**asked)
-                child.check_exists(words)
-                occupancy = holding.enter_context(concurrent)
-        except AcquireConcurrencySlotTimeoutError as error:
-            say(error)
-            return timed_out
-        except KeyboardInterrupt:
-            return INTERRUPTED
-        except _Ended as end:
-            return end.status
+        with _waiting(asked, timed_out):
+            concurrent = concurrency(**asked)
+            child.check_exists(words)
+            occupancy = holding.enter_context(concurrent)
         engine = occupancy.engine
         if engine is None or engine.owner is None or not engine.held:
             return child.run(words, None, lambda pid: None)
@@ -81,24 +74,15 @@ def rate_(
     timeout: options.Timeout = None,
     strict: options.Strict = False,
     exit_code: options.ExitCode = str(TIMED_OUT),
-) -> int:
+) -> None:
     """Wait until a rate limit admits one more, and return.
 
     For loops in a shell. The slots are taken for good and drain by themselves.
     """
     asked = _asked(names, occupy, limit, slot_decay_per_second, rate, timeout, strict)
     timed_out = options.whole("--exit-code", exit_code, 0, 255)
-    try:
-        with _waiting():
-            rate_limit(**asked)
-    except AcquireConcurrencySlotTimeoutError as error:
-        say(error)
-        return timed_out
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except _Ended as end:
-        return end.status
-    return 0
+    with _waiting(asked, timed_out, needs_decay=True):
+        rate_limit(**asked)
 
 
 def _asked(
@@ -123,8 +107,24 @@ def _asked(
 
 
 @contextmanager
-def _waiting() -> Iterator[None]:
-    """Wait with a line that tells what for; a signal to end withdraws from the queue first."""
+def _waiting(asked: dict[str, Any], timed_out: int, *, needs_decay: bool = False) -> Iterator[None]:
+    """Wait for what is asked in the block; a wait that ends without it ends the command, with its exit status."""
+    try:
+        with _signals_withdraw(), status_line():
+            yield
+    except AcquireConcurrencySlotTimeoutError as error:
+        raise CommandError(str(error), timed_out) from None
+    except ConcurrencySlotAcquisitionError as error:
+        raise CommandError(explain(error, asked, needs_decay=needs_decay)) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    except _Ended as end:
+        raise typer.Exit(end.status) from None
+
+
+@contextmanager
+def _signals_withdraw() -> Iterator[None]:
+    """Let a signal to end leave the queue first."""
 
     def end(number: int, frame: FrameType | None) -> None:
         raise _Ended(number)
@@ -134,8 +134,7 @@ def _waiting() -> Iterator[None]:
     for number in ours:
         signal.signal(number, end)
     try:
-        with status_line():
-            yield
+        yield
     finally:
         for number in ours:
             signal.signal(number, signal.SIG_DFL)

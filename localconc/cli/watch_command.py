@@ -10,6 +10,7 @@ import typer
 
 from localconc.cli import json_output, options
 from localconc.cli.completion import complete_name
+from localconc.cli.faults import CommandError
 from localconc.cli.lookup import look, standing
 from localconc.errors import LocalconcError
 
@@ -24,13 +25,14 @@ REFRESH_SECONDS = 0.5
 def watch(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME...]", help="Only these.", autocompletion=complete_name, show_default=False),
+        typer.Argument(metavar="NAME", help="Only these.", autocompletion=complete_name, show_default=False),
     ] = None,
     output: options.Output = "text",
 ) -> None:
-    """Show limits live: slots, holders, waiters, grants a second and waits. q or Ctrl-C leaves.
+    """Show limits live. q or Ctrl-C leaves.
 
-    Refreshes twice a second. Without a terminal it prints how things stand, once.
+    Slots in use, holders and waiters with ages, grants a second, waits; refreshed twice a second. Without a terminal it
+    prints how things stand, once.
     """
     as_json = options.wants_json(output)
     everything = chosen(look(grants=True), names or ())
@@ -75,7 +77,7 @@ def _show_live(names: Sequence[str]) -> None:
             try:
                 everything = chosen(look(grants=True), names)
                 lines = screen.lines(everything, console.width, plain=plain)
-            except LocalconcError as error:  # may pass: a store that is held up, a limit that was deleted
+            except (LocalconcError, CommandError) as error:  # may pass: a busy store, a deleted limit
                 lines = screen.trouble(error)
             if picture.show(lines, console.size):
                 live.refresh()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from localconc.cli.rate_text import rate_text
@@ -21,6 +22,12 @@ def describe_limit(limit: Limit) -> str:
     if not limit.active:
         parts.append("not enforced")
     return ", ".join(parts)
+
+
+def short_command(command: str) -> str:
+    """A command line without where its program is, nor the interpreter of one that is installed."""
+    begins_with_name = re.sub(r"^\S*/(?=\S)", "", command)
+    return re.sub(r"^python[\d.]*\s+/\S*/(?=\S)", "", begins_with_name)
 
 
 def span(seconds: float) -> str:
