@@ -13,6 +13,7 @@ import pytest
 from localconc import (
     LimitExistsError,
     LimitNotFoundError,
+    StoreError,
     create_limit,
     delete_limit,
     ensure_limit,
@@ -137,6 +138,17 @@ def test_the_average_occupancy_follows_the_formula_of_prefect() -> None:
     with concurrency("db"):
         pass
     assert read_limit("db").avg_slot_occupancy_seconds == pytest.approx(2.0 + (0.1 - 2.0) / 4)
+
+
+@pytest.mark.parametrize("configured", ["~nobody-of-this-name/limits", "relative/to/nothing"])
+def test_a_home_that_leads_nowhere_says_so(configured: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    monkeypatch.setenv("LOCALCONC_HOME", configured)
+    with pytest.raises(StoreError, match=rf"LOCALCONC_HOME is '{configured}'.*absolute path"):
+        read_limits()
 
 
 def test_the_home_is_private_and_a_group_shared_one_stays_shared(

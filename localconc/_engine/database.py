@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from filelock import lock_descriptor, unlock_descriptor
 
-from localconc._engine import schema
+from localconc._engine import schema, soundness
 from localconc._engine.faults import Busy, Damaged, explained
 from localconc._engine.home import (
     DATABASE_NAME,
@@ -384,7 +384,7 @@ class Database:
         try:
             connection = self._connect(self.path)
             self._check_version(connection)
-            return bool(connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok")
+            return bool(soundness.integrity_errors(connection) or soundness.missing_parts(connection))
         except sqlite3.Error as error:
             return isinstance(self._explained(error), Damaged)
         except Damaged:

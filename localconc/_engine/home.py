@@ -60,10 +60,18 @@ def home() -> Path:
     Returns:
         `$LOCALCONC_HOME` (a leading `~` is expanded, a relative path counts from the working directory), else
         `platformdirs.user_data_path("localconc")`. Nothing is created.
+
+    Raises:
+        StoreError: it is relative to a directory, or to a user, that does not exist.
     """
     configured = os.environ.get("LOCALCONC_HOME")
     if configured:
-        return Path(configured).expanduser().absolute()
+        try:
+            return Path(configured).expanduser().absolute()
+        except (RuntimeError, OSError) as error:  # no such user; or a working directory that is gone
+            raise StoreError(
+                f"LOCALCONC_HOME is {configured!r}, which can't be followed ({error}): set it to an absolute path."
+            ) from error
     return platformdirs.user_data_path("localconc", appauthor=False)
 
 
@@ -83,6 +91,11 @@ def prepare(directory: Path) -> None:
             f"The home {directory} is not a directory: move that file away, or set LOCALCONC_HOME to a directory."
         ) from None
     except PermissionError as error:
+        if os.path.isdir(directory) and not os.access(directory, os.R_OK | os.X_OK):
+            raise StoreError(
+                f"The home {directory} is not open to you: change its owner or mode, or set LOCALCONC_HOME to another "
+                "directory."
+            ) from error
         if not os.path.isdir(directory / OWNERS_NAME):  # which, other than the same of a Path, never raises
             raise _cannot_create(directory, error) from error
     except OSError as error:

@@ -103,6 +103,15 @@ def test_a_directory_in_its_place_is_set_aside(home_directory: Path) -> None:
     assert_definitions_survived()
 
 
+@pytest.mark.parametrize("table", ["slots", "limits", "meta", "waiters"])
+def test_a_database_without_one_of_its_tables_is_healed(home_directory: Path, table: str) -> None:
+    database = define(home_directory)
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(f"DROP TABLE {table}")
+    assert_limit_is_kept()
+    assert_definitions_survived()
+
+
 def truncate_at_every_page(home: Path, stride: int) -> int:
     database = define(home)
     whole = database.read_bytes()
@@ -365,6 +374,20 @@ def test_a_home_without_permission_says_so(home_directory: Path, tmp_path: Path)
 
     def body() -> None:
         with pytest.raises(StoreError, match=str(home_directory)), concurrency("gate", timeout_seconds=1):
+            pass
+
+    as_nobody(body)
+
+
+@LINUX_ROOT
+def test_a_home_that_is_closed_to_this_user_says_so(home_directory: Path, tmp_path: Path) -> None:
+    define(home_directory)
+    for directory in [*tmp_path.parents][:3]:
+        os.chmod(directory, os.stat(directory).st_mode | 0o755)
+    os.chmod(tmp_path, 0o755)
+
+    def body() -> None:
+        with pytest.raises(StoreError, match=f"{home_directory} is not open to you"), concurrency("gate"):
             pass
 
     as_nobody(body)
