@@ -252,3 +252,14 @@ def test_a_store_of_mostly_nothing_is_found_and_compacted(store: Path) -> None:
     assert "unused" in _wrong()["size"]
     _repairs()
     assert store.stat().st_size < 2**20
+
+
+def test_definitions_that_are_not_kept_beside_the_database_are_written_there(store: Path) -> None:
+    journal = store.with_name("definitions.jsonl")
+    journal.write_text("garbage\n")
+    assert _wrong() == {
+        "definitions": "2 limit(s) are not written beside the database as they are, in definitions.jsonl."
+    }
+    _repairs()
+    store.write_bytes(b"damage" * 1000)
+    assert [limit.name for limit in read_limits()] == ["api", "gpu"]

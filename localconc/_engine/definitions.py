@@ -31,7 +31,7 @@ def define(
     uuid = (identity or uuid4()).bytes
     created = turn.wall if created is None else created
     row = turn.ledger.insert_limit(uuid, name, limit, active, configured, decay, created)
-    _note_definition(turn, row)
+    note_definition(turn, row)
     return row
 
 
@@ -43,7 +43,7 @@ def redefine(turn: Turn, old: LimitRow, new: LimitRow) -> LimitRow:
         _carry_over(turn, old, new.decay)
     if new.name != old.name and old.configured:
         turn.definitions.append({"name": old.name, "deleted": True})
-    _note_definition(turn, new)
+    note_definition(turn, new)
     turn.changed.append(new.id)
     turn.unsettled += turn.ledger.tickets_in_queue(new.id)
     row = turn.ledger.limit_with_id(new.id)
@@ -60,7 +60,8 @@ def undefine(turn: Turn, row: LimitRow) -> None:
         turn.definitions.append({"name": row.name, "deleted": True})
 
 
-def _note_definition(turn: Turn, row: LimitRow) -> None:
+def note_definition(turn: Turn, row: LimitRow) -> None:
+    """Have a definition written beside the database as well, where it survives the loss of it."""
     from uuid import UUID
 
     if row.configured:

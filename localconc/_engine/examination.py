@@ -176,6 +176,7 @@ def _database(directory: Path, path: Path) -> Iterator[Finding]:
                 return
             yield Finding("integrity", "well", "The database is sound.")
             connection.execute("BEGIN")
+            yield _kept_beside(directory, Ledger(connection))
             yield _owners(directory, Ledger(connection))
             yield from _rows(connection)
             yield _size(path, soundness.unused_bytes(connection))
@@ -223,6 +224,19 @@ def _owners(directory: Path, ledger: Ledger) -> Finding:
         return Finding("owners", "note", text, "--repair removes them.", repair.reaping([], files))
     alive = f"All {len(rows)} process(es) in the store are alive." if rows else "No process is in the store."
     return Finding("owners", "well", alive)
+
+
+def _kept_beside(directory: Path, ledger: Ledger) -> Finding:
+    kept = {
+        (name, entry["limit"], entry["active"], entry["slot_decay_per_second"])
+        for name, entry in journal.replay(directory).items()
+    }
+    limits = [row for row in ledger.all_limits() if row.configured]
+    lacking = [row.name for row in limits if (row.name, row.limit, row.active, row.decay) not in kept]
+    if not lacking:
+        return Finding("definitions", "well", "Every limit is also written beside the database.")
+    text = f"{len(lacking)} limit(s) are not written beside the database as they are, in {home.JOURNAL_NAME}."
+    return Finding("definitions", "wrong", text, "--repair writes them there.", repair.writing_beside(lacking))
 
 
 def _rows(connection: sqlite3.Connection) -> Iterator[Finding]:

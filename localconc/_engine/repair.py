@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from localconc._engine import soundness
+from localconc._engine import definitions, soundness
 from localconc._engine.blocking import run
 
 if TYPE_CHECKING:
@@ -41,6 +41,20 @@ def reaping(dead: list[OwnerRow], files: list[Path]) -> Callable[[Engine], None]
                 path.unlink()
 
     return reap
+
+
+def writing_beside(names: list[str]) -> Callable[[Engine], None]:
+    """A repair that writes definitions beside the database, where they survive the loss of it."""
+
+    def write(engine: Engine) -> None:
+        def work(turn: Turn) -> None:
+            for row in map(turn.ledger.limit_named, names):
+                if row is not None:
+                    definitions.note_definition(turn, row)
+
+        run(engine, lambda: engine.in_turn(work))
+
+    return write
 
 
 def mend(engine: Engine) -> None:
