@@ -16,6 +16,7 @@ marker says another `limit=` or `slot_decay_per_second=` than is stored there, t
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,7 +74,7 @@ def _shared_home(config: pytest.Config) -> tuple[Path, str]:
     if setting:
         base = config.inipath.parent if config.inipath else config.rootpath
         return base / Path(setting).expanduser(), f"localconc_home in {config.inipath.name if config.inipath else '-o'}"
-    from localconc import home
+    from localconc._engine.home import home
 
     return home() / "pytest", "default"
 
@@ -91,9 +92,8 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def _is_disabled() -> bool:
-    from localconc._engine import homes
-
-    return homes.is_disabled()
+    """What the engine says of it, which is not loaded for the question."""
+    return os.environ.get("LOCALCONC_DISABLED", "") not in ("", "0")
 
 
 # ---- limits on tests -------------------------------------------------------------------------------------------------
@@ -200,11 +200,11 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     __tracebackhide__ = True
     if "localconc_home" not in getattr(item, "fixturenames", ()):
         return (yield)
-    from localconc.testing.leaks import left_behind
+    from localconc.testing.leaks import left_in_home
 
-    before = set(left_behind())
+    before = set(left_in_home())
     result = yield
-    found = [line for line in left_behind() if line not in before]
+    found = [line for line in left_in_home() if line not in before]
     item.stash[_blamed] = set(found)
     _fail_for(found)
     return result

@@ -92,6 +92,7 @@ def test_a_sound_home_is_well_in_every_respect(store: Path) -> None:
     assert str(store) in text
     assert set(_checks(status=0)) == {
         "path",
+        "definitions",
         "filesystem",
         "permissions",
         "version",

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from importlib.metadata import entry_points
 
 import pytest
@@ -108,24 +105,38 @@ def test_leaks_fail_the_test_and_name_who_holds(pytester: pytest.Pytester) -> No
     assert "'held by a fixture'" not in output
 
 
-def test_the_plugin_loads_nothing_heavy() -> None:
-    script = (
-        "import sys, pytest\nbefore = set(sys.modules)\nimport localconc.pytest_plugin\n"
-        "print(*(set(sys.modules) - before))"
+def test_a_store_that_a_test_made_unusable_does_not_fail_it(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import sqlite3
+        import localconc
+        import pytest
+        from localconc._engine import homes
+
+        def test_newer(localconc_home):
+            localconc.ensure_limit("database", 1)
+            homes.forget(localconc_home)
+            with sqlite3.connect(localconc_home / "localconc.db") as connection:
+                connection.execute("PRAGMA user_version = 9999")
+            with pytest.raises(localconc.StoreError):
+                localconc.read_limits()
+        """
     )
-    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    child = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
-    loaded = set(child.stdout.split())
-    heavy = {
-        "asyncio",
-        "pendulum",
-        "multiprocessing",
-        "prefect",
-        "typer",
-        "rich",
-        "localconc.testing",
-        "localconc.sync",
-    }
+    pytester.runpytest_subprocess(*ALONE).assert_outcomes(passed=1)
+
+
+def test_a_run_that_limits_nothing_loads_nothing_heavy(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import sys
+
+        def test_loaded():
+            print("loaded:", *sys.modules)
+        """
+    )
+    output = pytester.runpytest_subprocess(*ALONE).stdout.str()
+    loaded = set(output.split("loaded:")[1].splitlines()[0].split())
+    heavy = {"asyncio", "filelock", "multiprocessing", "pendulum", "sqlite3", "localconc.sync", "localconc.testing"}
     assert loaded & heavy == set()
     assert "localconc.pytest_plugin" in loaded
 

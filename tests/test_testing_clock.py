@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from localconc import AcquireConcurrencySlotTimeoutError, ensure_limit, read_limit, read_waiters
+from localconc import AcquireConcurrencySlotTimeoutError, ensure_limit, home, read_limit, read_waiters
 from localconc import asyncio as for_tasks
 from localconc.sync import concurrency, rate_limit
 from localconc.testing import VirtualClock, hold, temporary_home, virtual_clock
@@ -163,6 +163,19 @@ def test_without_autojump_only_advance_moves_the_time() -> None:
         assert clock.elapsed == 1.0
 
 
+def test_autojump_that_is_switched_on_jumps_at_once(clock: VirtualClock) -> None:
+    clock.autojump = False
+    ensure_limit("api", 1, slot_decay_per_second=1)
+    rate_limit("api")
+    thread = threading.Thread(target=rate_limit, args=("api",))
+    thread.start()
+    until(lambda: "1 waiting" in repr(clock))
+    clock.autojump = True
+    thread.join(clocks.PATIENCE_SECONDS / 2)
+    assert not thread.is_alive()
+    assert clock.elapsed == 1.0
+
+
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
 def test_time_does_not_go_back(clock: VirtualClock, seconds: float) -> None:
     with pytest.raises(ValueError, match="seconds"):
@@ -243,8 +256,13 @@ def test_only_one_is_in_force(clock: VirtualClock) -> None:
 
 def test_it_keeps_out_of_the_users_own_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LOCALCONC_HOME")
-    with pytest.raises(RuntimeError, match="temporary_home"), virtual_clock():
-        pass
+    own = home()
+    with virtual_clock() as clock:
+        assert home() != own
+        for _ in range(20):
+            rate_limit("api", limit=5, slot_decay_per_second=1)
+    assert clock.elapsed == 15
+    assert home() == own
 
 
 def test_who_waits_when_the_block_is_left_gets_an_error() -> None:

@@ -79,6 +79,14 @@ def test_a_generator_function_can_not_be_decorated() -> None:
             yield 1
 
 
+def test_a_class_can_not_be_decorated() -> None:
+    with pytest.raises(TypeError, match="decorate its methods"):
+
+        @temporary_home()
+        class TestLimited:
+            pass
+
+
 def test_leaving_a_temporary_home_with_holders_warns_and_names_them() -> None:
     home_block, left = temporary_home(), concurrency("database", occupy=2, limit=5)
     directory = home_block.__enter__()
@@ -280,6 +288,11 @@ def test_hold_makes_a_limit_full_from_another_process() -> None:
         assert_no_leaks()
         with pytest.raises(ProcessLookupError):
             os.kill(held.pid, 0)
+
+
+def test_hold_holds_where_limits_are_switched_off() -> None:
+    with temporary_home(), disabled(), hold("database", limit=1) as held:
+        assert [holder.pid for holder in read_holders("database")] == [held.pid]
 
 
 def test_hold_gives_up_when_the_limit_stays_full() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import sys
 import types
 from collections.abc import Iterator
@@ -71,6 +72,32 @@ def test_a_function_decorated_before_the_block_is_limited(replaced: None) -> Non
     assert decorated_before() == [1]
 
 
+def test_names_that_no_module_has_are_ours_too() -> None:
+    """Local ones, partials, attributes of classes."""
+    from prefect.concurrency import asyncio as for_tasks
+    from prefect.concurrency import sync
+
+    class Client:
+        limited = staticmethod(sync.concurrency)
+
+    limit_rate = functools.partial(sync.rate_limit, "api")
+    limit_rate_async, limited_async = for_tasks.rate_limit, for_tasks.concurrency
+
+    async def main() -> None:
+        await limit_rate_async("api")
+        async with limited_async("database"):
+            assert [holder.slots for holder in read_holders("database")] == [1]
+
+    with temporary_home(), replace_prefect():
+        ensure_limit("database", 1)
+        ensure_limit("api", 5, slot_decay_per_second=0.001)
+        with Client.limited("database"):
+            assert [holder.slots for holder in read_holders("database")] == [1]
+        limit_rate(3)
+        asyncio.run(main())
+        assert read_limit("api").active_slots == 4
+
+
 def test_a_module_imported_in_the_block_has_the_real_names_afterwards() -> None:
     with temporary_home(), replace_prefect():
         late = types.ModuleType("imported_late")
@@ -114,7 +141,7 @@ def test_errors_are_those_of_prefect(replaced: None) -> None:
     with hold("database"), pytest.raises(theirs.AcquireConcurrencySlotTimeoutError, match="timed out after 0"):
         their_concurrency("database", timeout_seconds=0).__enter__()
     with pytest.raises(theirs.ConcurrencySlotAcquisitionError):
-        their_concurrency("missing", strict=True).__enter__()
+        their_concurrency("database", occupy=2).__enter__()
 
 
 def test_an_error_of_the_body_passes_unchanged_and_gives_the_slots_back(replaced: None) -> None:
@@ -140,8 +167,10 @@ def test_blocks_nest_and_decorate() -> None:
         first = their_concurrency
         with replace_prefect():
             ensure_limit("database", 1)
-            with their_concurrency("database"):
+            with their_concurrency("database", timeout_seconds=1):
                 assert read_limit("database").active_slots == 1
+                with pytest.raises(TimeoutError), their_concurrency("database", 1, 0):
+                    pass
         assert their_concurrency is first
 
     outer()

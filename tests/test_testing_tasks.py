@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -129,3 +131,103 @@ def test_tasks_that_hand_work_to_each_other_leave_no_gap(clock: VirtualClock) ->
 
     asyncio.run(main())
     assert clock.elapsed == 0.0
+
+
+@pytest.mark.parametrize("is_default", [True, False])
+def test_a_task_waits_for_a_pool_that_waits(clock: VirtualClock, is_default: bool) -> None:
+    ensure_limit("api", 1, slot_decay_per_second=1)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        await for_tasks.rate_limit("api")
+        with ThreadPoolExecutor(1) as own:
+            pool = None if is_default else own
+            await loop.run_in_executor(pool, rate_limit, "api")
+            await asyncio.gather(loop.run_in_executor(pool, rate_limit, "api"))
+
+    asyncio.run(main())
+    assert clock.elapsed == 2.0
+
+
+def test_work_in_a_pool_of_ones_own_is_not_overtaken(clock: VirtualClock) -> None:
+    ensure_limit("database", 1)
+
+    async def holder(inside: asyncio.Event) -> None:
+        async with for_tasks.concurrency("database"):
+            inside.set()
+            with ThreadPoolExecutor(1) as pool:
+                await asyncio.get_running_loop().run_in_executor(pool, time.sleep, 0.05)
+
+    async def main() -> None:
+        inside = asyncio.Event()
+        task = asyncio.create_task(holder(inside))
+        await inside.wait()
+        async with for_tasks.concurrency("database", timeout_seconds=1):
+            pass
+        await task
+
+    asyncio.run(main())
+    assert clock.elapsed == 0.0
+
+
+def test_a_task_waits_for_a_shielded_one(clock: VirtualClock) -> None:
+    ensure_limit("api", 1, slot_decay_per_second=1)
+
+    async def main() -> None:
+        await for_tasks.rate_limit("api")
+        await asyncio.shield(for_tasks.rate_limit("api"))
+
+    asyncio.run(main())
+    assert clock.elapsed == 1.0
+
+
+async def _in_a_group(work: Awaitable[None]) -> None:
+    async def run() -> None:
+        await work
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(run())
+
+
+@pytest.mark.parametrize(
+    "delegate",
+    [asyncio.gather, asyncio.shield, asyncio.ensure_future, _in_a_group, lambda work: asyncio.wait_for(work, 60)],
+    ids=["gather", "shield", "task", "group", "wait_for"],
+)
+def test_work_that_a_holder_leaves_to_another_task_is_not_overtaken(
+    clock: VirtualClock, delegate: Callable[[Awaitable[None]], Awaitable[object]]
+) -> None:
+    ensure_limit("database", 1)
+
+    async def holder(inside: asyncio.Event) -> None:
+        async with for_tasks.concurrency("database"):
+            inside.set()
+            await delegate(asyncio.sleep(0.05))
+
+    async def main() -> None:
+        inside = asyncio.Event()
+        task = asyncio.create_task(holder(inside))
+        await inside.wait()
+        async with for_tasks.concurrency("database", timeout_seconds=1):
+            pass
+        await task
+
+    asyncio.run(main())
+    assert clock.elapsed == 0.0
+
+
+def test_loops_of_several_threads_share_the_time_and_do_not_keep_each_other_busy(clock: VirtualClock) -> None:
+    ensure_limit("api", 1, slot_decay_per_second=1)
+
+    async def main() -> None:
+        for _ in range(5):
+            await for_tasks.rate_limit("api")
+
+    begun = time.monotonic()
+    threads = [threading.Thread(target=lambda: asyncio.run(main())) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert clock.elapsed == 14.0
+    assert time.monotonic() - begun < 5

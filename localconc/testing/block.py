@@ -43,6 +43,8 @@ class Block(Generic[Entered]):
         self._entered.pop().__exit__(exception_type, exception, traceback)
 
     def __call__(self, function: Function) -> Function:
+        if isinstance(function, type):
+            raise TypeError(f"{function!r} is a class: decorate its methods")
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(f"{function!r} is a generator function: use `with` inside it instead of decorating it")
 

@@ -9,7 +9,7 @@ import selectors
 import socket
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from localconc._engine import homes, owners
@@ -18,6 +18,7 @@ from localconc._engine.wakeup import QUICK_POLL_SECONDS
 from localconc.testing import slots
 from localconc.testing.block import Block, environment
 from localconc.testing.crowd import Crowd, Wait
+from localconc.testing.homes import temporary_home
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,11 +42,12 @@ class VirtualClock:
 
     Attributes:
         autojump: whether the time jumps by itself when everybody waits; may be changed at any time.
+        elapsed: seconds that have passed since the block began.
     """
 
     def __init__(self, *, autojump: bool) -> None:
         system = SystemClock()
-        self.autojump = autojump
+        self._autojump = autojump
         self._boot_identity = system.boot_identity()
         self._begin = math.ceil(system.now())  # whole seconds add up without rounding
         self._begin_wall = system.wall()
@@ -57,8 +59,17 @@ class VirtualClock:
         self._driver = threading.Thread(target=self._drive, name="localconc-virtual-clock", daemon=True)
 
     @property
+    def autojump(self) -> bool:
+        return self._autojump
+
+    @autojump.setter
+    def autojump(self, autojump: bool) -> None:
+        with self._change:
+            self._autojump = autojump
+            self._change.notify_all()
+
+    @property
     def elapsed(self) -> float:
-        """Seconds that have passed since the block began."""
         return round(self._passed, 9)
 
     def advance(self, seconds: float) -> None:
@@ -107,7 +118,7 @@ class VirtualClock:
             with suppress(RuntimeError):  # the loop was closed
                 loop.call_soon_threadsafe(arrival.set)
 
-        with self._waiting(asyncio.current_task(), Wait(until, wake, loop=loop)):
+        with self._waiting(asyncio.current_task(), Wait(until, wake)):
             await arrival.wait()
 
     @contextmanager
@@ -239,7 +250,7 @@ def virtual_clock(autojump: bool = True) -> Block[VirtualClock]:
     Code that takes 100 slots at one a second finishes in milliseconds, and `clock.elapsed` says how long it would have
     taken. Time-outs run on it too; for threads and for asyncio.
 
-    >>> with temporary_home(), virtual_clock() as clock:
+    >>> with virtual_clock() as clock:
     ...     for _ in range(100):
     ...         rate_limit("api", limit=5, slot_decay_per_second=1)
     >>> clock.elapsed
@@ -250,12 +261,18 @@ def virtual_clock(autojump: bool = True) -> Block[VirtualClock]:
 
     - to be inside a call of localconc, or
     - to wait for another thread or task by the means of the standard library: a thread in `join`, `Future.result`,
-      `Queue.get`, or `wait` of an Event, a Condition or a Barrier; a task that awaits another one, `gather`, a
-      TaskGroup, `to_thread`, a queue, an event or a lock; an event loop or a pool's thread that has nothing to do.
+      `Queue.get`, or `wait` of an Event, a Condition or a Barrier; a task that awaits another one, `gather`, `shield`,
+      a TaskGroup, `to_thread`, `run_in_executor`, a queue, an event or a lock (and the one that it awaits waits, too);
+      an event loop or a pool's thread that has nothing to do.
 
     Everything else is work, which takes no time on this clock but is not overtaken either: while somebody computes,
     sleeps (`time.sleep`, `asyncio.sleep`) or awaits a socket, the time stands still, and nobody's time-out passes
-    before they are done. If that lasts for five (real) seconds, a warning (logger `localconc`) says who it is.
+    before they are done. So it does for who waits where nobody can see for whom: in `threading.Lock`, in a
+    `SimpleQueue`, for a bare Future. If that lasts for five (real) seconds, a warning (logger `localconc`) says who
+    it is.
+
+    Its moments lie in the future, and are kept out of your own limits: where neither `temporary_home` nor
+    LOCALCONC_HOME names another home, the block has a temporary one.
 
     Args:
         autojump: whether the time jumps by itself; without, only `clock.advance(seconds)` moves it.
@@ -264,32 +281,28 @@ def virtual_clock(autojump: bool = True) -> Block[VirtualClock]:
         A context manager that yields a `VirtualClock`, and a decorator of functions and of coroutine functions.
 
     Raises:
-        RuntimeError: on entering, another one is in force, or neither `temporary_home` nor LOCALCONC_HOME keeps its
-            moments, which lie in the future, out of your own limits. Inside: another process uses the same home, in
-            that process or in the one that waits (`hold` excepted, whose process only holds).
+        RuntimeError: on entering, another one is in force. Inside: another process uses the same home, in that process
+            or in the one that waits (`hold` excepted, whose process only holds).
     """
     return Block(lambda: _in_virtual_time(autojump))
 
 
 @contextmanager
 def _in_virtual_time(autojump: bool) -> Iterator[VirtualClock]:
-    if not os.environ.get("LOCALCONC_HOME"):
-        raise RuntimeError(
-            "virtual_clock() would write moments of the future into your own limits: use temporary_home()"
-        )
     if not _in_force.acquire(blocking=False):
         raise RuntimeError("virtual_clock() is in force already")
     try:
-        clock = VirtualClock(autojump=autojump)
-        pid = os.getpid()
-        homes.use_clock(clock, is_alone=True)
-        clock.begin()
-        try:
-            with environment(homes.VIRTUAL_CLOCK, str(pid)):
-                yield clock
-        finally:
-            if os.getpid() == pid:  # in a forked child, the thread that moves the time is no more
-                clock.end()
-            homes.use_clock(None)
+        with nullcontext() if os.environ.get("LOCALCONC_HOME") else temporary_home():
+            clock = VirtualClock(autojump=autojump)
+            pid = os.getpid()
+            homes.use_clock(clock, is_alone=True)
+            clock.begin()
+            try:
+                with environment(homes.VIRTUAL_CLOCK, str(pid)):
+                    yield clock
+            finally:
+                if os.getpid() == pid:  # in a forked child, the thread that moves the time is no more
+                    clock.end()
+                homes.use_clock(None)
     finally:
         _in_force.release()

@@ -6,14 +6,13 @@ import os
 import shutil
 import tempfile
 import warnings
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from localconc._engine import homes
-from localconc.errors import StoreError
 from localconc.testing.block import Block, environment
-from localconc.testing.leaks import left_behind
+from localconc.testing.leaks import left_in_home
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,7 +30,8 @@ def temporary_home() -> Block[Path]:
     ... def test_import(): ...
 
     It sets `LOCALCONC_HOME`, so it counts for every thread of the process. Blocks nest: the inner home counts until its
-    end. A decorated function, which may be a coroutine function, gets a home of its own at each call.
+    end. A decorated function, which may be a coroutine function, gets a home of its own at each call. The children of a
+    `multiprocessing` fork server that was started before the block have the environment of that moment, as ever.
 
     Returns:
         A context manager that yields the home's directory, and a decorator.
@@ -65,10 +65,8 @@ def opened_home(report: Callable[[list[str]], None]) -> Iterator[Path]:
 
 def _close(directory: Path) -> list[str]:
     """Remove a home; returns who still used it."""
-    found: list[str] = []
     with environment("LOCALCONC_HOME", str(directory)):
-        with suppress(StoreError):
-            found = left_behind()
+        found = left_in_home()
         homes.current().disown()  # or a late release would build the home anew
     homes.forget(directory)
     shutil.rmtree(directory, ignore_errors=True)

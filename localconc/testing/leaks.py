@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from localconc._engine import homes
 from localconc._engine.administration import holders, waiters
 from localconc._engine.blocking import run
+from localconc.errors import StoreError
 
 if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
 
-__all__ = ["assert_no_leaks", "left_behind", "reap_the_dead"]
+__all__ = ["assert_no_leaks", "left_in_home", "reap_the_dead"]
 
 
 def assert_no_leaks(name_or_id: str | UUID | None = None) -> None:
@@ -56,6 +58,13 @@ def left_behind(name_or_id: str | UUID | None = None) -> list[str]:
         f"since {_clock_time(waiter.waiting_since)}"
         for waiter in waiters(engine, name_or_id)
     ]
+
+
+def left_in_home() -> list[str]:
+    """Everybody living who holds or waits in this home; nobody in one that a test has made unusable."""
+    with suppress(StoreError):
+        return left_behind()
+    return []
 
 
 def reap_the_dead() -> None:

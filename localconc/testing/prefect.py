@@ -15,6 +15,7 @@ from localconc import asyncio as our_asyncio
 from localconc import errors
 from localconc import sync as our_sync
 from localconc.testing.block import Block
+from localconc.testing.leading import led_to
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -36,9 +37,11 @@ def replace_prefect() -> Block[None]:
     ...     my_flow.fn()
 
     The names are replaced wherever a module has them, imported before the block or in it, under whatever name, and put
-    back afterwards. Calls take what the installed Prefect takes, as it takes it; what belongs to its server (leases and
-    their holders) has no effect. As in Prefect, a limit that does not exist is not enforced, unless that Prefect makes
-    one. Errors are those of localconc and of Prefect at once. Limits are those of the home that the environment names.
+    back afterwards. Whoever has Prefect's functions from elsewhere (a local name, a partial, a function decorated
+    before the block) is led to ours as well. Calls take what the installed Prefect takes, as it takes it; what belongs
+    to its server (leases and their holders) has no effect. As in Prefect, a limit that does not exist is not enforced,
+    unless that Prefect makes one. Errors are those of localconc and of Prefect at once. Limits are those of the home
+    that the environment names.
 
     Returns:
         A context manager, and a decorator of functions and of coroutine functions.
@@ -52,18 +55,21 @@ def replace_prefect() -> Block[None]:
 @contextmanager
 def _replaced() -> Iterator[None]:
     stand_ins = _stand_ins()
-    _exchange(stand_ins)
-    try:
-        yield
-    finally:
-        _exchange([(ours, theirs) for theirs, ours in stand_ins])
+    with ExitStack() as led:
+        for theirs, ours in stand_ins:
+            led.enter_context(led_to(theirs, ours))
+        _exchange(stand_ins)
+        try:
+            yield
+        finally:
+            _exchange([(ours, theirs) for theirs, ours in stand_ins])
 
 
 def _exchange(pairs: list[tuple[Any, Any]]) -> None:
     """Put the second of each pair wherever a module has the first."""
     replacements = {id(old): new for old, new in pairs}
     for module in list(sys.modules.values()):
-        if isinstance(module, ModuleType) and module.__name__ != __name__:
+        if isinstance(module, ModuleType):
             for name, value in list(vars(module).items()):
                 if id(value) in replacements:
                     setattr(module, name, replacements[id(value)])
@@ -120,7 +126,9 @@ def _stand_in(face: str, name: str, module: ModuleType) -> Any:
             option: value for option, value in given.arguments.items() if option in UNDERSTOOD
         }
 
-    return wraps(theirs)(makers[face, name](options))
+    ours: Any = wraps(theirs)(makers[face, name](options))
+    ours.__signature__ = signature  # what it wraps is led to it, and takes anything then
+    return ours
 
 
 def _concurrency(options: Callable[..., dict[str, Any]]) -> Any:

@@ -61,7 +61,7 @@ def hold(
     ...     with pytest.raises(TimeoutError):
     ...         query(timeout_seconds=0)
 
-    It works inside `virtual_clock()` too: the helper only holds.
+    It works inside `virtual_clock()` and `disabled()` too: the helper only holds, and does hold.
 
     Args:
         name: of the limit.
@@ -95,7 +95,7 @@ def _held(what: tuple[str, int, int | None, float | None]) -> Iterator[HeldSlots
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": path, homes.VIRTUAL_CLOCK: ""},
+        env={**os.environ, "PYTHONPATH": path, homes.VIRTUAL_CLOCK: "", homes.DISABLED: ""},
     )
     helpers.add(process.pid)
     try:
