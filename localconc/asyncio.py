@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from localconc._engine import awaiting, homes
 from localconc._engine.calls import checked_call
 from localconc._engine.model import CONCURRENCY, RATE_LIMIT
-from localconc._engine.occupancy import NOTHING, Occupancy
+from localconc._engine.occupancy import Occupancy
 from localconc.errors import (
     AcquireConcurrencySlotTimeoutError,
     ConcurrencySlotAcquisitionError,
@@ -220,7 +220,7 @@ def _acquire(call: Call) -> Coroutine[Any, Any, Occupancy]:
 
 
 async def _acquire_nothing() -> Occupancy:
-    return Occupancy(None, 0, NOTHING, 0.0)
+    return Occupancy.of_nothing()
 
 
 async def _give_back(occupancy: Occupancy) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import threading
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from localconc._engine import acquiring, homes
@@ -20,7 +20,7 @@ from localconc._engine.blocking import Post, drive
 from localconc._engine.calls import checked_call
 from localconc._engine.faults import Busy, Damaged
 from localconc._engine.model import CONCURRENCY, RATE_LIMIT
-from localconc._engine.occupancy import NOTHING, Occupancy
+from localconc._engine.occupancy import Occupancy
 from localconc.errors import (
     AcquireConcurrencySlotTimeoutError,
     ConcurrencySlotAcquisitionError,
@@ -93,7 +93,7 @@ class concurrency:  # noqa: N801
             database allows.
     """
 
-    __slots__ = ("__weakref__", "_call", "_occupancy")
+    __slots__ = ("__weakref__", "_call", "_is_entered", "_occupancy")
 
     def __init__(
         self,
@@ -118,13 +118,19 @@ class concurrency:  # noqa: N801
             slot_decay_per_second,
             strict,
         )
+        self._is_entered = False
         self._occupancy: Occupancy | None = None
 
     def __enter__(self) -> Occupancy:
-        if self._occupancy is not None:
+        if self._is_entered:
             raise RuntimeError("this concurrency(…) is entered already: make a new one for each block")
-        self._occupancy = occupancy = _acquire(self._call)
-        occupancy.belong_to(self)
+        self._is_entered = True
+        try:
+            self._occupancy = occupancy = _acquire(self._call)
+            occupancy.belong_to(self)
+        except BaseException:
+            self._is_entered = False
+            raise
         return occupancy
 
     def __exit__(
@@ -142,6 +148,7 @@ class concurrency:  # noqa: N801
                 raise
             finally:
                 self._occupancy = None
+                self._is_entered = False
 
     def __call__(self, function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
         _refuse_coroutines(function)
@@ -213,7 +220,7 @@ def rate_limit(
 
 def _acquire(call: Call) -> Occupancy:
     if not call.request.names or homes.is_disabled():
-        return Occupancy(None, 0, NOTHING, 0.0)
+        return Occupancy.of_nothing()
     engine = homes.current()
     thread = threading.current_thread().name
     occupancy = engine.take_at_once(call.request, thread)
@@ -245,6 +252,9 @@ def _give_back(occupancy: Occupancy) -> None:
 
 
 def _refuse_coroutines(function: Any) -> None:
-    flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
-    if flags & 0x380:  # a coroutine function, or an asynchronous generator
+    while isinstance(function, partial):
+        function = function.func
+    called = function if hasattr(function, "__code__") or not callable(function) else type(function).__call__
+    code = getattr(called, "__code__", None)
+    if getattr(code, "co_flags", 0) & 0x380:  # a coroutine function, or an asynchronous generator
         raise TypeError(f"{function!r} is asynchronous: decorate it with localconc.asyncio.concurrency")

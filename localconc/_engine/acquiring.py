@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from localconc._engine.answers import Refused, Waiting
 from localconc._engine.faults import Busy, Damaged
 from localconc._engine.net import Claim
-from localconc._engine.wakeup import FAR_BEHIND_FACTOR, QUICK_POLL_SECONDS, SLOW_POLL_SECONDS, Signal
+from localconc._engine.wakeup import (
+    FAR_BEHIND_FACTOR,
+    OVERDUE_SECONDS,
+    QUICK_POLL_SECONDS,
+    SLOW_POLL_SECONDS,
+    Signal,
+)
 from localconc.errors import (
     AcquireConcurrencySlotTimeoutError,
     ConcurrencySlotAcquisitionError,
@@ -44,7 +50,7 @@ HELD_UP_NAP_SECONDS = 0.01
 #: A time-out shorter than this still waits so long for the store itself, which is busy for microseconds at a time.
 STORE_PATIENCE_SECONDS = 0.05
 
-#: How long a call without a time-out of its own (setting a limit, say) waits for the store.
+#: How long a call without a time-out of its own (setting a limit, or trying once) waits for the store.
 STORE_TIMEOUT_SECONDS = 10.0
 
 #: Most waits are shorter than this; only longer ones are worth watching the others' lives for.
@@ -136,15 +142,16 @@ def acquire(
     """
     begun = engine.clock.now() if begun is None else begun
     deadline = None if timeout_seconds is None else begun + timeout_seconds
+    tries_until = deadline if max_retries is None or deadline is not None else begun + STORE_TIMEOUT_SECONDS
     polls = polls and not engine.is_alone
     party: Party | None = None
     claim = Claim()
     try:
-        yield from insist(engine, engine.database.ensure_open, deadline)
+        yield from insist(engine, engine.database.ensure_open, tries_until)
         party = engine.new_party(thread)
         engine.nets.guard(party.serial, claim)
         may_wait = timeout_seconds != 0 and max_retries != 0
-        answer = yield from _ask(engine, request, party, mailbox if may_wait else None, deadline)
+        answer = yield from _ask(engine, request, party, mailbox if may_wait else None, tries_until)
         if isinstance(answer, Refused):
             raise (
                 _out_of_time(timeout_seconds, answer.reason) if timeout_seconds == 0 else _out_of_retries(answer.reason)
@@ -156,7 +163,7 @@ def acquire(
             engine.abandon(party.serial)
         if isinstance(error, StoreHeldUp):
             held = f"the database {engine.database.path} was held by another process all the while (is it stopped?)"
-            raise _out_of_time(timeout_seconds, held) from None
+            raise (_out_of_retries(held) if timeout_seconds is None else _out_of_time(timeout_seconds, held)) from None
         raise
     return answer
 
@@ -173,7 +180,7 @@ def _ask(
         # Nobody may be waiting who would have noticed that a holder died: look before saying no.
         limit_ids = answer.limit_ids
         if (yield from insist(engine, lambda: engine.reap_in_front(limit_ids), deadline)):
-            answer = yield from insist(engine, lambda: engine.ask(request, party, mailbox), deadline)
+            answer = yield from insist(engine, lambda: engine.ask(request, party, mailbox, is_first=False), deadline)
     return answer
 
 
@@ -217,8 +224,10 @@ def _wait(
             continue
         if poll_at is not None and now >= poll_at:
             poll_at = now + poll_seconds(engine, waiting)
-            if (yield from _poll(engine, outlook.limit_ids, decays, deadline)):
-                continue
+            next_due = yield from _poll(engine, outlook.limit_ids, decays, deadline)
+            if next_due is not None:  # who was first in line is stopped, and the next may be, too
+                poll_at = min(poll_at, next_due + OVERDUE_SECONDS)
+            continue
         if polls and poll_at is None:
             poll_at = now + poll_seconds(engine)
         moments = [at for at in (deadline, retry_at, outlook.due_at, watch_at, poll_at) if at is not None]
@@ -242,14 +251,16 @@ def _retry(
     return retry_after
 
 
-def _poll(engine: Engine, limit_ids: list[int], decays: bool, deadline: float | None) -> Steps[bool]:
-    """Act for those who should, but are stopped, or died unwatched; True if somebody may have been admitted by that."""
+def _poll(engine: Engine, limit_ids: list[int], decays: bool, deadline: float | None) -> Steps[float | None]:
+    """Act for those who should, but are stopped, or died unwatched; returns when that is to be done again."""
     yield from insist(engine, engine.database.ensure_open, deadline)
+    next_due = None
     if decays:
-        yield from insist(engine, lambda: engine.hand_over(limit_ids), deadline)
+        next_due = yield from insist(engine, lambda: engine.hand_over_for_others(limit_ids), deadline)
+    yield from insist(engine, engine.start_watching, deadline)  # those who came since
     if not engine.watches_everybody:
         yield from insist(engine, lambda: engine.reap_in_front(limit_ids), deadline)
-    return decays or not engine.watches_everybody
+    return next_due
 
 
 def poll_seconds(engine: Engine, waiting: Waiting | None = None) -> float:

@@ -90,6 +90,7 @@ def _find_or_create(turn: Turn, name: str, request: Request) -> LimitRow | None:
     if not request.strict:
         turn.warnings.append(
             (
+                "not configured",
                 name,
                 f"The limit {name!r} is not configured, so it is not enforced. Set it with "
                 f"localconc.ensure_limit({name!r}, limit=N), or pass limit=N to the call.",
@@ -109,6 +110,7 @@ def _warn_where_stored_differs(turn: Turn, row: LimitRow, request: Request) -> N
     if asked:
         turn.warnings.append(
             (
+                "differs",
                 row.name,
                 f"The limit {row.name!r} differs from what the call says; what is stored wins: {'; '.join(asked)}",
             )
@@ -150,7 +152,7 @@ def grant(turn: Turn, request: Request, rows: list[LimitRow], party: Party) -> l
             drained_at = rules.empty_at_after(row.empty_at, turn.now, request.slots, row.decay)
             turn.set_empty_at(row.id, drained_at)
         if request.mode == CONCURRENCY:
-            turn.ledger.insert_holder(row.id, party, request.slots, turn.wall, turn.now, drained_at)
+            turn.ledger.insert_holder(share, party, request.slots, turn.wall, turn.now, drained_at)
         else:
             turn.ledger.record(share, party, request.slots, turn.wall)
         shares.append(share)
@@ -193,6 +195,20 @@ def hand_over(turn: Turn, limit_ids: Iterable[int]) -> None:
             turn.signals.append((first.address, Signal(first.ticket, first.secret, turn.wall, turn.now)))
             if first.held + first.slots < first.limit:
                 pending.append(limit_id)
+
+
+def next_due(turn: Turn, limit_ids: Iterable[int]) -> float | None:
+    """When somebody who is first in one of these queues can be admitted, if only decay stands before it."""
+    moments = []
+    for limit_id in limit_ids:
+        first = turn.ledger.first_waiter(limit_id)
+        if first is not None:
+            waiter, _ = first
+            rows = [row for row in map(turn.ledger.limit_with_id, waiter.queued_on) if row is not None]
+            hindered = obstacle(waiter.slots, rows, turn.now, waiter.ticket)
+            if hindered is not None and hindered.until is not None:
+                moments.append(hindered.until)
+    return min(moments, default=None)
 
 
 def _hand_over_to_first(turn: Turn, limit_id: int) -> list[int]:
@@ -292,15 +308,16 @@ def granted_hold(waiter: WaiterRow, as_queued: tuple[Share, ...]) -> Hold:
 def take_along(turn: Turn, hold: Hold, party: Party) -> Hold:
     """Note what a process holds in a store that replaced the one it was taken in: more than a limit, if need be."""
     shares = []
-    for share in hold.shares:
-        row = turn.ledger.limit_named(share.name)
+    for taken in hold.shares:
+        row = turn.ledger.limit_named(taken.name)
         if row is not None and row.active:
             drained_at = None
             if row.decay > 0:
                 drained_at = rules.empty_at_after(row.empty_at, hold.since, hold.slots, row.decay)
                 turn.set_empty_at(row.id, drained_at)
-            turn.ledger.insert_holder(row.id, party, hold.slots, hold.acquired_at, hold.since, drained_at)
-            shares.append(Share.of(row))
+            share = Share.of(row)
+            turn.ledger.insert_holder(share, party, hold.slots, hold.acquired_at, hold.since, drained_at)
+            shares.append(share)
     return hold._replace(shares=tuple(shares))
 
 

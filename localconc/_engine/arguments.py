@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 FORBIDDEN_IN_NAMES = "/%&><"
-MOST_SLOTS = 2**31 - 1
+MOST_SLOTS = 2**31 - 1  # that a limit can have
+MOST_NUMBER = 2**62  # that the store can count with
 
 _known_good_names: set[str] = set()
 _MOST_KNOWN_NAMES = 10_000
@@ -45,12 +46,12 @@ def limit_names(value: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(limit_name("names", name) for name in value))
 
 
-def whole(argument: str, value: Any, at_least: int) -> int:
+def whole(argument: str, value: Any, at_least: int, at_most: int = MOST_SLOTS) -> int:
     """A whole number in the allowed range."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{argument} must be a whole number, not {value!r}")
-    if not at_least <= value <= MOST_SLOTS:
-        raise ValueError(f"{argument} must be from {at_least} to {MOST_SLOTS}, but is {value!r}")
+    if not at_least <= value <= at_most:
+        raise ValueError(f"{argument} must be from {at_least} to {at_most}, but is {value!r}")
     return value
 
 

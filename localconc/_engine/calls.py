@@ -62,7 +62,7 @@ def checked_call(
             return known
     request = Request(
         names=arguments.limit_names(names),
-        slots=arguments.whole("occupy", occupy, 1),
+        slots=arguments.whole("occupy", occupy, 1, arguments.MOST_NUMBER),  # more than any limit is an answer, too
         mode=mode,
         create_if_missing=bool(create_if_missing),
         limit=None if limit is None else arguments.whole("limit", limit, 0),

@@ -29,6 +29,8 @@ from localconc._engine.home import (
     GATE_NAME,
     create_file,
     file_mode,
+    give_to_group,
+    is_group_shared,
     open_or_create_file,
     prepare,
 )
@@ -209,6 +211,9 @@ class Database:
             self._check_version(connection)
             row = connection.execute("SELECT value FROM meta WHERE key = 'store_identity'").fetchone()
             self.store_identity = row[0] if row else ""
+            if is_group_shared(self.directory):
+                for suffix in ("-wal", "-shm"):  # these are made by SQLite
+                    give_to_group(_sidecar(self.path, suffix), file_mode(self.directory))
         except BaseException as error:
             connection.close()
             if isinstance(error, (sqlite3.Error, FileNotFoundError)):

@@ -32,6 +32,8 @@ def define(
     created = turn.wall if created is None else created
     row = turn.ledger.insert_limit(uuid, name, limit, active, configured, decay, created)
     note_definition(turn, row)
+    if active:
+        turn.unsettled += turn.ledger.tickets_naming(name)
     return row
 
 
@@ -46,6 +48,8 @@ def redefine(turn: Turn, old: LimitRow, new: LimitRow) -> LimitRow:
     note_definition(turn, new)
     turn.changed.append(new.id)
     turn.unsettled += turn.ledger.tickets_in_queue(new.id)
+    if new.active and (not old.active or new.name != old.name):
+        turn.unsettled += turn.ledger.tickets_naming(new.name)
     row = turn.ledger.limit_with_id(new.id)
     assert row is not None
     return row

@@ -90,7 +90,7 @@ class Engine(WatchingStore):
         try:
             taken = self.database.execute_alone(
                 TAKE_AT_ONCE,
-                (share.limit_id, share.revision, owner_id, serial, request.slots, wall, now, thread),
+                (share.limit_id, share.revision, share.limit, owner_id, serial, request.slots, wall, now, thread),
             )
         except (Busy, Damaged):
             pass
@@ -112,9 +112,12 @@ class Engine(WatchingStore):
         return True
 
     def ask(
-        self, request: Request, party: Party, mailbox: Callable[[], Mailbox] | None
+        self, request: Request, party: Party, mailbox: Callable[[], Mailbox] | None, *, is_first: bool = True
     ) -> Occupancy | Waiting | Refused:
         """Take the slots, or join the queue (where there is a mailbox to be told by), or count a refusal.
+
+        Args:
+            is_first: whether a refusal counts: once for each attempt.
 
         Raises:
             ConcurrencySlotAcquisitionError: the request can never be admitted as things are.
@@ -126,7 +129,7 @@ class Engine(WatchingStore):
                 admission.hand_over(turn, [row.id for row in rows])  # those before us whose slots have drained
                 rows = [row for row in map(turn.ledger.limit_with_id, [row.id for row in rows]) if row is not None]
             if admission.obstacle(request.slots, rows, turn.now, None) is not None:
-                return self._queue_up_or_refuse(turn, request, party, rows, mailbox), False
+                return self._queue_up_or_refuse(turn, request, party, rows, mailbox, is_first), False
             shares = tuple(admission.grant(turn, request, rows, party))
             hold = Hold(shares, request.slots, turn.wall, turn.now, party.thread)
             self._hold(request, party, hold)
@@ -140,11 +143,17 @@ class Engine(WatchingStore):
         return self._admitted(party, answer, 0.0)
 
     def _queue_up_or_refuse(
-        self, turn: Turn, request: Request, party: Party, rows: list[LimitRow], mailbox: Callable[[], Mailbox] | None
+        self,
+        turn: Turn,
+        request: Request,
+        party: Party,
+        rows: list[LimitRow],
+        mailbox: Callable[[], Mailbox] | None,
+        counts: bool,
     ) -> Waiting | Refused:
         ids = [row.id for row in rows]
         reason = describe(turn, rows, None) if mailbox is None else ""
-        retry_after = admission.deny(turn, request, rows)
+        retry_after = admission.deny(turn, request, rows) if counts else 0.0
         if mailbox is None:
             return Refused(reason, ids)
         address, secret = mailbox().address, int.from_bytes(os.urandom(7)) + 1
@@ -202,10 +211,10 @@ class Engine(WatchingStore):
         return self.look_up(work)
 
     def is_far_behind(self, waiting: Waiting) -> bool:
-        """Whether many others are in front of a waiting request; no, where that can't be told now."""
+        """Whether many other processes are in front of a waiting request; no, where that can't be told now."""
 
         def look(ledger: Ledger) -> bool:
-            return any(ledger.has_ahead(share.limit_id, waiting.ticket, FAR_BEHIND) for share in waiting.shares)
+            return any(ledger.owners_ahead(share.limit_id, waiting.ticket) >= FAR_BEHIND for share in waiting.shares)
 
         with suppress(Busy, Damaged, StoreError):
             return self.look_up(look)
@@ -214,6 +223,16 @@ class Engine(WatchingStore):
     def hand_over(self, limit_ids: list[int]) -> None:
         """Admit whoever can be admitted by now, whoever it is."""
         self.in_turn(lambda turn: admission.hand_over(turn, limit_ids))
+
+    def hand_over_for_others(self, limit_ids: list[int]) -> float | None:
+        """Admit who should have been by now; if there was somebody, returns when the next can be."""
+
+        def work(turn: Turn) -> float | None:
+            admission.hand_over(turn, limit_ids)
+            admitted = any(signal.admitted_since for _, signal in turn.signals)
+            return admission.next_due(turn, limit_ids) if admitted else None
+
+        return self.in_turn(work)
 
     def receive(self, request: Request, waiting: Waiting, answer: WaiterRow, waited_seconds: float) -> Occupancy:
         """Accept the answer to a request that waited.
@@ -289,7 +308,7 @@ class Engine(WatchingStore):
             self.abandon(serial)
             raise
         if changed == 1:
-            self._given_back(serial, hold)
+            self._given_back(serial, hold, now)
         return changed == 1
 
     def give_back(self, occupancy: Occupancy) -> bool:
@@ -303,20 +322,22 @@ class Engine(WatchingStore):
         if hold is None:
             return False  # the parent's, seen by a forked child; or given back already
 
-        def work(turn: Turn) -> tuple[bool, bool]:
-            return admission.give_back(turn, hold.shares, self.owner_id, serial), bool(turn.signals)
+        def work(turn: Turn) -> tuple[bool, float, bool]:
+            given_back = admission.give_back(turn, hold.shares, self.owner_id, serial)
+            return given_back, turn.now, bool(turn.signals)
 
-        given_back, handed_over = self.in_turn(work)
+        given_back, now, handed_over = self.in_turn(work)
         if given_back:
-            self._given_back(serial, hold)
+            self._given_back(serial, hold, now)
         else:
             self._let_go(serial)
         return handed_over
 
-    def _given_back(self, serial: int, hold: Hold) -> None:
+    def _given_back(self, serial: int, hold: Hold, now: float) -> None:
         self._let_go(serial)
         if subscribers:
-            publish(RELEASED, self.clock.wall(), hold.shares, hold.slots, self.owner_id, serial)
+            released_at = hold.acquired_at + (now - hold.since)  # as the history has it
+            publish(RELEASED, released_at, hold.shares, hold.slots, self.owner_id, serial)
 
     def _let_go(self, serial: int) -> None:
         """Nothing is held by this number (any more)."""

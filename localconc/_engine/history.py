@@ -17,7 +17,7 @@ _ACQUISITIONS = f"""
     FROM history JOIN (SELECT id, uuid, name FROM limits UNION ALL SELECT id, uuid, name FROM past_limits) AS definition
         ON definition.id = history.limit_id
     UNION ALL
-    SELECT definition.uuid, definition.name, definition."limit", owner_id, serial, slots, acquired_at, NULL
+    SELECT definition.uuid, definition.name, slots."limit", owner_id, serial, slots, acquired_at, NULL
     FROM slots JOIN limits AS definition ON definition.id = slots.limit_id
     WHERE owner_id > {TOTAL}
 """
@@ -45,8 +45,7 @@ class History:
         self._execute(
             f"""
             INSERT INTO history (limit_id, "limit", owner_id, serial, slots, acquired_at)
-            SELECT limit_id, definition."limit", owner_id, serial, slots, acquired_at
-            FROM slots JOIN limits AS definition ON definition.id = slots.limit_id
+            SELECT limit_id, "limit", owner_id, serial, slots, acquired_at FROM slots
             WHERE owner_id > {TOTAL} ORDER BY acquired_at
             """
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import platformdirs
@@ -72,7 +73,7 @@ def home() -> Path:
             raise StoreError(
                 f"LOCALCONC_HOME is {configured!r}, which can't be followed ({error}): set it to an absolute path."
             ) from error
-    return platformdirs.user_data_path("localconc", appauthor=False)
+    return platformdirs.user_data_path("localconc")
 
 
 def prepare(directory: Path) -> None:
@@ -85,7 +86,7 @@ def prepare(directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         (directory / OWNERS_NAME).mkdir(mode=directory_mode(directory), exist_ok=True)
         if is_group_shared(directory):
-            os.chmod(directory / OWNERS_NAME, directory_mode(directory))
+            give_to_group(directory / OWNERS_NAME, directory_mode(directory))
     except FileExistsError:
         raise StoreError(
             f"The home {directory} is not a directory: move that file away, or set LOCALCONC_HOME to a directory."
@@ -130,6 +131,16 @@ def file_mode(directory: Path) -> int:
     return 0o660 if is_group_shared(directory) else 0o600
 
 
+def give_to_group(path: Path, mode: int) -> None:
+    """Let the group that a home is shared with use something in it, whatever group its creator works in.
+
+    Does nothing to what is not ours, or not there.
+    """
+    with suppress(OSError):
+        os.chown(path, -1, path.parent.stat().st_gid, follow_symlinks=False)
+        os.chmod(path, mode)  # after that: changing the group takes some of the mode away
+
+
 def create_file(path: Path, mode: int) -> int:
     """Create a file that did not exist and open it for writing, with exactly this mode whatever the umask.
 
@@ -139,6 +150,9 @@ def create_file(path: Path, mode: int) -> int:
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
     descriptor = os.open(path, flags, mode & 0o700)
     if hasattr(os, "fchmod"):
+        if mode & stat.S_IWGRP:
+            with suppress(OSError):  # of a group that this user is not in
+                os.fchown(descriptor, -1, path.parent.stat().st_gid)
         os.fchmod(descriptor, mode)
     return descriptor
 

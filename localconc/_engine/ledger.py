@@ -12,18 +12,21 @@ from localconc._engine.schema import GRANTED, NOBODY, REFUSED, TOTAL, WAITING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from localconc._engine.model import Party, Request
+    from localconc._engine.model import Party, Request, Share
     from localconc._engine.owners import Owner
 
 #: More than any ticket: whoever is not in the queue comes after all who are.
 MOST_TICKETS = 2**63 - 1
 
+#: Tickets before one's own that are looked at for whose they are.
+MOST_LOOKED_AT = 64
+
 # The two statements of the common case, each a transaction of its own: one limit that is enforced, does not decay,
 # has room, and nobody waits for. They change a row only if all of that holds; triggers see to it, and keep the sum.
 
 TAKE_AT_ONCE = """
-    INSERT INTO slots (limit_id, revision, owner_id, serial, slots, acquired_at, since, thread)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO slots (limit_id, revision, "limit", owner_id, serial, slots, acquired_at, since, thread)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 GIVE_BACK_AT_ONCE = """
@@ -160,18 +163,22 @@ class Ledger(History):
     # ---- holders ---------------------------------------------------------------------------------------------
 
     def insert_holder(
-        self,
-        limit_id: int,
-        party: Party,
-        slots: int,
-        acquired_at: float,
-        since: float,
-        drained_at: float | None,
+        self, share: Share, party: Party, slots: int, acquired_at: float, since: float, drained_at: float | None
     ) -> None:
         self._execute(
-            "INSERT INTO slots (limit_id, owner_id, serial, slots, acquired_at, since, thread, drained_at) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (limit_id, party.owner_id, party.serial, slots, acquired_at, since, party.thread, drained_at),
+            'INSERT INTO slots (limit_id, "limit", owner_id, serial, slots, acquired_at, since, thread, drained_at) '
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                share.limit_id,
+                share.limit,
+                party.owner_id,
+                party.serial,
+                slots,
+                acquired_at,
+                since,
+                party.thread,
+                drained_at,
+            ),
         )
 
     def insert_unowned(self, limit_id: int, slots: int, acquired_at: float, since: float) -> None:
@@ -348,15 +355,28 @@ class Ledger(History):
         rows = self._execute("SELECT ticket FROM queue WHERE limit_id = ? ORDER BY ticket", (limit_id,))
         return [row[0] for row in rows]
 
+    def tickets_naming(self, name: str) -> list[int]:
+        """Those who wait and name a limit, whether or not they wait for it; a few too many do no harm."""
+        statement = (
+            f"SELECT ticket FROM waiters WHERE state = {WAITING} "
+            "AND instr(request || '/', '/' || ? || '/') > 0 ORDER BY ticket"
+        )
+        return [row[0] for row in self._execute(statement, (name,))]
+
     def requests_ahead(self, limit_id: int, ticket: int | None) -> int:
         """How many wait on a limit before a ticket, or altogether."""
         statement = "SELECT count(*) FROM queue WHERE limit_id = ? AND ticket < ?"
         return int(self._execute(statement, (limit_id, ticket or MOST_TICKETS)).fetchone()[0])
 
-    def has_ahead(self, limit_id: int, ticket: int, count: int) -> bool:
-        """Whether so many, or more, wait on a limit before a ticket."""
-        statement = "SELECT 1 FROM queue WHERE limit_id = ? AND ticket < ? LIMIT 1 OFFSET ?"
-        return self._execute(statement, (limit_id, ticket, count - 1)).fetchone() is not None
+    def owners_ahead(self, limit_id: int, ticket: int) -> int:
+        """How many processes wait on a limit before a ticket; those of the nearest tickets, if there are many."""
+        statement = f"""
+            SELECT count(DISTINCT owner_id) FROM (
+                SELECT waiters.owner_id FROM queue JOIN waiters USING (ticket)
+                WHERE queue.limit_id = ? AND queue.ticket < ? ORDER BY queue.ticket DESC LIMIT {MOST_LOOKED_AT}
+            )
+        """
+        return int(self._execute(statement, (limit_id, ticket)).fetchone()[0])
 
     def waiting(self, limit_id: int | None = None) -> list[tuple[Any, ...]]:
         """Request, slots, pid, thread, command and time of each who waits, in order of arrival."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from localconc._engine.model import Hold
@@ -11,8 +12,6 @@ if TYPE_CHECKING:
 
     from localconc._engine.engine import Engine
     from localconc._engine.views import Limit
-
-NOTHING = Hold((), 0, 0.0, 0.0, "")
 
 
 class Occupancy:
@@ -48,6 +47,11 @@ class Occupancy:
         from localconc._engine.administration import read_shares
 
         return () if self.engine is None else read_shares(self.engine, self._hold.shares)
+
+    @classmethod
+    def of_nothing(cls) -> Occupancy:
+        """What a call holds that names no limit, or while limits are switched off."""
+        return cls(None, 0, Hold((), 0, time.time(), 0.0, ""), 0.0)
 
     def __repr__(self) -> str:
         names = ", ".join(repr(share.name) for share in self._hold.shares) or "nothing"

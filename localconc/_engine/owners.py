@@ -87,7 +87,7 @@ def is_alive(directory: Path, owner: OwnerRow) -> bool:
     if locked is not None:
         return locked
     # Its file was deleted under it: the process table is the next best witness, where it is the same one.
-    return owner.pid_namespace != pid_namespace() or owner.started == started(owner.pid)
+    return owner.pid_namespace != pid_namespace() or not has_ended(owner)
 
 
 def has_ended(owner: OwnerRow) -> bool:
@@ -255,6 +255,16 @@ class Watch:
         self._unwatched.pop(owner.id, None)
         if not ended:
             self._unwatched[owner.id] = owner
+
+    def forget(self) -> None:
+        """Watch nobody any longer, and know nobody."""
+        for descriptor in self._pidfds:
+            assert self._epoll is not None
+            self._epoll.unregister(descriptor)
+            os.close(descriptor)
+        self._pidfds.clear()
+        self._unwatched.clear()
+        self.newest_owner_id = 0
 
     def close(self) -> None:
         """Close all descriptors; in a forked child this does not touch the parent's."""

@@ -16,7 +16,7 @@ from localconc._engine import admission
 from localconc._engine.acquiring import WATCH_AFTER_SECONDS, Nap, poll_seconds
 from localconc._engine.faults import Busy, Damaged
 from localconc._engine.line import MOST_TASKS_A_TURN, Arrival, Line, pace
-from localconc._engine.wakeup import QUICK_POLL_SECONDS, Mailbox
+from localconc._engine.wakeup import OVERDUE_SECONDS, QUICK_POLL_SECONDS, Mailbox
 from localconc.errors import StoreError
 
 if TYPE_CHECKING:
@@ -224,11 +224,16 @@ class Reception:
             return
         self._tell_answered()
         queues = self._some_queues()
+        engine.start_watching()
         if not engine.watches_everybody:
             engine.reap_in_front(queues)
         overdue = self._overdue(queues)
         if overdue:
-            engine.hand_over(overdue)
+            due = engine.hand_over_for_others(sorted(set(overdue)))
+            if due is not None:
+                delay = max(0.0, due - engine.clock.now()) + OVERDUE_SECONDS
+                if delay < self._poll_seconds():
+                    self._poll_timer = self._loop.call_later(delay, self._poll)
 
     def _some_queues(self) -> list[int]:
         """Limits that somebody waits for; if there are many, other ones each time."""

@@ -65,7 +65,7 @@ TABLES = (
         since REAL,                            -- clock since boot, for arithmetic
         released REAL,                         -- clock since boot: set to give back, and gone with the row
         thread TEXT,
-        "limit" INTEGER,                       -- of the sum: a copy of the definition's, to have all on one page
+        "limit" INTEGER,                       -- the definition's: of the sum, as it is; of a holder, as it was
         revision INTEGER,                      -- of the sum: the definition's, if slots may be taken at once
         drained_at REAL,                       -- with decay: when the last of these slots drains; of the sum: empty_at
         drained_at_wall REAL,                  -- of the sum: the same on the wall clock, for the next boot
@@ -160,8 +160,8 @@ TRIGGERS = (
                 / ({OCCUPANCY_SAMPLES_MULTIPLIER} * max("limit", 1))
         {_SUM};
         INSERT INTO history (limit_id, "limit", owner_id, serial, slots, acquired_at, released_at) VALUES (
-            old.limit_id, (SELECT "limit" FROM slots {_SUM}), old.owner_id, old.serial, old.slots,
-            old.acquired_at, old.acquired_at + (new.released - old.since)
+            old.limit_id, coalesce(old."limit", (SELECT "limit" FROM slots {_SUM})), old.owner_id, old.serial,
+            old.slots, old.acquired_at, old.acquired_at + (new.released - old.since)
         );
         DELETE FROM slots WHERE limit_id = old.limit_id AND owner_id = old.owner_id AND serial = old.serial;
     END
@@ -188,11 +188,12 @@ TRIGGERS = (
     END
     """,
     # What a plain waiter was granted; in every other case `admission` says what that is.
-    """
-    CREATE TRIGGER granted AFTER UPDATE OF state ON waiters WHEN new.is_plain AND new.state = 1 BEGIN
-        INSERT INTO slots (limit_id, owner_id, serial, slots, acquired_at, since, thread) VALUES (
-            CAST(new.limit_ids AS INTEGER), new.owner_id, new.serial, new.slots,
-            new.admitted_at, new.admitted_since, new.thread
+    f"""
+    CREATE TRIGGER granted AFTER UPDATE OF state ON waiters WHEN new.is_plain AND new.state = {GRANTED} BEGIN
+        INSERT INTO slots (limit_id, "limit", owner_id, serial, slots, acquired_at, since, thread) VALUES (
+            CAST(new.limit_ids AS INTEGER),
+            (SELECT "limit" FROM slots {_SUM.replace("old.limit_id", "CAST(new.limit_ids AS INTEGER)")}),
+            new.owner_id, new.serial, new.slots, new.admitted_at, new.admitted_since, new.thread
         );
     END
     """,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
@@ -92,13 +93,10 @@ class Store:
         if turn.definitions:
             self._known.clear()
             self.database.make_durable()
-        for name, message in turn.warnings:
-            self._warn_once(name, message)
-
-    def _warn_once(self, name: str, message: str) -> None:
-        if (name, message) not in self._warned:
-            self._warned.add((name, message))
-            logger.warning(message)
+        for kind, name, message in turn.warnings:
+            if (kind, name) not in self._warned:
+                self._warned.add((kind, name))
+                logger.warning(message)
 
     def _other_users(self) -> list[int]:
         return owners.living_pids(self.directory, self.owner.key if self.owner else "")
@@ -229,4 +227,5 @@ class Store:
             self.owner.abandon()
         self.owner_id = -1
         self.is_parents = True
+        self.database.lock = threading.RLock()  # the parent's was taken for the fork
         self._post.close()

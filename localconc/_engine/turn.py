@@ -20,7 +20,7 @@ class Turn:
         now: the clock since boot, for arithmetic.
         wall: the wall clock, for people.
         signals: mailbox of those to be told, and what, after the commit.
-        warnings: name of a limit and what to say of it, after the commit.
+        warnings: kind, name of a limit and what to say of it after the commit, once for each kind and name.
         definitions: entries for the journal, before the commit.
         changed: limits whose definition or occupation was changed by hand.
         unsettled: tickets of those who wait on changed limits, to be answered before the commit.
@@ -33,7 +33,7 @@ class Turn:
         self.now = now
         self.wall = wall
         self.signals: list[tuple[str, Signal]] = []
-        self.warnings: list[tuple[str, str]] = []
+        self.warnings: list[tuple[str, str, str]] = []
         self.definitions: list[dict[str, Any]] = []
         self.changed: list[int] = []
         self.unsettled: list[int] = []

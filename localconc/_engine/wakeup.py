@@ -29,6 +29,9 @@ QUICK_POLL_SECONDS: Final = 0.05
 FAR_BEHIND: Final = 4
 FAR_BEHIND_FACTOR: Final = 6
 
+#: Who should have acted by then, when slots had drained, is stopped: others act for it.
+OVERDUE_SECONDS: Final = 0.02
+
 MOST_SIGNAL_BYTES: Final = 128
 
 #: The last stretch before a moment is slept through exactly: poll() counts whole milliseconds only.

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from localconc._engine.clock import Clock
+    from localconc._engine.turn import Turn
 
 
 class WatchingStore(Store):
@@ -25,6 +26,10 @@ class WatchingStore(Store):
     def __init__(self, directory: Path, clock: Clock) -> None:
         super().__init__(directory, clock)
         self.watch = owners.Watch()
+
+    def _register(self, turn: Turn, owner: owners.Owner) -> None:
+        super()._register(turn, owner)
+        self.watch.forget()  # in another store, the same ids are others
 
     def start_watching(self) -> None:
         """Watch every process that is in the store now: whoever is in front of a waiter is among them."""
