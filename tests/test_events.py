@@ -145,3 +145,14 @@ def test_a_deleted_limit_stays_in_the_history_by_its_name() -> None:
         pass
     delete_limit("db")
     assert [event.resource["localconc.resource.name"] for event in read_events()] == ["db", "db"]
+
+
+def test_the_history_tells_what_subscribers_were_told_whatever_happened_to_the_limit_meanwhile() -> None:
+    create_limit("db", 2)
+    told: list[Event] = []
+    unsubscribe = subscribe(told.append)
+    with concurrency("db"):
+        update_limit("db", limit=5)
+    unsubscribe()
+    assert [event.resource["limit"] for event in told] == [event.resource["limit"] for event in read_events("db")]
+    assert [event.occurred for event in told] == [event.occurred for event in read_events("db")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
 import signal
@@ -17,11 +18,19 @@ from pathlib import Path
 
 import pytest
 
-from localconc import create_limit, read_holders, read_limit, read_waiters, update_limit
+from localconc import (
+    ConcurrencySlotAcquisitionError,
+    create_limit,
+    read_holders,
+    read_limit,
+    read_waiters,
+    update_limit,
+)
+from localconc import asyncio as for_tasks
 from localconc._engine import acquiring, homes
-from localconc.sync import concurrency
+from localconc.sync import concurrency, rate_limit
 from tests.kit.invariants import check_store, over_limit
-from tests.kit.processes import PATIENCE_SECONDS, Worker, crew, peak_overlap, wait_until
+from tests.kit.processes import PATIENCE_SECONDS, Worker, crew, peak_overlap, spawn, wait_until
 
 METHODS = ["spawn", "fork", "forkserver"]
 
@@ -351,3 +360,117 @@ def test_a_process_that_has_left_is_not_cleared_up_after_by_all_who_watched_it(m
         patched.setattr(engine.database, "write", lambda work: pytest.fail("there was nothing to write"))
         engine.reap_suspects()
     assert not engine.watch.has_news
+
+
+def test_a_death_is_noticed_in_a_store_that_was_built_anew(localconc_home_directory: Path) -> None:
+    """Where the processes have other numbers than those that this one knew."""
+    create_limit("db", 1)
+    with crew() as workers:
+        for _ in range(3):
+            _wait_for_a_killed_holder(workers)
+        for path in localconc_home_directory.glob("localconc.db-*"):
+            path.unlink()
+        garbage = localconc_home_directory / "garbage"
+        garbage.write_bytes(b"garbage" * 4_000)
+        garbage.replace(localconc_home_directory / "localconc.db")
+        homes.current().database.verify_after = 0.0
+        with concurrency("db", timeout_seconds=5):
+            pass
+        _wait_for_a_killed_holder(workers)
+
+
+def _wait_for_a_killed_holder(workers: list[Worker]) -> None:
+    workers.append(Worker("db"))
+    workers[-1].wait_inside()
+    killer = threading.Thread(target=_kill_once_somebody_waits, args=(workers[-1],))
+    killer.start()
+    with concurrency("db", timeout_seconds=10) as occupancy:
+        assert occupancy.waited_seconds < 5
+    killer.join(10)
+
+
+def _kill_once_somebody_waits(worker: Worker) -> None:
+    wait_until(lambda: read_waiters("db"))
+    time.sleep(2 * acquiring.WATCH_AFTER_SECONDS)  # whoever waits has looked whom to watch by then
+    worker.kill()
+
+
+def test_the_death_of_one_who_came_later_and_is_in_front_all_the_same_is_noticed() -> None:
+    create_limit("x", 0)
+    create_limit("q", 1)
+    entered = threading.Event()
+
+    def wait() -> None:
+        with concurrency(["x", "y"], create_if_missing=False, timeout_seconds=20):
+            entered.set()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    wait_until(lambda: read_waiters("x"))
+    wait_until(lambda: homes.current().watch.newest_owner_id > 0)
+    with crew() as workers:
+        workers.append(Worker("q"))
+        workers[0].wait_inside()
+        update_limit("q", name="y")
+        update_limit("x", limit=1)
+        wait_until(lambda: [waiter.names for waiter in read_waiters("y")] == [("x", "y")])
+        assert not entered.is_set()
+        workers[0].kill()
+        assert entered.wait(5)
+    thread.join(10)
+
+
+@pytest.mark.parametrize("face", ["thread", "task"])
+def test_a_stopped_process_with_many_waiters_does_not_hold_up_the_others(face: str) -> None:
+    create_limit("api", 0, slot_decay_per_second=10.0)
+    stopped = spawn.Process(target=_wait_in_threads, args=(os.environ["LOCALCONC_HOME"], "api", 6))
+    stopped.start()
+    try:
+        wait_until(lambda: len(read_waiters("api")) == 6)
+        admitted_at: list[float] = []
+
+        async def wait_as_a_task() -> None:
+            await for_tasks.rate_limit("api")
+            admitted_at.append(time.monotonic())
+
+        def wait() -> None:
+            if face == "task":
+                asyncio.run(wait_as_a_task())
+            else:
+                rate_limit("api")
+                admitted_at.append(time.monotonic())
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        wait_until(lambda: len(read_waiters("api")) == 7)
+        assert stopped.pid is not None
+        os.kill(stopped.pid, signal.SIGSTOP)
+        begun = time.monotonic()
+        update_limit("api", limit=1)
+        thread.join(20)
+        assert admitted_at[0] - begun < 6 / 10.0 + 1.0 + 0.5  # their grants, what is allowed, and a noisy machine
+    finally:
+        stopped.kill()
+        stopped.join(PATIENCE_SECONDS)
+
+
+def _wait_in_threads(home: str, name: str, count: int) -> None:
+    os.environ["LOCALCONC_HOME"] = home
+    threads = [threading.Thread(target=rate_limit, args=(name,)) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_trying_once_does_not_wait_for_good_for_a_store_that_is_held_up(
+    localconc_home_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_limit("db", 1)
+    monkeypatch.setattr(acquiring, "STORE_TIMEOUT_SECONDS", 0.2)
+    blocker = sqlite3.connect(localconc_home_directory / "localconc.db", isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    with pytest.raises(ConcurrencySlotAcquisitionError, match="held by another process"):
+        concurrency("db", max_retries=0).__enter__()
+    blocker.execute("ROLLBACK")
+    blocker.close()

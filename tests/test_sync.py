@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import threading
@@ -24,7 +25,7 @@ from localconc import (
 )
 from localconc.sync import concurrency, rate_limit
 from tests.kit.invariants import check_store
-from tests.kit.processes import wait_until
+from tests.kit.processes import Worker, crew, wait_until
 
 
 def test_a_block_holds_its_slots_while_it_runs_and_not_after() -> None:
@@ -446,3 +447,81 @@ def test_errors_are_importable_from_every_face() -> None:
 
     for name in localconc.errors.__all__:
         assert getattr(localconc, name) is getattr(localconc.sync, name) is getattr(localconc.errors, name)
+
+
+@pytest.mark.parametrize("change", ["enable", "enable again", "create", "rename"])
+def test_a_limit_that_begins_to_count_does_so_for_those_who_named_it_and_wait(change: str) -> None:
+    create_limit("x", 1)
+    if change in {"enable", "enable again"}:
+        create_limit("y", 1, active=change == "enable again", active_slots=1)
+    elif change == "rename":
+        create_limit("z", 1, active_slots=1)
+    entered = threading.Event()
+    with concurrency("x"):
+        thread = threading.Thread(target=_enter, args=(["x", "y"], entered))
+        thread.start()
+        wait_until(lambda: read_waiters("x"))
+        if change == "enable again":
+            update_limit("y", active=False)
+        if change in {"enable", "enable again"}:
+            update_limit("y", active=True)
+        elif change == "create":
+            create_limit("y", 1, active_slots=1)
+        else:
+            delete_limit("y")
+            update_limit("z", name="y")
+        assert [waiter.names for waiter in read_waiters("y")] == [("x", "y")]
+    assert not entered.wait(0.1)
+    update_limit("y", active_slots=0)
+    assert entered.wait(10)
+    thread.join(10)
+
+
+def test_one_object_is_entered_by_one_thread_at_a_time_even_while_that_waits() -> None:
+    create_limit("db", 1, active_slots=1)
+    block = concurrency("db")
+    thread = threading.Thread(target=_enter_block, args=(block,))
+    thread.start()
+    wait_until(lambda: read_waiters("db"))
+    with pytest.raises(RuntimeError, match="entered already"):
+        block.__enter__()
+    update_limit("db", active_slots=0)
+    thread.join(10)
+    assert read_holders("db") == []
+
+
+def _enter_block(block: concurrency) -> None:
+    with block:
+        pass
+
+
+def test_more_than_any_limit_can_have_is_refused_where_it_is_enforced_and_passes_where_it_is_not() -> None:
+    create_limit("db", 1)
+    create_limit("idle", 1, active=False)
+    with pytest.raises(ConcurrencySlotAcquisitionError, match="occupy=4294967296"):
+        concurrency("db", 2**32).__enter__()
+    with concurrency("idle", 2**32):
+        pass
+
+
+def test_a_refused_attempt_that_finds_a_dead_holder_counts_once() -> None:
+    create_limit("db", 2, active_slots=1)
+    with crew() as workers:
+        workers.append(Worker("db"))
+        workers[0].wait_inside()
+        workers[0].kill()
+    with pytest.raises(TimeoutError):
+        concurrency("db", 2, timeout_seconds=0).__enter__()
+    assert read_limit("db").denied_slots == 2
+
+
+def test_a_partial_of_a_coroutine_function_is_sent_to_the_other_face_too() -> None:
+    async def work(number: int) -> int:
+        return number
+
+    class Worker:
+        async def __call__(self) -> None: ...
+
+    for asynchronous in (functools.partial(work, 1), Worker()):
+        with pytest.raises(TypeError, match=r"localconc\.asyncio"):
+            concurrency("db")(asynchronous)

@@ -9,6 +9,7 @@ import sqlite3
 import stat
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -174,3 +175,54 @@ def test_a_trigger_planted_by_another_user_can_call_nothing_dangerous(home_direc
     connection = homes.current().database.connection
     assert connection is not None
     assert connection.execute("PRAGMA trusted_schema").fetchone() == (0,)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="playing two users needs root")
+@pytest.mark.parametrize("mode", [0o770, 0o2770])
+def test_users_of_one_group_share_a_home_whatever_their_own_groups_are(
+    home_directory: Path, tmp_path: Path, mode: int
+) -> None:
+    for directory in [*tmp_path.parents][:3]:
+        os.chmod(directory, os.stat(directory).st_mode | 0o755)
+    os.chmod(tmp_path, 0o755)
+    home_directory.mkdir()
+    os.chown(home_directory, 0, 7777)
+    home_directory.chmod(mode)
+    told, tell = os.pipe()
+    first = as_user(5001, 7777, lambda: hold_until_told("gate", told))
+    wait_until(lambda: (home_directory / DATABASE_NAME).exists() and held(home_directory) == 1, "the first user is in")
+    second = as_user(5002, 7777, try_in_vain_and_wait_for_the_slot)
+    wait_until(lambda: waiting(home_directory) == 1, "the second user waits")
+    os.write(tell, b"!")
+    for pid in (first, second):
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert stat.S_IMODE(home_directory.stat().st_mode) == mode
+
+
+def as_user(user: int, group: int, work: Callable[[], None]) -> int:
+    """Do something in a child process of another user, who is in a group besides the own one."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.setgroups([group])
+            os.setgid(user)
+            os.setuid(user)
+            work()
+            status = 0
+        finally:
+            homes.forget_all()
+            os._exit(status)
+    return pid
+
+
+def hold_until_told(name: str, told: int) -> None:
+    with concurrency(name, limit=1):
+        os.read(told, 1)
+
+
+def try_in_vain_and_wait_for_the_slot() -> None:
+    with pytest.raises(TimeoutError):
+        concurrency("gate", timeout_seconds=0).__enter__()
+    with concurrency("gate", timeout_seconds=20):
+        pass

@@ -235,7 +235,7 @@ def test_a_deleted_database_is_restored_with_what_is_held(home_directory: Path) 
             path.unlink()
         with pytest.raises((AcquireConcurrencySlotTimeoutError, StoreError)):
             peer.acquire("gate", timeout_seconds=0.2)
-        homes.current().database._verify_after = 0.0
+        homes.current().database.verify_after = 0.0
         with pytest.raises(AcquireConcurrencySlotTimeoutError):
             concurrency("gate", timeout_seconds=0.2).__enter__()
         assert held(home_directory) == 1
@@ -249,7 +249,7 @@ def test_a_deleted_home_is_made_anew_and_what_is_held_stays_held(home_directory:
     define(home_directory)
     with concurrency("gate"):
         shutil.rmtree(home_directory)
-        homes.current().database._verify_after = 0.0
+        homes.current().database.verify_after = 0.0
         with pytest.raises(AcquireConcurrencySlotTimeoutError):
             concurrency("gate", timeout_seconds=0.2).__enter__()
     assert_limit_is_kept()
@@ -264,7 +264,7 @@ def test_a_replaced_database_is_noticed_and_what_is_held_is_taken_along(home_dir
         for path in home_directory.glob(DATABASE_NAME + "-*"):
             path.unlink()
         os.replace(other, database)
-        homes.current().database._verify_after = 0.0
+        homes.current().database.verify_after = 0.0
         with pytest.raises((AcquireConcurrencySlotTimeoutError, StoreError)):
             concurrency("gate", timeout_seconds=0.2).__enter__()
         assert held(home_directory) == 1
