@@ -77,7 +77,7 @@ class Store:
         """The last things before the commit; returns the tickets whose rows have served."""
         if turn.changed or turn.unsettled:
             admission.settle(turn)
-        answered = self._answered.copy()
+        answered = [] if turn.signals else self._answered.copy()  # not while somebody sleeps until the commit
         turn.ledger.delete_waiters(answered, self.owner_id)
         if turn.definitions:
             journal.append(self.directory, turn.definitions)
