@@ -37,15 +37,14 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-#: Pauses between attempts on a store that another process is writing to: it is done in tens of microseconds. They
-#: grow, for where a hundred want it at once, they must not keep the processors from the one who has it.
+#: Pauses between attempts on a store that another process is writing to: it is done in tens of microseconds. They grow
+#: with the time that it has been busy, for where a hundred want it at once, they must not keep the processors from the
+#: one who has it; but slowly, for who comes later would pass by who sleeps.
 SHORTEST_NAP_SECONDS = 0.00005
 NAP_GROWTH = 1.5
-LONGEST_NAP_SECONDS = 0.002
-
-#: Once a store has been busy for so long, it is held up; it is then looked at less often.
-HELD_UP_SECONDS = 0.1
-HELD_UP_NAP_SECONDS = 0.01
+LONGEST_NAP_SECONDS = 0.0005
+LONGEST_NAP_SHARE = 1 / 16
+LONGEST_NAP_HELD_UP_SECONDS = 0.01
 
 #: A time-out shorter than this still waits so long for the store itself, which is busy for microseconds at a time.
 STORE_PATIENCE_SECONDS = 0.05
@@ -110,8 +109,8 @@ def insist(engine: Engine, operation: Callable[[], Result], deadline: float | No
                 if now >= patience:
                     raise StoreHeldUp from None
             yield Nap(seconds, patience)
-            held_up = now > busy_since + HELD_UP_SECONDS
-            seconds = HELD_UP_NAP_SECONDS if held_up else min(seconds * NAP_GROWTH, LONGEST_NAP_SECONDS)
+            longest = max(LONGEST_NAP_SECONDS, (now - busy_since) * LONGEST_NAP_SHARE)
+            seconds = min(seconds * NAP_GROWTH, longest, LONGEST_NAP_HELD_UP_SECONDS)
         except Damaged as damage:
             healings += 1
             if healings > MOST_HEALINGS:
@@ -219,12 +218,13 @@ def _wait(
         if watch_at is not None and now >= watch_at:
             watch_at = None
             yield from insist(engine, engine.start_watching, deadline)
+            poll_at = now + poll_seconds(engine, waiting)
         elif polls and watch_at is None and engine.watch.has_news:
             yield from insist(engine, engine.reap_suspects, deadline)
             continue
         if poll_at is not None and now >= poll_at:
             poll_at = now + poll_seconds(engine, waiting)
-            next_due = yield from _poll(engine, outlook.limit_ids, decays, deadline)
+            next_due = yield from _poll(engine, outlook, decays, deadline)
             if next_due is not None:  # who was first in line is stopped, and the next may be, too
                 poll_at = min(poll_at, next_due + OVERDUE_SECONDS)
             continue
@@ -251,13 +251,14 @@ def _retry(
     return retry_after
 
 
-def _poll(engine: Engine, limit_ids: list[int], decays: bool, deadline: float | None) -> Steps[float | None]:
+def _poll(engine: Engine, outlook: Outlook, decays: bool, deadline: float | None) -> Steps[float | None]:
     """Act for those who should, but are stopped, or died unwatched; returns when that is to be done again."""
     yield from insist(engine, engine.database.ensure_open, deadline)
-    next_due = None
+    next_due, limit_ids = None, outlook.limit_ids
     if decays:
         next_due = yield from insist(engine, lambda: engine.hand_over_for_others(limit_ids), deadline)
-    yield from insist(engine, engine.start_watching, deadline)  # those who came since
+    if outlook.newest_owner_id > engine.watch.newest_owner_id:
+        yield from insist(engine, engine.start_watching, deadline)
     if not engine.watches_everybody:
         yield from insist(engine, lambda: engine.reap_in_front(limit_ids), deadline)
     return next_due

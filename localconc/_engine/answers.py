@@ -33,8 +33,10 @@ class Outlook(NamedTuple):
     """How a waiting request stands: its answer, or (with decay only before it) the moment it can be admitted.
 
     `limit_ids` are the limits it waits for by now; they change when one is deleted, created or renamed.
+    `newest_owner_id` is that of the process that came last of all.
     """
 
     answered: WaiterRow | None
     due_at: float | None
     limit_ids: list[int]
+    newest_owner_id: int

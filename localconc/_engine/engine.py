@@ -19,7 +19,7 @@ from localconc._engine.answers import Outlook, Refused, Waiting
 from localconc._engine.clock import SystemClock
 from localconc._engine.description import describe
 from localconc._engine.faults import Busy, Damaged
-from localconc._engine.ledger import GIVE_BACK_AT_ONCE, TAKE_AT_ONCE, WAITER_WITH_TICKET, Ledger
+from localconc._engine.ledger import GIVE_BACK_AT_ONCE, LOOK_AT_WAITER, TAKE_AT_ONCE, Ledger
 from localconc._engine.model import CONCURRENCY, Hold, LimitRow, Party, Request, Share, WaiterRow
 from localconc._engine.net import Nets
 from localconc._engine.occupancy import Occupancy
@@ -185,16 +185,17 @@ class Engine(WatchingStore):
 
     def look(self, waiting: Waiting, *, closely: bool = True) -> Outlook:
         """How a waiting request stands; with a close look, also when it can be admitted if slots only have to drain."""
-        row = self.database.row_alone(WAITER_WITH_TICKET, (waiting.ticket,))
-        if row is None or WaiterRow._make(row).party != waiting.party:  # in another store it is somebody else's
+        newest_owner_id, *row = self.database.row_alone(LOOK_AT_WAITER, (waiting.ticket,)) or (0,)
+        if not row or WaiterRow._make(row).party != waiting.party:  # in another store it is somebody else's
             raise StoreError(
                 f"A waiting request vanished from the database {self.database.path}: was it deleted or replaced "
                 "while it was in use? Call again."
             )
         waiter = WaiterRow._make(row)
         if waiter.state != WAITING:
-            return Outlook(waiter, None, [])
-        return Outlook(None, self._due_at(waiting.ticket) if closely else None, waiter.queued_on)
+            return Outlook(waiter, None, [], newest_owner_id)
+        due_at = self._due_at(waiting.ticket) if closely else None
+        return Outlook(None, due_at, waiter.queued_on, newest_owner_id)
 
     def _due_at(self, ticket: int) -> float | None:
         """When a request can be admitted, if it is first in its queues and only decay stands before it."""

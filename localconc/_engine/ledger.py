@@ -59,8 +59,10 @@ _WAITER_COLUMNS = """
     waiters.admitted_since, waiters.answer
 """
 
-# Looked up once per wake-up, as a transaction of its own.
-WAITER_WITH_TICKET = f"SELECT {_WAITER_COLUMNS} FROM waiters WHERE ticket = ?"
+_WAITER_WITH_TICKET = f"SELECT {_WAITER_COLUMNS} FROM waiters WHERE ticket = ?"
+
+# Looked up once per wake-up, as a transaction of its own; with the newest process, for who watches them all.
+LOOK_AT_WAITER = f"SELECT (SELECT coalesce(max(id), 0) FROM owners), {_WAITER_COLUMNS} FROM waiters WHERE ticket = ?"
 
 # The first in the queue of a limit, and whether it is the common case: a plain request, a limit that is enforced and
 # does not decay. Then this look and `_ADMIT_PLAINLY` are all of a hand-over: somebody is asleep until it is done.
@@ -334,7 +336,7 @@ class Ledger(History):
             self._execute("DELETE FROM waiters WHERE ticket = ? AND owner_id = ?", (ticket, owner_id))
 
     def waiter(self, ticket: int) -> WaiterRow | None:
-        row = self._execute(WAITER_WITH_TICKET, (ticket,)).fetchone()
+        row = self._execute(_WAITER_WITH_TICKET, (ticket,)).fetchone()
         return None if row is None else WaiterRow._make(row)
 
     def first_waiter(self, limit_id: int) -> tuple[WaiterRow, LimitRow] | None:

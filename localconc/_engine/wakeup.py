@@ -34,8 +34,10 @@ OVERDUE_SECONDS: Final = 0.02
 
 MOST_SIGNAL_BYTES: Final = 128
 
-#: The last stretch before a moment is slept through exactly: poll() counts whole milliseconds only.
+#: The last stretch before a moment is slept through exactly, as poll() counts whole milliseconds only. For a moment far
+#: away, this is not worth a second wake-up.
 EXACT_SLEEP_SECONDS: Final = 0.002
+LONGEST_EXACT_SECONDS: Final = 0.1
 
 
 class Signal(NamedTuple):
@@ -113,15 +115,15 @@ class SocketMailbox(Mailbox):
         return self._socket.fileno()
 
     def wait(self, seconds: float | None, watched_fd: int | None) -> None:
-        deadline = None if seconds is None else time.monotonic() + seconds
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         if watched_fd is not None:
             poll.register(watched_fd, select.POLLIN)
-        if deadline is None:
-            poll.poll()
+        if seconds is None or seconds > LONGEST_EXACT_SECONDS:
+            poll.poll(None if seconds is None else seconds * 1000)
         else:
-            coarse = deadline - time.monotonic() - EXACT_SLEEP_SECONDS / 2
+            deadline = time.monotonic() + seconds
+            coarse = seconds - EXACT_SLEEP_SECONDS / 2
             if coarse <= 0 or not poll.poll(coarse * 1000):
                 remaining = deadline - time.monotonic()
                 if remaining > 0:
