@@ -71,8 +71,8 @@ _NEXT_IN_LINE = f"""
         waiters.is_plain AND typeof(waiters.slots) = 'integer' AND total.revision IS NOT NULL,
         total."limit", total.slots
     FROM waiters CROSS JOIN slots AS total
-    WHERE waiters.ticket = (SELECT min(ticket) FROM queue WHERE limit_id = ?1)
-        AND total.limit_id = ?1 AND total.owner_id = {TOTAL} AND total.serial = 0
+    WHERE waiters.ticket = (SELECT min(ticket) FROM queue WHERE limit_id = ?)
+        AND total.limit_id = ? AND total.owner_id = {TOTAL} AND total.serial = 0
 """
 _ADMIT_PLAINLY = f"UPDATE waiters SET state = {GRANTED}, admitted_at = ?, admitted_since = ? WHERE ticket = ?"
 
@@ -313,7 +313,7 @@ class Ledger(History):
         )
 
     def next_in_line(self, limit_id: int) -> NextInLine | None:
-        row = self._execute(_NEXT_IN_LINE, (limit_id,)).fetchone()
+        row = self._execute(_NEXT_IN_LINE, (limit_id, limit_id)).fetchone()
         return None if row is None else NextInLine._make(row)
 
     def admit_plainly(self, ticket: int, admitted_at: float, admitted_since: float) -> None:

@@ -33,7 +33,7 @@ def held(home: Path, name: str | None = None) -> int:
     found = rows(
         home,
         "SELECT coalesce(sum(slots.slots), 0) FROM slots JOIN limits ON limits.id = limit_id "
-        f"WHERE owner_id > {TOTAL} AND released IS NULL AND (?1 IS NULL OR limits.name = ?1)",
+        f"WHERE owner_id > {TOTAL} AND released IS NULL AND limits.name = coalesce(?, limits.name)",
         name,
     )
     return int(found[0][0])

@@ -202,7 +202,7 @@ def held_by_pid(home: str, pid: str) -> int:
     return len(
         inspection.rows(
             Path(home),
-            "SELECT 1 FROM owners WHERE pid = ?1 AND (id IN (SELECT owner_id FROM slots WHERE released IS NULL) "
+            "SELECT 1 FROM owners WHERE pid = ? AND (id IN (SELECT owner_id FROM slots WHERE released IS NULL) "
             "OR id IN (SELECT owner_id FROM waiters WHERE state = 0))",
             int(pid),
         )
