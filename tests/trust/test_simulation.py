@@ -66,7 +66,7 @@ def test_schedules_of_simulated_processes_keep_the_invariants() -> None:
 @pytest.mark.sweep
 @pytest.mark.timeout(300)
 def test_many_schedules_of_simulated_processes_keep_the_invariants(capsys: pytest.CaptureFixture[str]) -> None:
-    count = play_on_all_processors(150.0, 30_000)
+    count = play_on_all_processors(120.0, 30_000)
     with capsys.disabled():
         print(f"\n{count} schedules of {STEPS} steps")
     assert count > 50
