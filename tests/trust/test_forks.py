@@ -147,13 +147,12 @@ def test_a_child_that_lives_on_does_not_keep_its_dead_parents_slots(home_directo
 def test_a_fork_from_a_thread_works(home_directory: Path) -> None:
     create_limit("gate", 2)
 
-    def fork_and_use(number: int) -> None:
-        own = f"other {number}"  # the children of two threads run side by side
-        with concurrency("gate", timeout_seconds=5), forked(lambda: is_free(own) or os._exit(3)):
+    def fork_and_use() -> None:
+        with concurrency("gate", timeout_seconds=5), forked(lambda: is_free("other") or os._exit(3)):
             pass
 
     with ThreadPoolExecutor(2) as threads:
-        for future in [threads.submit(fork_and_use, number) for number in range(6)]:
+        for future in [threads.submit(fork_and_use) for _ in range(6)]:
             future.result(PATIENCE_SECONDS)
     assert held(home_directory) == 0
     assert_sound(home_directory)
