@@ -16,12 +16,13 @@ marker says another `limit=` or `slot_decay_per_second=` than is stored there, t
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from localconc._engine import switch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,14 +87,9 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    if _is_disabled():
+    if switch.is_disabled():
         return "localconc: switched off by LOCALCONC_DISABLED, marked tests are not limited"
     return f"localconc: marked tests are limited in {config.stash[_home]} ({config.stash[_home_source]})"
-
-
-def _is_disabled() -> bool:
-    """What the engine says of it, which is not loaded for the question."""
-    return os.environ.get("LOCALCONC_DISABLED", "") not in ("", "0")
 
 
 # ---- limits on tests -------------------------------------------------------------------------------------------------
@@ -102,7 +98,7 @@ def _is_disabled() -> bool:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Hold the slots around everything, fixtures and other plugins' time-outs included."""
-    if not any(item.get_closest_marker(name) for name in MARKERS) or _is_disabled():
+    if not any(item.get_closest_marker(name) for name in MARKERS) or switch.is_disabled():
         return (yield)
     with ExitStack() as held:
         try:

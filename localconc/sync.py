@@ -10,15 +10,12 @@ The names and the first parameters are those of `prefect.concurrency.sync`.
 
 from __future__ import annotations
 
-import os
 import threading
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from localconc._engine import acquiring, homes
-from localconc._engine.blocking import Post, drive
+from localconc._engine import blocking, homes
 from localconc._engine.calls import checked_call
-from localconc._engine.faults import Busy, Damaged
 from localconc._engine.model import CONCURRENCY, RATE_LIMIT
 from localconc._engine.occupancy import Occupancy
 from localconc.errors import (
@@ -47,13 +44,6 @@ __all__ = [
     "concurrency",
     "rate_limit",
 ]
-
-#: How often slots are given back without a pause between; more would cost those who ask for slots more than it gains.
-QUICK_TRIES = 2
-
-#: Linux wakes who is sent a datagram on the sender's processor, in the belief that the sender is about to sleep: so let
-#: whoever was given the slots run first. Halves the time from release to acquire; costs nothing if nobody is there.
-_let_others_run: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
 
 Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")
@@ -221,34 +211,12 @@ def rate_limit(
 def _acquire(call: Call) -> Occupancy:
     if not call.request.names or homes.is_disabled():
         return Occupancy.of_nothing()
-    engine = homes.current()
-    thread = threading.current_thread().name
-    occupancy = engine.take_at_once(call.request, thread)
-    if occupancy is not None:
-        return occupancy
-    post = Post(engine)
-    steps = acquiring.acquire(
-        engine, call.request, thread, call.timeout_seconds, call.max_retries, post.mailbox, polls=True
-    )
-    return drive(engine, steps, post)
+    return blocking.acquire(homes.current(), call, threading.current_thread().name)
 
 
 def _give_back(occupancy: Occupancy) -> None:
-    engine = occupancy.engine
-    if engine is None:
-        return
-    if engine.give_back_at_once(occupancy):
-        return
-    for _ in range(QUICK_TRIES):  # whoever waits for the slots is not to wait for anything but the store
-        try:
-            if engine.give_back(occupancy):
-                _let_others_run()
-            return
-        except Busy:
-            _let_others_run()
-        except (Damaged, StoreError):
-            break
-    drive(engine, acquiring.give_back(engine, occupancy), Post(engine))
+    if occupancy.engine is not None:
+        blocking.give_back(occupancy.engine, occupancy)
 
 
 def _refuse_coroutines(function: Any) -> None:

@@ -48,15 +48,14 @@ def test_a_tasks_timeout_passes_at_once(clock: VirtualClock) -> None:
     assert clock.elapsed == 600.0
 
 
-def test_a_task_at_work_is_not_overtaken_by_a_timeout(clock: VirtualClock) -> None:
+def _hold_while(work: Callable[[], Awaitable[object]], clock: VirtualClock) -> None:
+    """A task holds the only slot while it works, another waits for it: no time-out passes before the work is done."""
     ensure_limit("database", 1)
 
     async def holder(inside: asyncio.Event) -> None:
         async with for_tasks.concurrency("database"):
             inside.set()
-            await asyncio.sleep(0.05)
-            for _ in range(100):
-                await asyncio.sleep(0)
+            await work()
 
     async def main() -> None:
         inside = asyncio.Event()
@@ -68,6 +67,15 @@ def test_a_task_at_work_is_not_overtaken_by_a_timeout(clock: VirtualClock) -> No
 
     asyncio.run(main())
     assert clock.elapsed == 0.0
+
+
+def test_a_task_at_work_is_not_overtaken_by_a_timeout(clock: VirtualClock) -> None:
+    async def work() -> None:
+        await asyncio.sleep(0.05)
+        for _ in range(100):
+            await asyncio.sleep(0)
+
+    _hold_while(work, clock)
 
 
 def test_a_thread_that_works_for_a_task_is_not_overtaken(clock: VirtualClock) -> None:
@@ -150,24 +158,11 @@ def test_a_task_waits_for_a_pool_that_waits(clock: VirtualClock, is_default: boo
 
 
 def test_work_in_a_pool_of_ones_own_is_not_overtaken(clock: VirtualClock) -> None:
-    ensure_limit("database", 1)
+    async def work() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            await asyncio.get_running_loop().run_in_executor(pool, time.sleep, 0.05)
 
-    async def holder(inside: asyncio.Event) -> None:
-        async with for_tasks.concurrency("database"):
-            inside.set()
-            with ThreadPoolExecutor(1) as pool:
-                await asyncio.get_running_loop().run_in_executor(pool, time.sleep, 0.05)
-
-    async def main() -> None:
-        inside = asyncio.Event()
-        task = asyncio.create_task(holder(inside))
-        await inside.wait()
-        async with for_tasks.concurrency("database", timeout_seconds=1):
-            pass
-        await task
-
-    asyncio.run(main())
-    assert clock.elapsed == 0.0
+    _hold_while(work, clock)
 
 
 def test_a_task_waits_for_a_shielded_one(clock: VirtualClock) -> None:
@@ -197,23 +192,10 @@ async def _in_a_group(work: Awaitable[None]) -> None:
 def test_work_that_a_holder_leaves_to_another_task_is_not_overtaken(
     clock: VirtualClock, delegate: Callable[[Awaitable[None]], Awaitable[object]]
 ) -> None:
-    ensure_limit("database", 1)
+    async def work() -> None:
+        await delegate(asyncio.sleep(0.05))
 
-    async def holder(inside: asyncio.Event) -> None:
-        async with for_tasks.concurrency("database"):
-            inside.set()
-            await delegate(asyncio.sleep(0.05))
-
-    async def main() -> None:
-        inside = asyncio.Event()
-        task = asyncio.create_task(holder(inside))
-        await inside.wait()
-        async with for_tasks.concurrency("database", timeout_seconds=1):
-            pass
-        await task
-
-    asyncio.run(main())
-    assert clock.elapsed == 0.0
+    _hold_while(work, clock)
 
 
 def test_loops_of_several_threads_share_the_time_and_do_not_keep_each_other_busy(clock: VirtualClock) -> None:

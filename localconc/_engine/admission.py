@@ -204,7 +204,7 @@ def next_due(turn: Turn, limit_ids: Iterable[int]) -> float | None:
         first = turn.ledger.first_waiter(limit_id)
         if first is not None:
             waiter, _ = first
-            rows = [row for row in map(turn.ledger.limit_with_id, waiter.queued_on) if row is not None]
+            rows = turn.ledger.limits_with_ids(waiter.queued_on)
             hindered = obstacle(waiter.slots, rows, turn.now, waiter.ticket)
             if hindered is not None and hindered.until is not None:
                 moments.append(hindered.until)
@@ -221,7 +221,7 @@ def _hand_over_to_first(turn: Turn, limit_id: int) -> list[int]:
         rows = [row]
         hindered = shortage(waiter.slots, rows, turn.now)
     else:
-        rows = [other for other in map(turn.ledger.limit_with_id, waiter.queued_on) if other is not None]
+        rows = turn.ledger.limits_with_ids(waiter.queued_on)
         hindered = obstacle(waiter.slots, rows, turn.now, waiter.ticket)
     if hindered is None:
         _admit(turn, waiter, rows)

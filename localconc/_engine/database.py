@@ -212,8 +212,8 @@ class Database:
             row = connection.execute("SELECT value FROM meta WHERE key = 'store_identity'").fetchone()
             self.store_identity = row[0] if row else ""
             if is_group_shared(self.directory):
-                for suffix in ("-wal", "-shm"):  # these are made by SQLite
-                    give_to_group(_sidecar(self.path, suffix), file_mode(self.directory))
+                for suffix in ("-wal", "-shm"):
+                    give_to_group(_sidecar(self.path, suffix))
         except BaseException as error:
             connection.close()
             if isinstance(error, (sqlite3.Error, FileNotFoundError)):

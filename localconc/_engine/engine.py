@@ -127,7 +127,7 @@ class Engine(WatchingStore):
             rows = admission.resolve(turn, request)
             if any(row.decay > 0 and row.first_ticket is not None for row in rows):
                 admission.hand_over(turn, [row.id for row in rows])  # those before us whose slots have drained
-                rows = [row for row in map(turn.ledger.limit_with_id, [row.id for row in rows]) if row is not None]
+                rows = turn.ledger.limits_with_ids([row.id for row in rows])
             if admission.obstacle(request.slots, rows, turn.now, None) is not None:
                 return self._queue_up_or_refuse(turn, request, party, rows, mailbox, is_first), False
             shares = tuple(admission.grant(turn, request, rows, party))
@@ -204,7 +204,7 @@ class Engine(WatchingStore):
             waiter = ledger.waiter(ticket)
             if waiter is None:
                 return None
-            rows = [row for row in map(ledger.limit_with_id, waiter.queued_on) if row is not None]
+            rows = ledger.limits_with_ids(waiter.queued_on)
             now = self.clock.now()
             hindered = admission.obstacle(waiter.slots, rows, now, ticket)
             return now if hindered is None else hindered.until
@@ -268,7 +268,7 @@ class Engine(WatchingStore):
         """Count one more refused attempt of a waiting request; returns when the next retry is worth while."""
 
         def work(turn: Turn) -> float:
-            rows = [row for row in map(turn.ledger.limit_with_id, waiting.limit_ids) if row is not None]
+            rows = turn.ledger.limits_with_ids(waiting.limit_ids)
             return admission.deny(turn, request, rows)
 
         return self.in_turn(work)
@@ -277,7 +277,7 @@ class Engine(WatchingStore):
         """Leave the queue; returns what the request waited for, in words."""
 
         def work(turn: Turn) -> str:
-            rows = [row for row in map(turn.ledger.limit_with_id, waiting.limit_ids) if row is not None]
+            rows = turn.ledger.limits_with_ids(waiting.limit_ids)
             reason = describe(turn, rows, waiting.ticket)
             admission.withdraw(turn, waiting.ticket, self.owner_id)
             return reason

@@ -86,7 +86,7 @@ def prepare(directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         (directory / OWNERS_NAME).mkdir(mode=directory_mode(directory), exist_ok=True)
         if is_group_shared(directory):
-            give_to_group(directory / OWNERS_NAME, directory_mode(directory))
+            _open_to_group(directory / OWNERS_NAME)
     except FileExistsError:
         raise StoreError(
             f"The home {directory} is not a directory: move that file away, or set LOCALCONC_HOME to a directory."
@@ -101,6 +101,10 @@ def prepare(directory: Path) -> None:
             raise _cannot_create(directory, error) from error
     except OSError as error:
         raise _cannot_create(directory, error) from error
+    if os.path.islink(directory / OWNERS_NAME):
+        raise StoreError(
+            f"The directory {directory / OWNERS_NAME} is a symbolic link, which localconc does not follow: remove it."
+        )
     filesystem = filesystem_type(directory)
     if filesystem in NETWORK_FILESYSTEMS:
         raise StoreError(
@@ -131,14 +135,25 @@ def file_mode(directory: Path) -> int:
     return 0o660 if is_group_shared(directory) else 0o600
 
 
-def give_to_group(path: Path, mode: int) -> None:
-    """Let the group that a home is shared with use something in it, whatever group its creator works in.
+def _open_to_group(directory: Path) -> None:
+    """Let the group of a shared home use a directory in it, if that is ours and no symbolic link."""
+    with suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            with suppress(OSError):  # of a group that this user is not in
+                os.fchown(descriptor, -1, directory.parent.stat().st_gid)
+            os.fchmod(descriptor, directory_mode(directory.parent))
+        finally:
+            os.close(descriptor)
 
-    Does nothing to what is not ours, or not there.
+
+def give_to_group(path: Path) -> None:
+    """Let a file that SQLite made belong to the group of its shared home, if that is ours and no symbolic link.
+
+    By its path: to open and close it would take away SQLite's own locks on it.
     """
     with suppress(OSError):
         os.chown(path, -1, path.parent.stat().st_gid, follow_symlinks=False)
-        os.chmod(path, mode)  # after that: changing the group takes some of the mode away
 
 
 def create_file(path: Path, mode: int) -> int:

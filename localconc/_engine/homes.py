@@ -8,13 +8,13 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from localconc._engine import switch
 from localconc._engine.engine import Engine
 from localconc._engine.home import home
+from localconc._engine.switch import DISABLED
 
 if TYPE_CHECKING:
     from localconc._engine.clock import Clock
-
-DISABLED: Final = "LOCALCONC_DISABLED"
 
 #: Pid of the process whose time a test moves, for the processes that it starts: they can't share that time.
 VIRTUAL_CLOCK: Final = "LOCALCONC_VIRTUAL_CLOCK"
@@ -42,8 +42,8 @@ _is_alone = False
 
 
 def is_disabled() -> bool:
-    """Whether `LOCALCONC_DISABLED` switches all limits off."""
-    return _variable(_disabled_key) is not None and os.environ.get(DISABLED, "") not in ("", "0")
+    """Whether limits are switched off; most often the variable is not set at all, which is seen at once."""
+    return _variable(_disabled_key) is not None and switch.is_disabled()
 
 
 def current() -> Engine:

@@ -113,6 +113,10 @@ class Ledger(History):
     def limit_with_id(self, limit_id: int) -> LimitRow | None:
         return self._limit(_LIMIT_BY_ID, limit_id)
 
+    def limits_with_ids(self, limit_ids: Iterable[int]) -> list[LimitRow]:
+        """Those of them that are there still."""
+        return [row for row in map(self.limit_with_id, limit_ids) if row is not None]
+
     def limit_with_uuid(self, uuid: bytes) -> LimitRow | None:
         return self._limit(_LIMIT_BY_UUID, uuid)
 

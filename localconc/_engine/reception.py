@@ -250,13 +250,13 @@ class Reception:
 
         def work(ledger: Ledger) -> None:
             now = self._engine.clock.now()
-            for row in map(ledger.limit_with_id, limit_ids):
-                first = ledger.first_waiter(row.id) if row is not None and row.decay > 0 else None
+            for row in ledger.limits_with_ids(limit_ids):
+                first = ledger.first_waiter(row.id) if row.decay > 0 else None
                 if first is None:
                     continue
                 waiter, _ = first
                 first_here.append(waiter.ticket)
-                rows = [other for other in map(ledger.limit_with_id, waiter.queued_on) if other is not None]
+                rows = ledger.limits_with_ids(waiter.queued_on)
                 if admission.obstacle(waiter.slots, rows, now, waiter.ticket) is None:
                     overdue.extend(waiter.queued_on)
 

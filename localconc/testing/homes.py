@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from localconc._engine import homes
+from localconc._engine.switch import DISABLED
 from localconc.testing.block import Block, environment
 from localconc.testing.leaks import left_in_home
 
@@ -89,4 +90,4 @@ def disabled() -> Block[None]:
     Returns:
         A context manager, and a decorator of functions and of coroutine functions.
     """
-    return Block(lambda: environment(homes.DISABLED, "1"))
+    return Block(lambda: environment(DISABLED, "1"))

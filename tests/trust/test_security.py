@@ -177,6 +177,18 @@ def test_a_trigger_planted_by_another_user_can_call_nothing_dangerous(home_direc
     assert connection.execute("PRAGMA trusted_schema").fetchone() == (0,)
 
 
+def test_a_link_planted_in_a_shared_home_leads_nowhere_and_opens_nothing(home_directory: Path, tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    home_directory.mkdir()
+    home_directory.chmod(0o2770)
+    (home_directory / "owners").symlink_to(private)
+    with pytest.raises(StoreError, match="owners is a symbolic link"):
+        create_limit("gate", 1)
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700
+    assert list(private.iterdir()) == []
+
+
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="playing two users needs root")
 @pytest.mark.parametrize("mode", [0o770, 0o2770])
 def test_users_of_one_group_share_a_home_whatever_their_own_groups_are(
