@@ -398,26 +398,20 @@ def _kill_once_somebody_waits(worker: Worker) -> None:
 def test_the_death_of_one_who_came_later_and_is_in_front_all_the_same_is_noticed() -> None:
     create_limit("x", 0)
     create_limit("q", 1)
-    entered = threading.Event()
-
-    def wait() -> None:
-        with concurrency(["x", "y"], create_if_missing=False, timeout_seconds=20):
-            entered.set()
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    wait_until(lambda: read_waiters("x"))
-    wait_until(lambda: homes.current().watch.newest_owner_id > 0)
     with crew() as workers:
+        workers.append(Worker(["x", "y"], create_if_missing=False, timeout_seconds=20))
+        wait_until(lambda: read_waiters("x"))
+        asked_at = read_waiters("x")[0].waiting_since.timestamp()
+        wait_until(lambda: time.time() - asked_at > 10 * acquiring.WATCH_AFTER_SECONDS)  # it knows whom to watch
         workers.append(Worker("q"))
-        workers[0].wait_inside()
+        workers[1].wait_inside()
         update_limit("q", name="y")
         update_limit("x", limit=1)
-        wait_until(lambda: [waiter.names for waiter in read_waiters("y")] == [("x", "y")])
-        assert not entered.is_set()
-        workers[0].kill()
-        assert entered.wait(5)
-    thread.join(10)
+        assert [waiter.names for waiter in read_waiters("y")] == [("x", "y")]
+        workers[1].kill()  # and nobody but the one who waits is there to notice
+        assert workers[0].pipe.poll(5)
+        workers[0].wait_inside()
+        workers[0].finish()
 
 
 @pytest.mark.parametrize("face", ["thread", "task"])
