@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 from localconc.errors import (
     AcquireConcurrencySlotTimeoutError,
     ConcurrencySlotAcquisitionError,
+    DeadlockError,
     LimitExistsError,
     LimitNotFoundError,
     LocalconcError,
+    NotSupportedError,
     StoreError,
 )
 
@@ -24,17 +26,24 @@ if TYPE_CHECKING:
     from typing import Any
 
     from localconc.limits import (
+        Acquisition,
         Holder,
         Limit,
+        Percentiles,
+        Statistics,
         Waiter,
         create_limit,
         delete_limit,
         ensure_limit,
         home,
+        pause_limit,
+        read_history,
         read_holders,
         read_limit,
         read_limits,
+        read_statistics,
         read_waiters,
+        resume_limit,
         update_limit,
     )
 
@@ -42,28 +51,52 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AcquireConcurrencySlotTimeoutError",
+    "Acquisition",
     "ConcurrencySlotAcquisitionError",
+    "DeadlockError",
     "Holder",
     "Limit",
     "LimitExistsError",
     "LimitNotFoundError",
     "LocalconcError",
+    "NotSupportedError",
+    "Percentiles",
+    "Statistics",
     "StoreError",
     "Waiter",
     "create_limit",
     "delete_limit",
     "ensure_limit",
     "home",
+    "pause_limit",
+    "read_history",
     "read_holders",
     "read_limit",
     "read_limits",
+    "read_statistics",
     "read_waiters",
+    "resume_limit",
     "update_limit",
 ]
 
 
+#: Where the two calls are, for who looks for them here.
+_CALLS = ("acquire", "concurrency", "rate_limit")
+
+_SUBMODULES = ("asyncio", "errors", "events", "limits", "sync", "testing")
+
+
 def __getattr__(name: str) -> Any:
     """Load what declares and reads limits when it is first asked for: code that only uses limits starts sooner."""
+    if name in _SUBMODULES:
+        from importlib import import_module
+
+        return import_module(f"localconc.{name}")
+    if name in _CALLS:
+        raise AttributeError(
+            f"localconc has no {name!r} of its own: import it from localconc.sync (threads and processes) or "
+            "localconc.asyncio (tasks)"
+        )
     if name not in __all__:
         raise AttributeError(f"module 'localconc' has no attribute {name!r}")
     from localconc import limits
@@ -73,4 +106,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+    return sorted({*globals(), *__all__, *_SUBMODULES})

@@ -5,12 +5,21 @@
 True
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from localconc._engine.core.views import Holder
+
 __all__ = [
     "AcquireConcurrencySlotTimeoutError",
     "ConcurrencySlotAcquisitionError",
+    "DeadlockError",
     "LimitExistsError",
     "LimitNotFoundError",
     "LocalconcError",
+    "NotSupportedError",
     "StoreError",
 ]
 
@@ -23,8 +32,22 @@ class ConcurrencySlotAcquisitionError(LocalconcError):
     """The slots can't be had: more than the limit, no decay, not enforced under `strict`, or out of retries."""
 
 
+class DeadlockError(ConcurrencySlotAcquisitionError):
+    """To wait would be to wait for oneself; the message tells who holds what, and waits for what."""
+
+
 class AcquireConcurrencySlotTimeoutError(LocalconcError, TimeoutError):
-    """The slots were not admitted within `timeout_seconds`."""
+    """No slots became available within `timeout_seconds`.
+
+    Attributes:
+        names: the limits that were waited for.
+        holders: who held their slots when the time was up.
+        requests_ahead: how many requests were ahead in the queue.
+    """
+
+    names: tuple[str, ...] = ()
+    holders: list[Holder] = []  # noqa: RUF012 (each error has its own; this is for those that are made by hand)
+    requests_ahead: int = 0
 
 
 class LimitNotFoundError(LocalconcError, LookupError):
@@ -37,3 +60,7 @@ class LimitExistsError(LocalconcError, ValueError):
 
 class StoreError(LocalconcError):
     """The database can't be used; the message says which file, what happened and what to do."""
+
+
+class NotSupportedError(LocalconcError):
+    """The server that keeps the limits can't do this; the message names the server and what to use in its place."""

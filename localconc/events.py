@@ -1,4 +1,4 @@
-"""What happened to slots: be told in this process, or read the history of all processes.
+"""Acquisitions and releases as events: subscribe to those of this process, or read those of all processes.
 
 >>> from localconc.events import read_events, subscribe
 >>> unsubscribe = subscribe(lambda event: print(event.event, event.resource["localconc.resource.name"]))
@@ -12,9 +12,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from localconc._engine import arguments, homes
-from localconc._engine.event import Event
-from localconc._engine.subscribers import subscribers
+from localconc._engine import registry
+from localconc._engine.core import arguments
+from localconc._engine.events import Event, subscribers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,14 +24,14 @@ __all__ = ["Event", "read_events", "subscribe"]
 
 
 def subscribe(callback: Callable[[Event], object]) -> Callable[[], None]:
-    """Be told of each acquisition and release in this process, after it has been recorded.
+    """Call a function with each acquisition and release of this process, after it has been recorded.
 
     >>> seen = []
     >>> unsubscribe = subscribe(seen.append)
 
     Args:
-        callback: called with each `Event`, in the thread or task that acquires or releases. What it raises is logged
-            (logger `localconc`) and harms nobody; what it takes in time, the caller of `concurrency` takes.
+        callback: called with each `Event`, in the acquiring or releasing thread, so a slow callback slows that caller.
+            Its exceptions are logged (logger `localconc`) and ignored.
 
     Returns:
         A function that ends the subscription; calling it again does nothing.
@@ -64,14 +64,14 @@ class _Subscription:
 def read_events(
     name_or_id: str | UUID | None = None, *, since: datetime | None = None, newest: int | None = None
 ) -> list[Event]:
-    """Read what happened on this machine, oldest first. The history keeps the last 10,000 acquisitions.
+    """Read the events of this machine, oldest first. The history keeps the last 10,000 acquisitions.
 
     >>> read_events("database", newest=10)
 
     Args:
         name_or_id: of one limit; None for all.
         since: leave out what happened before this moment (a naive one counts as local time).
-        newest: only so many of the latest, 0 or more.
+        newest: only this many of the latest, 0 or more.
 
     Returns:
         The events.
@@ -81,10 +81,10 @@ def read_events(
         ValueError, TypeError: an argument is out of range.
         StoreError: the database can't be used.
     """
-    from localconc._engine import administration
+    from localconc._engine.operations import history
 
     if since is not None and not isinstance(since, datetime):
         raise TypeError(f"since must be a datetime, not {since!r}")
     if newest is not None:
         arguments.whole("newest", newest, 0)
-    return administration.events(homes.current(), name_or_id, None if since is None else since.timestamp(), newest)
+    return history.events(registry.current(), name_or_id, None if since is None else since.timestamp(), newest)

@@ -8,41 +8,45 @@
     >>> read_limit("database").active_slots
     0
 
-Changes take effect at once, in every process, on those who wait as well.
+Changes take effect at once, in every process; waiting calls are reevaluated.
 """
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from localconc._engine import arguments, homes
-from localconc._engine.home import home
-from localconc._engine.views import Holder, Limit, Waiter
+from localconc._engine import registry
+from localconc._engine.core import arguments
+from localconc._engine.core.home import home
+from localconc._engine.core.rules import MAX_PAUSE_SECONDS
+from localconc._engine.core.views import Acquisition, Holder, Limit, Percentiles, Statistics, Waiter
+from localconc._engine.operations import history, limits, reading
 
 if TYPE_CHECKING:
-    from types import ModuleType
     from uuid import UUID
 
 __all__ = [
+    "Acquisition",
     "Holder",
     "Limit",
+    "Percentiles",
+    "Statistics",
     "Waiter",
     "create_limit",
     "delete_limit",
     "ensure_limit",
     "home",
+    "pause_limit",
+    "read_history",
     "read_holders",
     "read_limit",
     "read_limits",
+    "read_statistics",
     "read_waiters",
+    "resume_limit",
     "update_limit",
 ]
-
-
-def _administration() -> ModuleType:
-    from localconc._engine import administration
-
-    return administration
 
 
 def create_limit(
@@ -57,7 +61,7 @@ def create_limit(
         limit: how many slots, 0 or more; 0 makes requests wait until it is raised.
         active: whether it is enforced.
         active_slots: slots, 0 or more, that are occupied from the start and that no process owns.
-        slot_decay_per_second: how many occupied slots drain each second, 0 (none) or more.
+        slot_decay_per_second: how many occupied slots drain each second: 0 (none), or from 1e-9 to 1e9.
 
     Returns:
         The limit. A placeholder of that name (made by a call that named a missing limit) turns into it.
@@ -67,19 +71,18 @@ def create_limit(
         ValueError, TypeError: an argument is out of range; the message names it and the value.
         StoreError: the database can't be used.
     """
-    created: Limit = _administration().create(
-        homes.current(),
+    return limits.create(
+        registry.current(),
         arguments.limit_name("name", name),
         arguments.whole("limit", limit, 0),
         active=arguments.flag("active", active),
         active_slots=arguments.whole("active_slots", active_slots, 0),
         decay=arguments.decay(slot_decay_per_second),
     )
-    return created
 
 
 def ensure_limit(name: str, limit: int, *, active: bool = True, slot_decay_per_second: float = 0.0) -> Limit:
-    """Make sure that a limit is there and is just like this: create it, or update it.
+    """Create a limit, or update it to this.
 
     >>> ensure_limit("database", 10)  # at the start of a script
 
@@ -87,7 +90,7 @@ def ensure_limit(name: str, limit: int, *, active: bool = True, slot_decay_per_s
         name: any text without `/ % & > <`.
         limit: how many slots, 0 or more.
         active: whether it is enforced.
-        slot_decay_per_second: how many occupied slots drain each second, 0 (none) or more.
+        slot_decay_per_second: how many occupied slots drain each second: 0 (none), or from 1e-9 to 1e9.
 
     Returns:
         The limit. Slots that are held stay held.
@@ -96,14 +99,13 @@ def ensure_limit(name: str, limit: int, *, active: bool = True, slot_decay_per_s
         ValueError, TypeError: an argument is out of range; the message names it and the value.
         StoreError: the database can't be used.
     """
-    ensured: Limit = _administration().ensure(
-        homes.current(),
+    return limits.ensure(
+        registry.current(),
         arguments.limit_name("name", name),
         arguments.whole("limit", limit, 0),
         active=arguments.flag("active", active),
         decay=arguments.decay(slot_decay_per_second),
     )
-    return ensured
 
 
 def read_limit(name_or_id: str | UUID) -> Limit:
@@ -122,8 +124,7 @@ def read_limit(name_or_id: str | UUID) -> Limit:
         LimitNotFoundError: there is none.
         StoreError: the database can't be used.
     """
-    found: Limit = _administration().read(homes.current(), name_or_id)
-    return found
+    return reading.read(registry.current(), name_or_id)
 
 
 def read_limits() -> list[Limit]:
@@ -138,8 +139,7 @@ def read_limits() -> list[Limit]:
     Raises:
         StoreError: the database can't be used.
     """
-    found: list[Limit] = _administration().read_all(homes.current())
-    return found
+    return reading.read_all(registry.current())
 
 
 def update_limit(
@@ -151,9 +151,9 @@ def update_limit(
     active_slots: int | None = None,
     slot_decay_per_second: float | None = None,
 ) -> Limit:
-    """Change a limit; those who wait on it are answered as if they had just called.
+    """Change a limit. Waiting calls are reevaluated against the new definition.
 
-    >>> update_limit("database", limit=0)  # drain it: holders finish, nobody new gets in
+    >>> update_limit("database", limit=0)  # holders finish, nobody new gets in
     >>> update_limit("database", limit=10)  # go on
 
     Args:
@@ -161,9 +161,9 @@ def update_limit(
         name: a new name.
         limit: how many slots, 0 or more. Lowering it takes nothing away from a holder.
         active: whether it is enforced.
-        active_slots: 0 forgets every holder (their later release does nothing); N, 0 or more, forgets them too and
-            occupies N slots that no process owns.
-        slot_decay_per_second: how many occupied slots drain each second, 0 (none) or more.
+        active_slots: discard all holders (later releases are ignored), and mark this many slots, 0 or more, as occupied
+            by no process.
+        slot_decay_per_second: how many occupied slots drain each second: 0 (none), or from 1e-9 to 1e9.
 
     Returns:
         The limit after the change.
@@ -186,12 +186,11 @@ def update_limit(
             f"update_limit({str(name_or_id)!r}) was given nothing to change: pass name, limit, active, active_slots or "
             "slot_decay_per_second"
         )
-    updated: Limit = _administration().update(homes.current(), name_or_id, **changes)
-    return updated
+    return limits.update(registry.current(), name_or_id, **changes)
 
 
 def delete_limit(name_or_id: str | UUID) -> None:
-    """Delete a limit; those who wait on it are answered as if they had just called.
+    """Delete a limit. Waiting calls are reevaluated without it.
 
     >>> delete_limit("database")
 
@@ -202,11 +201,11 @@ def delete_limit(name_or_id: str | UUID) -> None:
         LimitNotFoundError: there is none.
         StoreError: the database can't be used.
     """
-    _administration().delete(homes.current(), name_or_id)
+    limits.delete(registry.current(), name_or_id)
 
 
 def read_holders(name_or_id: str | UUID | None = None) -> list[Holder]:
-    """Read who holds slots now. Slots taken by `rate_limit`, or set by an operator, are held by nobody.
+    """Read who holds slots now. Slots acquired by `rate_limit`, or set by an operator, have no holder.
 
     >>> [(holder.pid, holder.slots) for holder in read_holders("database")]
     [(4711, 1)]
@@ -221,8 +220,7 @@ def read_holders(name_or_id: str | UUID | None = None) -> list[Holder]:
         LimitNotFoundError: there is no such limit.
         StoreError: the database can't be used.
     """
-    found: list[Holder] = _administration().holders(homes.current(), name_or_id)
-    return found
+    return reading.holders(registry.current(), name_or_id)
 
 
 def read_waiters(name_or_id: str | UUID | None = None) -> list[Waiter]:
@@ -241,5 +239,98 @@ def read_waiters(name_or_id: str | UUID | None = None) -> list[Waiter]:
         LimitNotFoundError: there is no such limit.
         StoreError: the database can't be used.
     """
-    found: list[Waiter] = _administration().waiters(homes.current(), name_or_id)
-    return found
+    return reading.waiters(registry.current(), name_or_id)
+
+
+def pause_limit(name_or_id: str | UUID, seconds: float) -> Limit:
+    """Admit nobody to a limit for some seconds, in any process.
+
+    Holders keep their slots, waiters keep their places, decay goes on. The later end of two pauses counts. A pause
+    survives restarts and, by the wall clock, a reboot.
+
+    >>> pause_limit("api", 30)  # the API has answered 429 with Retry-After: 30
+
+    Args:
+        name_or_id: its name, its id, or the text of its id.
+        seconds: for how long, above 0 and at most 30 days.
+
+    Returns:
+        The limit, with `paused_until`.
+
+    Raises:
+        LimitNotFoundError: there is none.
+        ValueError, TypeError: `seconds` is out of range.
+        StoreError: the database can't be used.
+    """
+    return limits.pause(registry.current(), name_or_id, arguments.seconds("seconds", seconds, MAX_PAUSE_SECONDS))
+
+
+def resume_limit(name_or_id: str | UUID) -> Limit:
+    """End a pause of a limit at once; whoever is next is admitted.
+
+    >>> resume_limit("api")
+
+    Args:
+        name_or_id: its name, its id, or the text of its id.
+
+    Returns:
+        The limit.
+
+    Raises:
+        LimitNotFoundError: there is none.
+        StoreError: the database can't be used.
+    """
+    return limits.resume(registry.current(), name_or_id)
+
+
+def read_history(
+    name_or_id: str | UUID | None = None, *, since: datetime | None = None, newest: int | None = None
+) -> list[Acquisition]:
+    """Read the acquisitions of this machine, oldest first; the history keeps the newest 10,000.
+
+    >>> [(each.pid, each.waited_seconds) for each in read_history("database", newest=10)]
+    [(4711, 0.0), (4712, 1.25)]
+
+    Args:
+        name_or_id: of one limit; None for all, deleted ones included.
+        since: leave out what had ended before this moment (a naive one counts as local time).
+        newest: only this many of the latest, 0 or more.
+
+    Returns:
+        The acquisitions.
+
+    Raises:
+        LimitNotFoundError: there is no such limit.
+        ValueError, TypeError: an argument is out of range.
+        StoreError: the database can't be used.
+    """
+    if newest is not None:
+        newest = arguments.whole("newest", newest, 0)
+    return history.read(registry.current(), name_or_id, _wall(since), newest)
+
+
+def read_statistics(name_or_id: str | UUID, *, since: datetime | None = None) -> Statistics:
+    """Read how a limit was used: how many calls, how long they waited and held, how many were refused.
+
+    >>> read_statistics("database").utilization
+    0.83
+
+    Args:
+        name_or_id: its name, its id, or the text of its id.
+        since: where the window begins (a naive moment counts as local time); None for as far as the history goes.
+
+    Returns:
+        The statistics. What began before the window and was held in it counts for its part.
+
+    Raises:
+        LimitNotFoundError: there is no such limit.
+        TypeError: `since` is no datetime.
+        StoreError: the database can't be used.
+    """
+    return history.statistics(registry.current(), name_or_id, _wall(since))
+
+
+def _wall(since: datetime | None) -> float | None:
+    if since is not None and not isinstance(since, datetime):
+        raise TypeError(f"since must be a datetime, not {since!r}")
+    return None if since is None else since.timestamp()

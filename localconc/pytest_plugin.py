@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from localconc._engine import switch
+from localconc._engine.core import environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +75,7 @@ def _shared_home(config: pytest.Config) -> tuple[Path, str]:
     if setting:
         base = config.inipath.parent if config.inipath else config.rootpath
         return base / Path(setting).expanduser(), f"localconc_home in {config.inipath.name if config.inipath else '-o'}"
-    from localconc._engine.home import home
+    from localconc._engine.core.home import home
 
     return home() / "pytest", "default"
 
@@ -87,7 +87,7 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    if switch.is_disabled():
+    if environment.is_disabled():
         return "localconc: switched off by LOCALCONC_DISABLED, marked tests are not limited"
     return f"localconc: marked tests are limited in {config.stash[_home]} ({config.stash[_home_source]})"
 
@@ -98,7 +98,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Hold the slots around everything, fixtures and other plugins' time-outs included."""
-    if not any(item.get_closest_marker(name) for name in MARKERS) or switch.is_disabled():
+    if not any(item.get_closest_marker(name) for name in MARKERS) or environment.is_disabled():
         return (yield)
     with ExitStack() as held:
         try:
@@ -137,7 +137,7 @@ def _asked(item: pytest.Item, kind: str, call: Any) -> dict[str, dict[str, Any]]
     """The options for each name; the marker nearest to the test counts."""
     import inspect
 
-    from localconc._engine.arguments import limit_names
+    from localconc._engine.core.arguments import limit_names
 
     asked: dict[str, dict[str, Any]] = {}
     for marker in item.iter_markers(kind):

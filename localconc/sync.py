@@ -12,35 +12,45 @@ from __future__ import annotations
 
 import threading
 from functools import partial, wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
-from localconc._engine import blocking, homes
-from localconc._engine.calls import checked_call
-from localconc._engine.model import CONCURRENCY, RATE_LIMIT
+from localconc._engine import registry
+from localconc._engine.core.arguments import printable
+from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, checked_call
+from localconc._engine.core.environment import is_disabled
 from localconc._engine.occupancy import Occupancy
+from localconc._engine.waiting import threads
 from localconc.errors import (
     AcquireConcurrencySlotTimeoutError,
     ConcurrencySlotAcquisitionError,
+    DeadlockError,
     LimitExistsError,
     LimitNotFoundError,
     LocalconcError,
+    NotSupportedError,
     StoreError,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from datetime import timedelta
     from types import TracebackType
 
-    from localconc._engine.calls import Call
+    from localconc._engine.acquisitions import Handle
+    from localconc._engine.core.calls import Call
+    from localconc._engine.engine import Engine
 
 __all__ = [
     "AcquireConcurrencySlotTimeoutError",
     "ConcurrencySlotAcquisitionError",
+    "DeadlockError",
     "LimitExistsError",
     "LimitNotFoundError",
     "LocalconcError",
+    "NotSupportedError",
     "Occupancy",
     "StoreError",
+    "acquire",
     "concurrency",
     "rate_limit",
 ]
@@ -48,12 +58,16 @@ __all__ = [
 Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")
 
+#: Flags of code whose call returns before its body has run: generators, coroutines, asynchronous generators.
+_CO_GENERATOR: Final = 0x20
+_CO_ASYNCHRONOUS: Final = 0x80 | 0x100 | 0x200
+
 
 class concurrency:  # noqa: N801
     """Hold slots of one or more limits while a block or a function runs.
 
-    At most `limit` slots of a name are held at any time, by all threads, tasks and processes of the machine together;
-    who finds none free waits in line.
+    At most `limit` slots of a name are held at any time, across all threads, tasks and processes of the machine. If none
+    are free, the call waits in a first-in-first-out queue.
 
     >>> with concurrency("database", occupy=2, timeout_seconds=30) as occupancy:
     ...     print(f"waited {occupancy.waited_seconds:.1f} s")
@@ -61,41 +75,53 @@ class concurrency:  # noqa: N801
     ... def train(): ...
 
     Args:
-        names: a name, or an iterable of names whose slots are taken all together or not at all; each counts once.
+        names: a name, or an iterable of names whose slots are acquired all together or not at all; each counts once.
             With None or nothing in it, nothing is acquired.
-        occupy: slots to take of each limit, 1 or more.
-        timeout_seconds: how long to wait at most, 0 or more; 0 tries once, None waits for as long as it takes.
-        create_if_missing: make a placeholder of a missing limit (not enforced), or the limit itself with `limit=`.
-        max_retries: how many estimated waits to stay for, 0 or more; 0 tries once, None does not count.
-        limit: make a missing limit (or a placeholder) one with so many slots, 0 or more. What is stored wins.
-        slot_decay_per_second: its decay, 0 or more, where `limit` creates it.
-        strict: raise where a limit is missing or inactive, instead of going on without it.
+        occupy: slots to acquire of each limit, 1 or more.
+        timeout_seconds: how long to wait at most, 0 or more (a `timedelta`, too); 0 tries once, None waits for as long
+            as it takes.
+        create_if_missing: create a placeholder for a missing limit (not enforced), or the limit itself with `limit=`.
+        max_retries: give up after this many estimated waits, 0 or more; 0 tries once, None never gives up.
+        limit: create the limit with this many slots, 0 or more, if it is missing or a placeholder; an existing limit
+            keeps its value.
+        slot_decay_per_second: its decay, 0 or from 1e-9 to 1e9, if `limit` creates it.
+        strict: raise if a limit is missing or inactive, instead of going on without it; None for what
+            `LOCALCONC_STRICT` says.
+        label: up to 200 characters that say what the slots are for, wherever holders and waiters are shown.
+        lease_duration, holder, raise_on_lease_renewal_failure: accepted as Prefect's; no effect on one machine, where
+            nothing is leased.
 
     Returns:
-        A context manager that yields an `Occupancy`, and a decorator. The decorator acquires at each call.
+        A context manager whose `with` returns an `Occupancy`, and a decorator, which acquires at each call.
 
     Raises:
-        ValueError, TypeError: at once, for an argument out of range; the message names it and the value.
-        AcquireConcurrencySlotTimeoutError: on entering, not admitted within `timeout_seconds`.
-        ConcurrencySlotAcquisitionError: on entering, out of retries, more slots than the limit has, or not enforced
+        ValueError, TypeError: at once, for an argument out of range, or a decorated function that returns before its
+            body runs (a generator or coroutine function); the message names it and the value.
+        AcquireConcurrencySlotTimeoutError: on entry, not admitted within `timeout_seconds`.
+        ConcurrencySlotAcquisitionError: on entry, out of retries, more slots than the limit has, or not enforced
             under `strict`.
-        StoreError: on entering, the database can't be used. Leaving never raises: slots are given back as soon as the
-            database allows.
+        DeadlockError: on entry, the call would wait for something that its own caller holds.
+        StoreError: on entry, the database can't be used. Exit never raises; a failed release is retried in the
+            background.
     """
 
-    __slots__ = ("__weakref__", "_call", "_is_entered", "_occupancy")
+    __slots__ = ("__weakref__", "_call", "_engine", "_handle", "_is_entered")
 
     def __init__(
         self,
         names: str | Iterable[str] | None,
         occupy: int = 1,
-        timeout_seconds: float | None = None,
+        timeout_seconds: float | timedelta | None = None,
         create_if_missing: bool | None = True,
         max_retries: int | None = None,
         *,
         limit: int | None = None,
         slot_decay_per_second: float | None = None,
-        strict: bool = False,
+        strict: bool | None = None,
+        label: str | None = None,
+        lease_duration: float | None = None,
+        holder: Any = None,
+        raise_on_lease_renewal_failure: bool | None = None,
     ) -> None:
         self._call = checked_call(
             CONCURRENCY,
@@ -107,21 +133,25 @@ class concurrency:  # noqa: N801
             limit,
             slot_decay_per_second,
             strict,
+            label,
+            lease_duration,
+            holder,
+            raise_on_lease_renewal_failure,
         )
         self._is_entered = False
-        self._occupancy: Occupancy | None = None
+        self._engine: Engine | None = None
+        self._handle: Handle | None = None
 
     def __enter__(self) -> Occupancy:
         if self._is_entered:
-            raise RuntimeError("this concurrency(…) is entered already: make a new one for each block")
+            raise RuntimeError("this concurrency(…) is already entered; create a new one for each `with`")
         self._is_entered = True
         try:
-            self._occupancy = occupancy = _acquire(self._call)
-            occupancy.belong_to(self)
+            self._engine, self._handle = _acquire(self._call, threading.get_ident())
         except BaseException:
             self._is_entered = False
             raise
-        return occupancy
+        return Occupancy(self._engine, self._handle, _release)
 
     def __exit__(
         self,
@@ -129,28 +159,29 @@ class concurrency:  # noqa: N801
         exception: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        occupancy = self._occupancy
-        if occupancy is not None:
-            try:
-                _give_back(occupancy)
-            except BaseException:
-                occupancy.give_back_later()
-                raise
-            finally:
-                self._occupancy = None
-                self._is_entered = False
+        try:
+            _release(self._engine, self._handle)
+        finally:
+            self._handle = None
+            self._is_entered = False
+
+    async def __aenter__(self) -> None:
+        raise TypeError("this is localconc.sync.concurrency: use `with`, or localconc.asyncio.concurrency in coroutines")
+
+    async def __aexit__(self, *_: object) -> None:
+        """Never called: `__aenter__` raises."""
 
     def __call__(self, function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
-        _refuse_coroutines(function)
+        _refuse_early_returns(function)
         call = self._call
 
         @wraps(function)
         def limited(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
-            occupancy = _acquire(call)
+            engine, handle = _acquire(call, threading.get_ident())
             try:
                 return function(*args, **kwargs)
             finally:
-                _give_back(occupancy)
+                _release(engine, handle)
 
         return limited
 
@@ -158,15 +189,84 @@ class concurrency:  # noqa: N801
         return f"concurrency({', '.join(map(repr, self._call.request.names))}, occupy={self._call.request.slots})"
 
 
+def acquire(
+    names: str | Iterable[str] | None,
+    occupy: int = 1,
+    timeout_seconds: float | timedelta | None = None,
+    create_if_missing: bool | None = True,
+    max_retries: int | None = None,
+    *,
+    limit: int | None = None,
+    slot_decay_per_second: float | None = None,
+    strict: bool | None = None,
+    label: str | None = None,
+    lease_duration: float | None = None,
+    holder: Any = None,
+    raise_on_lease_renewal_failure: bool | None = None,
+) -> Occupancy:
+    """Acquire slots of one or more limits, and hold them until `release()` of the returned occupancy.
+
+    Use it where the acquisition and the release stand in different functions, or run in different threads. If the
+    occupancy is dropped without a release, its slots are released when it is collected.
+
+    >>> occupancy = acquire("download", limit=4)
+    >>> start_download(on_done=occupancy.release)
+
+    Args:
+        names: a name, or an iterable of names whose slots are acquired all together or not at all; each counts once.
+            With None or nothing in it, nothing is acquired.
+        occupy: slots to acquire of each limit, 1 or more.
+        timeout_seconds: how long to wait at most, 0 or more (a `timedelta`, too); 0 tries once, None waits for as long
+            as it takes.
+        create_if_missing: create a placeholder for a missing limit (not enforced), or the limit itself with `limit=`.
+        max_retries: give up after this many estimated waits, 0 or more; 0 tries once, None never gives up.
+        limit: create the limit with this many slots, 0 or more, if it is missing or a placeholder; an existing limit
+            keeps its value.
+        slot_decay_per_second: its decay, 0 or from 1e-9 to 1e9, if `limit` creates it.
+        strict: raise if a limit is missing or inactive, instead of going on without it; None for what
+            `LOCALCONC_STRICT` says.
+        label: up to 200 characters that say what the slots are for, wherever holders and waiters are shown.
+        lease_duration, holder, raise_on_lease_renewal_failure: accepted as Prefect's; no effect on one machine, where
+            nothing is leased.
+
+    Returns:
+        The `Occupancy`, which is also a context manager.
+
+    Raises:
+        ValueError, TypeError: for an argument out of range; the message names it and the value.
+        AcquireConcurrencySlotTimeoutError: not admitted within `timeout_seconds`.
+        ConcurrencySlotAcquisitionError: out of retries, more slots than the limit has, or not enforced under `strict`.
+        DeadlockError: the call would wait for something that its own caller holds.
+        StoreError: the database can't be used.
+    """
+    call = checked_call(
+        CONCURRENCY,
+        names,
+        occupy,
+        timeout_seconds,
+        create_if_missing,
+        max_retries,
+        limit,
+        slot_decay_per_second,
+        strict,
+        label,
+        lease_duration,
+        holder,
+        raise_on_lease_renewal_failure,
+    )
+    engine, handle = _acquire(call, 0)
+    return Occupancy(engine, handle, _release, owns_handle=True)
+
+
 def rate_limit(
     names: str | Iterable[str] | None,
     occupy: int = 1,
-    timeout_seconds: float | None = None,
+    timeout_seconds: float | timedelta | None = None,
     create_if_missing: bool | None = True,
     *,
     limit: int | None = None,
     slot_decay_per_second: float | None = None,
-    strict: bool = False,
+    strict: bool | None = None,
 ) -> None:
     """Wait until slots of limits with decay are free, and take them for good: they drain by themselves.
 
@@ -178,13 +278,16 @@ def rate_limit(
     ...     fetch(page)
 
     Args:
-        names: a name, or an iterable of names whose slots are taken all together or not at all; each counts once.
-        occupy: slots to take of each limit, 1 or more.
-        timeout_seconds: how long to wait at most, 0 or more; 0 tries once, None waits for as long as it takes.
-        create_if_missing: make a placeholder of a missing limit (not enforced), or the limit itself with `limit=`.
-        limit: make a missing limit (or a placeholder) one with so many slots, 0 or more. What is stored wins.
-        slot_decay_per_second: its decay, above 0, where `limit` creates it.
-        strict: raise where a limit is missing or inactive, instead of going on without it.
+        names: a name, or an iterable of names whose slots are acquired all together or not at all; each counts once.
+        occupy: slots to acquire of each limit, 1 or more.
+        timeout_seconds: how long to wait at most, 0 or more (a `timedelta`, too); 0 tries once, None waits for as long
+            as it takes.
+        create_if_missing: create a placeholder for a missing limit (not enforced), or the limit itself with `limit=`.
+        limit: create the limit with this many slots, 0 or more, if it is missing or a placeholder; an existing limit
+            keeps its value.
+        slot_decay_per_second: its decay, from 1e-9 to 1e9, if `limit` creates it.
+        strict: raise if a limit is missing or inactive, instead of going on without it; None for what
+            `LOCALCONC_STRICT` says.
 
     Raises:
         ValueError, TypeError: for an argument out of range; the message names it and the value.
@@ -204,25 +307,39 @@ def rate_limit(
             limit,
             slot_decay_per_second,
             strict,
-        )
+        ),
+        threading.get_ident(),
     )
 
 
-def _acquire(call: Call) -> Occupancy:
-    if not call.request.names or homes.is_disabled():
-        return Occupancy.of_nothing()
-    return blocking.acquire(homes.current(), call, threading.current_thread().name)
+def _acquire(call: Call, context: int) -> tuple[Engine | None, Handle | None]:
+    if call.has_default_strict:
+        call = call.as_of_now()
+    if not call.request.names or is_disabled():
+        return None, None
+    engine = registry.current()
+    return engine, threads.acquire(engine, call, printable(threading.current_thread().name), context)
 
 
-def _give_back(occupancy: Occupancy) -> None:
-    if occupancy.engine is not None:
-        blocking.give_back(occupancy.engine, occupancy)
+def _release(engine: Engine | None, handle: Handle | None) -> None:
+    if engine is None or handle is None:
+        return
+    try:
+        threads.release(engine, handle)
+    except BaseException:
+        engine.acquisitions.release_later(handle)
+        raise
 
 
-def _refuse_coroutines(function: Any) -> None:
+def _refuse_early_returns(function: Any) -> None:
+    """Refuse functions that return before their body runs: the slot would be gone by then."""
     while isinstance(function, partial):
         function = function.func
     called = function if hasattr(function, "__code__") or not callable(function) else type(function).__call__
-    code = getattr(called, "__code__", None)
-    if getattr(code, "co_flags", 0) & 0x380:  # a coroutine function, or an asynchronous generator
+    flags = getattr(getattr(called, "__code__", None), "co_flags", 0)
+    if flags & _CO_ASYNCHRONOUS:
         raise TypeError(f"{function!r} is asynchronous: decorate it with localconc.asyncio.concurrency")
+    if flags & _CO_GENERATOR:
+        raise TypeError(
+            f"{function!r} is a generator function, whose body runs after the call: use `with concurrency(…)` inside it"
+        )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from localconc._engine import homes
+from localconc._engine import registry
 
 pytest_plugins = ["pytester"]
 
@@ -23,4 +23,4 @@ def localconc_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     directory = tmp_path / "home"
     monkeypatch.setenv("LOCALCONC_HOME", str(directory))
     yield directory
-    homes.forget(directory)
+    registry.forget(directory)

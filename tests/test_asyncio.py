@@ -119,7 +119,7 @@ def test_a_bad_argument_raises_at_once_before_any_suspension(
 def test_zero_seconds_try_once_and_say_what_stands_in_the_way() -> None:
     async def run() -> None:
         async with concurrency("x", limit=1):
-            with pytest.raises(AcquireConcurrencySlotTimeoutError, match=r"timed out after 0 second.*1 of 1 slots"):
+            with pytest.raises(AcquireConcurrencySlotTimeoutError, match=r"timed out after 0 second.*1 of 1 in use"):
                 async with concurrency("x", timeout_seconds=0):
                     pass
 
@@ -253,11 +253,11 @@ def test_one_object_serves_one_block_at_a_time() -> None:
         async with concurrency("x", limit=1):
             waiting = asyncio.create_task(shared.__aenter__())
             await until_waiting(1)
-            with pytest.raises(RuntimeError, match="entered already"):
+            with pytest.raises(RuntimeError, match="already entered"):
                 async with shared:
                     pass
         await waiting
-        with pytest.raises(RuntimeError, match="entered already"):
+        with pytest.raises(RuntimeError, match="already entered"):
             async with shared:
                 pass
         await shared.__aexit__(None, None, None)

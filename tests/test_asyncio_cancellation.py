@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from localconc import create_limit, read_holders, read_waiters, update_limit
-from localconc._engine import homes
-from localconc._engine.faults import Busy
+from localconc._engine import registry
+from localconc._engine.core.errors import Busy
 from localconc.asyncio import concurrency, rate_limit
 from localconc.errors import AcquireConcurrencySlotTimeoutError
 from tests.kit.processes import Worker, crew
@@ -58,7 +58,7 @@ class Reluctant:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.is_on = False
         self._refused: set[str] = set()
-        engine = homes.current()
+        engine = registry.current()
         for name in ("ask", "look", "give_back", "give_back_at_once", "take_at_once", "withdraw", "deny", "hand_over"):
             monkeypatch.setattr(engine, name, self._reluctant(name, getattr(engine, name)))
 

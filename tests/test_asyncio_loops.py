@@ -10,7 +10,7 @@ import weakref
 from pathlib import Path
 
 from localconc import create_limit, read_holders, read_waiters
-from localconc._engine import reception
+from localconc._engine.waiting import dispatcher
 from localconc.asyncio import concurrency
 from tests.kit.processes import PATIENCE_SECONDS, wait_until
 from tests.kit.tasks import assert_nothing_left, hold, turns, until_waiting

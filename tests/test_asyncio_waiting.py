@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 from localconc import AcquireConcurrencySlotTimeoutError, create_limit, read_holders, read_waiters, update_limit
-from localconc._engine import homes, reception
+from localconc._engine import registry
+from localconc._engine.waiting import dispatcher
 from localconc._engine.engine import Engine
-from localconc._engine.home import DATABASE_NAME
-from localconc._engine.wakeup import Mailbox, Post
+from localconc._engine.core.home import DATABASE_NAME
+from localconc._engine.waiting.mailbox import Mailbox, Post
 from localconc.asyncio import concurrency, rate_limit
 from tests.kit.processes import Worker, crew, spawn
 from tests.kit.tasks import assert_nothing_left, hold, turns, until, until_waiting
@@ -135,7 +136,7 @@ def test_a_store_that_was_replaced_tells_those_who_wait(localconc_home_directory
                 connection.execute("DELETE FROM waiters")
                 connection.execute("DELETE FROM queue")
             connection.close()
-            homes.current().database.close()  # as if it had noticed
+            registry.current().database.close()  # as if it had noticed
             with pytest.raises(Exception, match="vanished"):
                 await asyncio.wait_for(waiting, 10)
 
@@ -151,7 +152,7 @@ def test_the_slots_of_a_killed_process_pass_to_a_waiting_task(localconc_home_dir
         inside, leave = asyncio.Event(), asyncio.Event()
         waiting = asyncio.create_task(hold("x", inside, leave))
         await until_waiting(1)
-        await until(lambda: homes.current().watch.descriptor is not None)
+        await until(lambda: registry.current().watch.descriptor is not None)
         os.kill(worker.pid, signal.SIGKILL)
         async with asyncio.timeout(10):
             await inside.wait()
@@ -235,7 +236,7 @@ def test_while_the_store_is_held_up_the_loop_goes_on_and_few_attempts_are_made(
         await _all_inside(tasks, leave)
 
     create_limit("x", 300)
-    engine = homes.current()
+    engine = registry.current()
     original = engine.ask
     monkeypatch.setattr(engine, "ask", ask)
     asyncio.run(run())

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from localconc import create_limit, read_limit, read_limits
-from localconc._engine import examination, homes
-from localconc._engine.examination import Finding
-from localconc._engine.schema import MIGRATIONS
+from localconc._engine import registry
+from localconc._engine.operations import doctor
+from localconc._engine.operations.doctor import Finding
+from localconc._engine.store.schema import MIGRATIONS
 from localconc.cli import doctor_command
 from tests.kit.command_line import COMMAND, localconc, ok, running, until
 
@@ -52,7 +53,7 @@ def store(localconc_home_directory: Path) -> Path:
     """A store with two limits that this process does not use any more."""
     create_limit("gpu", 2)
     create_limit("api", 10, slot_decay_per_second=0.5)
-    homes.forget(localconc_home_directory)
+    registry.forget(localconc_home_directory)
     return localconc_home_directory / "localconc.db"
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from localconc import create_limit, read_holders, read_limit, read_limits, read_waiters
-from localconc._engine import homes
-from localconc._engine.owners import living_pids
+from localconc._engine import registry
+from localconc._engine.liveness.owner import living_pids
 from localconc.cli import child
 from localconc.sync import concurrency, rate_limit
 from tests.kit.command_line import (
@@ -295,7 +295,7 @@ def test_the_command_of_a_killed_run_counts_as_a_user_of_the_home(localconc_home
 
 
 def _own_key() -> str:
-    owner = homes.current().owner
+    owner = registry.current().owner
     assert owner is not None
     return owner.key
 

@@ -23,7 +23,8 @@ from localconc import (
     read_waiters,
     update_limit,
 )
-from localconc._engine import homes, journal
+from localconc._engine import registry
+from localconc._engine.store import definitions_log
 from localconc.sync import concurrency
 
 
@@ -167,7 +168,7 @@ def test_the_home_is_private_and_a_group_shared_one_stays_shared(
     for path in shared.rglob("*"):
         assert stat.S_IMODE(path.stat().st_mode) & 0o060 == 0o060, path
         assert stat.S_IMODE(path.stat().st_mode) & 0o007 == 0, path
-    homes.forget(shared)
+    registry.forget(shared)
 
 
 def test_definitions_are_kept_beside_the_database(localconc_home_directory: Path) -> None:
@@ -175,6 +176,6 @@ def test_definitions_are_kept_beside_the_database(localconc_home_directory: Path
     create_limit("gone", 1)
     delete_limit("gone")
     update_limit("kept", name="renamed")
-    definitions = journal.replay(localconc_home_directory)
+    definitions = definitions_log.replay(localconc_home_directory)
     assert set(definitions) == {"renamed"}
     assert (definitions["renamed"]["limit"], definitions["renamed"]["slot_decay_per_second"]) == (3, 0.5)

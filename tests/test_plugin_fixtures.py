@@ -111,11 +111,11 @@ def test_a_store_that_a_test_made_unusable_does_not_fail_it(pytester: pytest.Pyt
         import sqlite3
         import localconc
         import pytest
-        from localconc._engine import homes
+        from localconc._engine import registry
 
         def test_newer(localconc_home):
             localconc.ensure_limit("database", 1)
-            homes.forget(localconc_home)
+            registry.forget(localconc_home)
             with sqlite3.connect(localconc_home / "localconc.db") as connection:
                 connection.execute("PRAGMA user_version = 9999")
             with pytest.raises(localconc.StoreError):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from localconc import ensure_limit, read_holders, read_limit, read_waiters
-from localconc._engine import homes
+from localconc._engine import registry
 from localconc.testing import hold, peak
 from localconc.testing.block import environment
 from tests.kit.pytest_runs import ALONE, WORKERS, quick_runs  # noqa: F401
@@ -224,7 +224,7 @@ def test_the_header_says_what_is_in_force(pytester: pytest.Pytester, monkeypatch
         def test_nothing(): pass
         """
     )
-    default = homes.current().directory / "pytest"
+    default = registry.current().directory / "pytest"
     result = pytester.runpytest_subprocess(*ALONE)
     result.stdout.fnmatch_lines([f"localconc: marked tests are limited in {default} (default)"])
     result.assert_outcomes(errors=1)

@@ -27,7 +27,8 @@ from localconc import (
     update_limit,
 )
 from localconc import asyncio as for_tasks
-from localconc._engine import acquiring, homes
+from localconc._engine import registry
+from localconc._engine.waiting import timing
 from localconc.sync import concurrency, rate_limit
 from tests.kit.invariants import check_store, over_limit
 from tests.kit.processes import PATIENCE_SECONDS, Worker, crew, peak_overlap, spawn, wait_until
@@ -341,7 +342,7 @@ def test_a_dead_process_that_is_cleared_up_need_not_be_looked_after_any_more() -
         workers.append(Worker("db"))
         workers[0].wait_inside()
         workers[0].kill()
-        engine = homes.current()
+        engine = registry.current()
         engine.start_watching()
         assert engine.watches_everybody
         assert read_holders("db") == []
@@ -349,7 +350,7 @@ def test_a_dead_process_that_is_cleared_up_need_not_be_looked_after_any_more() -
 
 def test_a_process_that_has_left_is_not_cleared_up_after_by_all_who_watched_it(monkeypatch: pytest.MonkeyPatch) -> None:
     create_limit("db", 1)
-    engine = homes.current()
+    engine = registry.current()
     with crew() as workers:
         workers.append(Worker("db"))
         workers[0].wait_inside()
@@ -373,7 +374,7 @@ def test_a_death_is_noticed_in_a_store_that_was_built_anew(localconc_home_direct
         garbage = localconc_home_directory / "garbage"
         garbage.write_bytes(b"garbage" * 4_000)
         garbage.replace(localconc_home_directory / "localconc.db")
-        homes.current().database.verify_after = 0.0
+        registry.current().database.verify_after = 0.0
         with concurrency("db", timeout_seconds=5):
             pass
         _wait_for_a_killed_holder(workers)

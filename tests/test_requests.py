@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localconc._engine.model import CONCURRENCY, RATE_LIMIT, Request
+from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, Request
 from localconc.errors import StoreError
 
 names = st.text(st.characters(exclude_characters="/%&><\0", exclude_categories=["Cs"]), min_size=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from localconc._engine import rules
+from localconc._engine.core import rules
 
 decays = st.floats(min_value=0.001, max_value=10_000)
 spans = st.floats(min_value=0, max_value=100_000)

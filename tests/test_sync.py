@@ -169,7 +169,7 @@ def test_strict_means_enforced_or_an_error() -> None:
 
 def test_more_than_the_limit_is_refused_at_once() -> None:
     create_limit("db", 2)
-    with pytest.raises(ConcurrencySlotAcquisitionError, match=r"'db' has 2"), concurrency("db", occupy=3):
+    with pytest.raises(ConcurrencySlotAcquisitionError, match=r"'db' has only 2"), concurrency("db", occupy=3):
         pass
 
 
@@ -187,7 +187,7 @@ def test_rate_limit_lists_every_limit_without_decay() -> None:
 
 def test_a_paused_limit_lets_nobody_in_until_it_is_raised() -> None:
     create_limit("db", 0)
-    with pytest.raises(AcquireConcurrencySlotTimeoutError, match="paused"), concurrency("db", timeout_seconds=0):
+    with pytest.raises(AcquireConcurrencySlotTimeoutError, match="limit=0"), concurrency("db", timeout_seconds=0):
         pass
     entered = threading.Event()
     thread = threading.Thread(target=_enter, args=("db", entered))
@@ -214,7 +214,7 @@ def test_a_timeout_says_what_it_waited_for() -> None:
         pass
     text = str(caught.value)
     assert text.startswith("Attempt to acquire concurrency slots timed out after 0.05 second(s)")
-    assert "'db' has 1 of 1 slots in use, held by pid " in text
+    assert "'db': 1 of 1 in use, held by this very thread or task (MainThread)" in text
     assert "0 request(s) ahead" in text
     assert isinstance(caught.value, TimeoutError)
     assert read_waiters() == []
@@ -278,7 +278,7 @@ def test_a_coroutine_function_is_sent_to_the_other_face() -> None:
 def test_one_object_is_entered_once_at_a_time_and_can_be_used_again() -> None:
     create_limit("db", 2)
     limited = concurrency("db")
-    with limited, pytest.raises(RuntimeError, match="entered already"):
+    with limited, pytest.raises(RuntimeError, match="already entered"):
         limited.__enter__()
     with limited:
         assert read_limit("db").active_slots == 1
@@ -483,7 +483,7 @@ def test_one_object_is_entered_by_one_thread_at_a_time_even_while_that_waits() -
     thread = threading.Thread(target=_enter_block, args=(block,))
     thread.start()
     wait_until(lambda: read_waiters("db"))
-    with pytest.raises(RuntimeError, match="entered already"):
+    with pytest.raises(RuntimeError, match="already entered"):
         block.__enter__()
     update_limit("db", active_slots=0)
     thread.join(10)

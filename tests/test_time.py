@@ -14,8 +14,8 @@ from localconc._engine.blocking import Post, drive
 from localconc._engine.engine import Engine
 from localconc._engine.model import CONCURRENCY, RATE_LIMIT, Mode, Request
 from localconc._engine.occupancy import Occupancy
-from localconc._engine.schema import GRANTED
-from localconc._engine.wakeup import Mailbox
+from localconc._engine.store.schema import GRANTED
+from localconc._engine.waiting.mailbox import Mailbox
 from localconc.errors import AcquireConcurrencySlotTimeoutError, ConcurrencySlotAcquisitionError
 from tests.kit.clocks import ManualClock, SilentMailbox
 

@@ -2,67 +2,101 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from localconc._engine.model import Hold
+from localconc._engine.core.clock import wall
+from localconc._engine.core.views import moment
+from localconc._engine.operations.reading import read_refs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
     from pendulum import DateTime
 
+    from localconc._engine.acquisitions import Handle
+    from localconc._engine.core.records import LimitRef
+    from localconc._engine.core.views import Limit
     from localconc._engine.engine import Engine
-    from localconc._engine.views import Limit
 
 
 class Occupancy:
-    """What `with concurrency(…) as occupancy` yields: the slots held, for as long as the block runs.
+    """The slots that a block, or a call of `acquire`, holds.
+
+    >>> with concurrency("database") as occupancy:
+    ...     print(occupancy.slots, occupancy.waited_seconds)
+    >>> occupancy = acquire("licence", limit=3)
+    >>> occupancy.release()
 
     Attributes:
         slots: how many slots of each limit.
         waited_seconds: how long the call waited for them.
-        acquired_at: when they were taken (UTC).
+        acquired_at: when they were acquired (UTC).
         limits: the limits whose slots are held, as they are now; those not enforced are not among them.
     """
 
-    __slots__ = ("__weakref__", "_hold", "engine", "serial", "waited_seconds")
+    __slots__ = ("_acquired_wall", "_engine", "_handle", "_refs", "_release", "_serial", "slots", "waited_seconds")
 
-    def __init__(self, engine: Engine | None, serial: int, hold: Hold, waited_seconds: float) -> None:
-        self.serial = serial
-        self.engine = engine
-        self._hold = hold
-        self.waited_seconds = waited_seconds
-
-    @property
-    def slots(self) -> int:
-        return self._hold.slots
+    def __init__(
+        self,
+        engine: Engine | None,
+        handle: Handle | None,
+        release: Callable[[Engine | None, Handle | None], Any],
+        *,
+        owns_handle: bool = False,
+    ) -> None:
+        # A block keeps its handle itself: its slots are released when it is dropped, whoever keeps this object.
+        self._handle = handle if owns_handle else None
+        self._engine = engine
+        self._release = release
+        self._refs: tuple[LimitRef, ...] = ()
+        grant = None if handle is None else handle.grant
+        if handle is None or grant is None:
+            self._serial, self.slots, self._acquired_wall, self.waited_seconds = 0, 0, wall(), 0.0
+        else:
+            self._refs, self.slots, self._acquired_wall, _, self.waited_seconds = grant[:5]
+            self._serial = handle.serial
 
     @property
     def acquired_at(self) -> DateTime:
-        from localconc._engine.views import moment
-
-        return moment(self._hold.acquired_at)
+        return moment(self._acquired_wall)
 
     @property
     def limits(self) -> tuple[Limit, ...]:
-        from localconc._engine.administration import read_shares
+        return () if self._engine is None else read_refs(self._engine, self._refs)
 
-        return () if self.engine is None else read_shares(self.engine, self._hold.shares)
+    def release(self) -> Any:
+        """Release the slots, once, from any thread or task of the process; a second call does nothing.
 
-    @classmethod
-    def of_nothing(cls) -> Occupancy:
-        """What a call holds that names no limit, or while limits are switched off."""
-        return cls(None, 0, Hold((), 0, time.time(), 0.0, ""), 0.0)
+        It never raises. Of `localconc.asyncio` it is awaited, and raises nothing but a cancellation.
+        """
+        handle, self._handle = self._handle, None
+        if handle is None and self._engine is not None:
+            handle = self._engine.acquisitions.handle_of(self._serial)
+        return self._release(self._engine, handle)
+
+    def __enter__(self) -> Occupancy:
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    async def __aenter__(self) -> Occupancy:
+        return self
+
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.release()
 
     def __repr__(self) -> str:
-        names = ", ".join(repr(share.name) for share in self._hold.shares) or "nothing"
+        names = ", ".join(repr(ref.name) for ref in self._refs) or "nothing"
         return f"<Occupancy of {self.slots} slot(s) of {names}, waited {self.waited_seconds:.3f} s>"
-
-    def belong_to(self, block: object) -> None:
-        """Be given back at the end of a block's life, if nobody does so before; this object may live longer."""
-        if self.engine is not None and self.serial in self.engine.held:
-            self.engine.nets.guard(self.serial, block)
-
-    def give_back_later(self) -> None:
-        """See to it that the slots are given back by somebody, if nobody did."""
-        if self.engine is not None and self.serial in self.engine.held:
-            self.engine.give_back_later(self.serial)

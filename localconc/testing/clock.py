@@ -12,9 +12,9 @@ import time
 from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
-from localconc._engine import homes, owners
-from localconc._engine.clock import SystemClock
-from localconc._engine.wakeup import QUICK_POLL_SECONDS
+from localconc._engine import registry
+from localconc._engine.core.clock import SystemClock
+from localconc._engine.waiting.timing import QUICK_POLL_SECONDS
 from localconc.testing import slots
 from localconc.testing.block import Block, environment
 from localconc.testing.crowd import Crowd, Wait
@@ -23,7 +23,7 @@ from localconc.testing.homes import temporary_home
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from localconc._engine.wakeup import Mailbox
+    from localconc._engine.waiting.mailbox import Mailbox
 
 __all__ = ["VirtualClock", "virtual_clock"]
 
@@ -105,8 +105,13 @@ class VirtualClock:
     def pause(self, mailbox: Mailbox, until: float | None, watched_fd: int | None) -> None:
         bell = self._bell()
         bell.silence()
-        with self._waiting(threading.get_ident(), Wait(until, bell.ring, mailbox.descriptor)):
-            bell.wait(mailbox.descriptor, watched_fd)
+        mailbox.on_delivery = bell.ring
+        try:
+            with self._waiting(threading.get_ident(), Wait(until, bell.ring, mailbox)):
+                if not mailbox.has_wakeups:
+                    bell.wait(mailbox.descriptor, watched_fd)
+        finally:
+            mailbox.on_delivery = None
         mailbox.drain()
 
     async def pause_task(self, arrival: Any, until: float | None) -> None:
@@ -231,9 +236,8 @@ class Bell:
 
 
 def _refuse_other_processes() -> None:
-    engine = homes.current()
-    own_key = engine.owner.key if engine.owner else ""
-    others = set(owners.living_pids(engine.directory, own_key)) - slots.helpers - {os.getpid()}
+    engine = registry.current()
+    others = set(engine.membership.living_others()) - slots.helpers - {os.getpid()}
     if others:
         raise RuntimeError(
             f"virtual_clock() moves the time of this process (pid {os.getpid()}) only, but other processes use "
@@ -295,14 +299,14 @@ def _in_virtual_time(autojump: bool) -> Iterator[VirtualClock]:
         with nullcontext() if os.environ.get("LOCALCONC_HOME") else temporary_home():
             clock = VirtualClock(autojump=autojump)
             pid = os.getpid()
-            homes.use_clock(clock, is_alone=True)
+            registry.use_clock(clock, is_alone=True)
             clock.begin()
             try:
-                with environment(homes.VIRTUAL_CLOCK, str(pid)):
+                with environment(registry.VIRTUAL_CLOCK, str(pid)):
                     yield clock
             finally:
                 if os.getpid() == pid:  # in a forked child, the thread that moves the time is no more
                     clock.end()
-                homes.use_clock(None)
+                registry.use_clock(None)
     finally:
         _in_force.release()

@@ -24,11 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
+    from localconc._engine.waiting.mailbox import Mailbox
+
 #: For so long nothing must have moved before a thread counts as waiting for another one: it may just have been woken.
 QUIET_SECONDS = 0.003
-
-#: The same where somebody has a mailbox that nobody can write to, and looks at the store now and then.
-QUIET_SECONDS_WITHOUT_SIGNALS = 0.15
 
 #: Turns that a loop must have made with nothing to do; one whose lists can't be seen must make more.
 IDLE_TURNS = 2
@@ -44,12 +43,17 @@ class Wait:
     Attributes:
         until: the moment it waits for, besides a signal; None if there is none.
         wake: makes it look.
-        mailbox_descriptor: readable while a signal is there that it has not seen; None if it gets none.
+        mailbox: where it receives wakeups; None if it receives none.
     """
 
     until: float | None
     wake: Callable[[], None]
-    mailbox_descriptor: int | None = None
+    mailbox: Mailbox | None = None
+
+    @property
+    def mailbox_descriptor(self) -> int | None:
+        """Readable while another process's wakeup is there that it has not seen."""
+        return None if self.mailbox is None else self.mailbox.descriptor
 
 
 @dataclass
@@ -117,6 +121,8 @@ class Crowd:
         return obstacle
 
     def _has_mail(self) -> bool:
+        if any(wait.mailbox is not None and wait.mailbox.has_wakeups for wait in self.waits.values()):
+            return True
         with selectors.DefaultSelector() as selector:
             for wait in self.waits.values():
                 if wait.mailbox_descriptor is not None and wait.mailbox_descriptor not in selector.get_map():
@@ -142,8 +148,6 @@ class Crowd:
                 return f"thread {names.get(ident, ident)!r} is at work in {place(frame)}"
             if wait is None:
                 quiet_seconds = max(quiet_seconds, QUIET_SECONDS)
-            elif wait.mailbox_descriptor is None:
-                quiet_seconds = QUIET_SECONDS_WITHOUT_SIGNALS
         return "" if time.monotonic() - self._moved_at < quiet_seconds else None
 
     def _working_task(self) -> str | None:

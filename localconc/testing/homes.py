@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from localconc._engine import homes
-from localconc._engine.switch import DISABLED
+from localconc._engine import registry
+from localconc._engine.core.environment import DISABLED
 from localconc.testing.block import Block, environment
 from localconc.testing.leaks import left_in_home
 
@@ -68,8 +68,8 @@ def _close(directory: Path) -> list[str]:
     """Remove a home; returns who still used it."""
     with environment("LOCALCONC_HOME", str(directory)):
         found = left_in_home()
-        homes.current().disown()  # or a late release would build the home anew
-    homes.forget(directory)
+        registry.current().acquisitions.forget_grants()  # or a late release would build the home anew
+    registry.forget(directory)
     shutil.rmtree(directory, ignore_errors=True)
     return found
 

@@ -6,9 +6,8 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from localconc._engine import homes
-from localconc._engine.administration import holders, waiters
-from localconc._engine.blocking import run
+from localconc._engine import registry
+from localconc._engine.operations.reading import holders, notice_deaths, waiters
 from localconc.errors import StoreError
 
 if TYPE_CHECKING:
@@ -45,8 +44,8 @@ def assert_no_leaks(name_or_id: str | UUID | None = None) -> None:
 
 def left_behind(name_or_id: str | UUID | None = None) -> list[str]:
     """Everybody living who holds or waits, a line each; the store is not created for the question."""
-    engine = homes.current()
-    if name_or_id is None and not engine.database.path.exists():
+    engine = registry.current()
+    if name_or_id is None and not engine.store.database.path.exists():
         return []
     reap_the_dead()
     return [
@@ -69,12 +68,7 @@ def left_in_home() -> list[str]:
 
 def reap_the_dead() -> None:
     """Give back what dead processes hold, without waiting for somebody who needs it."""
-    engine = homes.current()
-
-    def operation() -> None:
-        engine.reap_in_front(engine.look_up(lambda ledger: [row.id for row in ledger.all_limits()]))
-
-    run(engine, operation)
+    notice_deaths(registry.current())
 
 
 def _who(pid: int, thread: str, command: str) -> str:

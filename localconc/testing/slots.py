@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import localconc
 from localconc import errors
-from localconc._engine import arguments, homes
-from localconc._engine.switch import DISABLED
+from localconc._engine import registry
+from localconc._engine.core import arguments
+from localconc._engine.core.environment import DISABLED
 from localconc.events import read_events
 from localconc.limits import read_holders, read_limit
 from localconc.testing.block import Block
@@ -96,7 +97,7 @@ def _held(what: tuple[str, int, int | None, float | None]) -> Iterator[HeldSlots
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": path, homes.VIRTUAL_CLOCK: "", DISABLED: ""},
+        env={**os.environ, "PYTHONPATH": path, registry.VIRTUAL_CLOCK: "", DISABLED: ""},
     )
     helpers.add(process.pid)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from localconc._engine.wakeup import Mailbox
+from localconc._engine.waiting.mailbox import Mailbox
 
 
 class ManualClock:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from localconc._engine.home import DATABASE_NAME
+from localconc._engine.core.home import DATABASE_NAME
 
 
 def check_store(directory: Path) -> None:
@@ -25,9 +25,9 @@ def check_store(directory: Path) -> None:
             "SELECT * FROM queue WHERE ticket NOT IN (SELECT ticket FROM waiters WHERE state = 0)"
         ).fetchall()
         assert lost == [], f"places in a queue without somebody who waits: {lost}"
-        for row in connection.execute("SELECT ticket, limit_ids FROM waiters WHERE state = 0"):
+        for row in connection.execute("SELECT ticket, coalesce(json_array_length(limit_ids), 1) FROM waiters WHERE state = 0"):
             places = connection.execute("SELECT count(*) FROM queue WHERE ticket = ?", row[:1]).fetchone()[0]
-            assert places == len(row[1].split()), f"waiter {row} has {places} places"
+            assert places == row[1], f"waiter {row} has {places} places"
         assert connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
     finally:
         connection.close()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from localconc._engine import homes
+from localconc._engine import registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,4 +19,4 @@ def home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     directory = tmp_path / "home"
     monkeypatch.setenv("LOCALCONC_HOME", str(directory))
     yield directory
-    homes.forget_all()
+    registry.forget_all()

@@ -9,9 +9,9 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from localconc._engine.home import DATABASE_NAME
-from localconc._engine.ledger import Ledger
-from localconc._engine.schema import TOTAL, WAITING
+from localconc._engine.core.home import DATABASE_NAME
+from localconc._engine.store.ledger import Ledger
+from localconc._engine.store.schema import TOTAL, WAITING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from localconc._engine import acquiring
 from localconc._engine.blocking import Post, drive
 from localconc._engine.engine import Engine
-from localconc._engine.model import CONCURRENCY, RATE_LIMIT, Request
+from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, Request
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from localconc._engine.clock import Clock
+    from localconc._engine.core.clock import Clock
     from localconc._engine.occupancy import Occupancy
 
 

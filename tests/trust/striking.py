@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from localconc import create_limit
-from localconc._engine import homes
+from localconc._engine import registry
 
 from .inspection import assert_sound, held, in_thread, wait_until, waiting
 from .peers import Peer
@@ -83,7 +83,7 @@ class Strikes:
         create_limit("gate", 1)
         create_limit("other", 5)
         create_limit("rate", 1, slot_decay_per_second=1000.0)
-        homes.forget(self._template)
+        registry.forget(self._template)
         os.environ["LOCALCONC_HOME"] = before
 
     def _order(self, home: Path, scenario: str, at: int, deed: int, error: int) -> None:

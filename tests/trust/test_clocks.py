@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from localconc import create_limit, read_limit
-from localconc._engine import homes
+from localconc._engine import registry
 from localconc.errors import AcquireConcurrencySlotTimeoutError
 from localconc.sync import concurrency, rate_limit
 
@@ -41,7 +41,7 @@ class MovedClock(VirtualClock):
 
     def reboot(self, off_seconds: float) -> None:
         """Start anew: the clock since boot begins again, the wall clock goes on."""
-        homes.forget_all()
+        registry.forget_all()
         self.offset += self.time + off_seconds - 1.0
         self.time = 1.0
         self.boot += "'"
@@ -50,9 +50,9 @@ class MovedClock(VirtualClock):
 @pytest.fixture
 def clock() -> Iterator[MovedClock]:
     clock = MovedClock()
-    homes.use_clock(clock)
+    registry.use_clock(clock)
     yield clock
-    homes.use_clock(None)
+    registry.use_clock(None)
 
 
 @pytest.mark.parametrize("hours", [-5, -1, 1, 5, 24 * 400])

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from localconc import create_limit
-from localconc._engine import homes
-from localconc._engine.clock import SystemClock
+from localconc._engine import registry
+from localconc._engine.core.clock import SystemClock
 from localconc.errors import AcquireConcurrencySlotTimeoutError
 from localconc.sync import concurrency, rate_limit
 
@@ -49,7 +49,7 @@ class Stage:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.clock = ScriptedClock()
-        homes.use_clock(self.clock)
+        registry.use_clock(self.clock)
         create_limit("gate", 1)
         create_limit("other", 5)
         create_limit("rate", 1, slot_decay_per_second=1000.0)
@@ -78,7 +78,7 @@ class Stage:
     def assert_nothing_left(self) -> None:
         place = self.interruption.place
         self.recover()
-        engine = homes.current()
+        engine = registry.current()
         wait_until(lambda: held(self.home) == 0, f"slots are given back after an interrupt at {place}")
         wait_until(lambda: waiting(self.home) == 0, f"the queue is left after an interrupt at {place}")
         wait_until(lambda: not engine.held, f"nothing is on record after an interrupt at {place}")
@@ -91,8 +91,8 @@ class Stage:
         """Let go of what an interrupt left that no signal can cause; no code could have done so there."""
         gc.collect()
         if not self.interruption.is_real:
-            release_wholly(homes.current().database.lock)
-            homes.current().database.ensure_open()
+            release_wholly(registry.current().database.lock)
+            registry.current().database.ensure_open()
 
     def enter_and_leave(self) -> None:
         with concurrency("gate", timeout_seconds=5):
@@ -112,7 +112,7 @@ def stage(home_directory: Path) -> Iterator[Stage]:
     yield stage
     gc.unfreeze()
     stage.peer.close()
-    homes.use_clock(None)
+    registry.use_clock(None)
 
 
 def in_the_common_case(stage: Stage) -> None:
@@ -126,7 +126,7 @@ def when_looking_closer(stage: Stage) -> None:
 
 
 def after_forgetting_the_limit(stage: Stage) -> None:
-    homes.current()._known.clear()
+    registry.current()._known.clear()
     in_the_common_case(stage)
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from localconc import create_limit, delete_limit, read_holders, read_limit, read_limits, read_waiters
-from localconc._engine import homes
-from localconc._engine.home import DATABASE_NAME, GATE_NAME, JOURNAL_NAME
+from localconc._engine import registry
+from localconc._engine.core.home import DATABASE_NAME, MAINTENANCE_LOCK_NAME, DEFINITIONS_LOG_NAME
 from localconc.errors import LocalconcError, StoreError
 from localconc.events import read_events
 from localconc.sync import concurrency
@@ -42,7 +42,7 @@ def test_home_and_files_are_private_even_with_no_umask(home_directory: Path) -> 
 
 
 @POSIX
-@pytest.mark.parametrize("name", [DATABASE_NAME, GATE_NAME, JOURNAL_NAME, "localconc.new"])
+@pytest.mark.parametrize("name", [DATABASE_NAME, MAINTENANCE_LOCK_NAME, DEFINITIONS_LOG_NAME, "localconc.new"])
 def test_a_planted_link_is_not_followed(home_directory: Path, tmp_path: Path, name: str) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
@@ -67,7 +67,7 @@ def test_a_name_is_only_a_name(home_directory: Path, name: str) -> None:
     with concurrency(name, timeout_seconds=0):
         assert read_holders(name)[0].name == name
     assert read_limit(name).id == created.id
-    homes.forget(home_directory)
+    registry.forget(home_directory)
     delete_limit(name)
     assert not [path for path in home_directory.parent.iterdir() if path != home_directory]
     assert_sound(home_directory)
@@ -172,7 +172,7 @@ def test_a_time_that_never_was_is_a_store_error(home_directory: Path) -> None:
 
 def test_a_trigger_planted_by_another_user_can_call_nothing_dangerous(home_directory: Path) -> None:
     create_limit("gate", 1)
-    connection = homes.current().database.connection
+    connection = registry.current().database.connection
     assert connection is not None
     assert connection.execute("PRAGMA trusted_schema").fetchone() == (0,)
 
@@ -223,7 +223,7 @@ def as_user(user: int, group: int, work: Callable[[], None]) -> int:
             work()
             status = 0
         finally:
-            homes.forget_all()
+            registry.forget_all()
             os._exit(status)
     return pid
 

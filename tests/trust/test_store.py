@@ -19,10 +19,11 @@ from pathlib import Path
 import pytest
 
 from localconc import create_limit, ensure_limit, read_limit, read_limits, update_limit
-from localconc._engine import home as home_module
-from localconc._engine import homes, schema
-from localconc._engine.faults import Busy
-from localconc._engine.home import DATABASE_NAME, JOURNAL_NAME
+from localconc._engine.core import filesystems, home as home_module
+from localconc._engine import registry
+from localconc._engine.store import schema
+from localconc._engine.core.errors import Busy
+from localconc._engine.core.home import DATABASE_NAME, DEFINITIONS_LOG_NAME
 from localconc.errors import AcquireConcurrencySlotTimeoutError, StoreError
 from localconc.sync import concurrency
 
@@ -41,7 +42,7 @@ def define(home: Path) -> Path:
     create_limit("idle", 7, active=False)
     for number in range(40):
         create_limit(f"filler {number}", number)
-    homes.forget(home)
+    registry.forget(home)
     database = home / DATABASE_NAME
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -142,7 +143,7 @@ def flip_a_bit_in_every_page(home: Path, offsets: list[int]) -> dict[str, int]:
             except BaseException as error:
                 error.add_note(f"a bit flipped in page {page + 1} at {offset}")
                 raise
-            homes.forget(copy)
+            registry.forget(copy)
     return outcomes
 
 
@@ -157,7 +158,7 @@ def survive_a_flip() -> str:
 
 
 def restore(backup: Path, home: Path) -> None:
-    homes.forget(home)
+    registry.forget(home)
     shutil.rmtree(home)
     shutil.copytree(backup, home)
 
@@ -210,7 +211,7 @@ def test_a_damaged_store_that_others_use_is_not_healed_behind_them(home_director
 
 def test_a_damaged_journal_loses_no_more_than_its_damaged_lines(home_directory: Path) -> None:
     define(home_directory).write_bytes(b"garbage" * 1000)
-    journal = home_directory / JOURNAL_NAME
+    journal = home_directory / DEFINITIONS_LOG_NAME
     lines = journal.read_bytes().splitlines(keepends=True)
     entries = [
         b"\xff\xfe nonsense\n",
@@ -235,7 +236,7 @@ def test_a_deleted_database_is_restored_with_what_is_held(home_directory: Path) 
             path.unlink()
         with pytest.raises((AcquireConcurrencySlotTimeoutError, StoreError)):
             peer.acquire("gate", timeout_seconds=0.2)
-        homes.current().database.verify_after = 0.0
+        registry.current().database.verify_after = 0.0
         with pytest.raises(AcquireConcurrencySlotTimeoutError):
             concurrency("gate", timeout_seconds=0.2).__enter__()
         assert held(home_directory) == 1
@@ -249,7 +250,7 @@ def test_a_deleted_home_is_made_anew_and_what_is_held_stays_held(home_directory:
     define(home_directory)
     with concurrency("gate"):
         shutil.rmtree(home_directory)
-        homes.current().database.verify_after = 0.0
+        registry.current().database.verify_after = 0.0
         with pytest.raises(AcquireConcurrencySlotTimeoutError):
             concurrency("gate", timeout_seconds=0.2).__enter__()
     assert_limit_is_kept()
@@ -264,7 +265,7 @@ def test_a_replaced_database_is_noticed_and_what_is_held_is_taken_along(home_dir
         for path in home_directory.glob(DATABASE_NAME + "-*"):
             path.unlink()
         os.replace(other, database)
-        homes.current().database.verify_after = 0.0
+        registry.current().database.verify_after = 0.0
         with pytest.raises((AcquireConcurrencySlotTimeoutError, StoreError)):
             concurrency("gate", timeout_seconds=0.2).__enter__()
         assert held(home_directory) == 1
@@ -286,7 +287,7 @@ def mounted(directory: Path, options: str, *arguments: str) -> Iterator[None]:
     try:
         yield
     finally:
-        homes.forget_all()
+        registry.forget_all()
         subprocess.run(["umount", str(directory)], check=False)
 
 
@@ -480,7 +481,7 @@ def test_definitions_beside_the_database_follow_every_change(home_directory: Pat
     create_limit("gate", 1)
     update_limit("gate", limit=3)
     update_limit("gate", name="door")
-    lines = [json.loads(line) for line in (home_directory / JOURNAL_NAME).read_text().splitlines()]
+    lines = [json.loads(line) for line in (home_directory / DEFINITIONS_LOG_NAME).read_text().splitlines()]
     assert lines[-1]["name"] == "door"
     assert lines[-1]["limit"] == 3
     assert {"name": "gate", "deleted": True} in lines
@@ -500,7 +501,7 @@ def test_a_store_that_is_busy_while_it_is_opened_is_opened_once(
     home_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     define(home_directory)
-    homes.forget_all()
+    registry.forget_all()
     opened: list[Path] = []
     connect = sqlite3.connect
     with closing(connect(home_directory / DATABASE_NAME, isolation_level=None)) as other:
@@ -508,7 +509,7 @@ def test_a_store_that_is_busy_while_it_is_opened_is_opened_once(
         monkeypatch.setattr(sqlite3, "connect", lambda path, **options: opened.append(path) or connect(path, **options))
         for _ in range(3):
             with pytest.raises(Busy):
-                homes.current().database.ensure_open()
+                registry.current().database.ensure_open()
         other.execute("ROLLBACK")
     assert_limit_is_kept()
     assert len(opened) == 1

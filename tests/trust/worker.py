@@ -24,7 +24,7 @@ from points import Calls, Statements
 
 import localconc
 from localconc._engine import engine as engine_module
-from localconc._engine import homes
+from localconc._engine import registry
 from localconc.errors import AcquireConcurrencySlotTimeoutError, LocalconcError
 from localconc.sync import concurrency, rate_limit
 
@@ -132,7 +132,7 @@ def while_restoring_a_deleted_store(arm: Arm) -> None:
     with concurrency("other"):
         for path in localconc.home().glob("localconc.db*"):
             path.unlink()
-        homes.current().database.verify_after = 0.0
+        registry.current().database.verify_after = 0.0
         arm()
         with concurrency("gate", timeout_seconds=5):
             pass
@@ -141,7 +141,7 @@ def while_restoring_a_deleted_store(arm: Arm) -> None:
 def while_ending(arm: Arm) -> None:
     warm("gate")
     arm()
-    homes.forget_all()
+    registry.forget_all()
 
 
 def hold_and_die(arm: Arm) -> None:

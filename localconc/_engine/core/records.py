@@ -1,0 +1,154 @@
+"""The records that the packages pass to each other: rows of the store, grants, requesters."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from localconc._engine.core.errors import malformed
+
+
+class LimitRow(NamedTuple):
+    """A limit with its state, as the ledger reads it."""
+
+    id: int
+    uuid: bytes
+    name: str
+    limit: int
+    active: bool
+    configured: bool
+    declared: bool
+    decay: float
+    revision: int
+    created: float
+    updated: float
+    held: int
+    empty_at: float
+    empty_at_wall: float | None
+    average: float
+    denied: float
+    denied_at: float
+    paused_until: float | None
+    paused_until_wall: float | None
+    first_ticket: int | None
+
+
+class LimitRef(NamedTuple):
+    """A limit as it was when its slots were granted: what a holder and its events need to know of it."""
+
+    limit_id: int
+    uuid: bytes
+    name: str
+    limit: int
+    revision: int
+
+    @classmethod
+    def of(cls, row: LimitRow) -> LimitRef:
+        return cls(row.id, row.uuid, row.name, row.limit, row.revision)
+
+
+class Grant(NamedTuple):
+    """What one acquisition of this process was granted; the process keeps it until the release."""
+
+    refs: tuple[LimitRef, ...]
+    slots: int
+    acquired_wall: float
+    acquired_boot: float
+    waited_seconds: float
+    thread: str
+    label: str
+    context: int
+
+
+class Requester(NamedTuple):
+    """The thread or task that asks: its owner, the owner's serial number for this acquisition, and its name.
+
+    `context` identifies the thread or task among those of its process; 0 where anybody may release.
+    """
+
+    owner_id: int
+    serial: int
+    thread: str
+    label: str = ""
+    context: int = 0
+
+
+class WaiterRow(NamedTuple):
+    """A queued request, as the ledger reads it.
+
+    `limit_ids` is None for a simple request: one limit, whose slots are held until they are released.
+    """
+
+    ticket: int
+    owner_id: int
+    serial: int
+    state: int
+    slots: int
+    limit_id: int
+    limit_ids: str | None
+    request: str
+    thread: str
+    context: int
+    address: str
+    secret: int
+    waiting_since: float
+    enqueued_boot: float
+    granted_wall: float | None
+    granted_boot: float | None
+    answer: str | None
+
+    @property
+    def queued_on(self) -> list[int]:
+        """The limits in whose queues the request stands."""
+        if type(self.slots) is not int:
+            raise malformed("A waiting request", self.slots)
+        if self.limit_ids is None:
+            return [self.limit_id]
+        try:
+            return [int(limit_id) for limit_id in self.limit_ids[1:-1].split(",") if limit_id]
+        except (ValueError, TypeError) as error:
+            raise malformed("A waiting request", self.limit_ids) from error
+
+    @property
+    def requester(self) -> Requester:
+        return Requester(self.owner_id, self.serial, self.thread, self.request.partition(">")[2], self.context)
+
+
+class OwnerRow(NamedTuple):
+    """A process that holds or waits, as the store knows it."""
+
+    id: int
+    key: str
+    pid: int
+    pid_namespace: str
+    started: str
+    command: str
+    is_command: int = 0
+
+
+class PastAcquisition(NamedTuple):
+    """One limit's part of an acquisition, as the history tells it."""
+
+    uuid: bytes
+    name: str
+    limit: int
+    owner_id: int
+    serial: int
+    slots: int
+    acquired_wall: float
+    released_wall: float | None
+    waited_seconds: float
+    thread: str
+    label: str
+    numbers: str | None
+    mode: str
+    pid: int
+    command: str
+
+    @property
+    def call(self) -> tuple[int, int]:
+        """What the parts of one call have in common."""
+        return self.owner_id, self.serial
+
+    @property
+    def ref(self) -> LimitRef:
+        return LimitRef(0, self.uuid, self.name, self.limit, 0)

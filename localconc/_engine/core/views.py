@@ -1,0 +1,213 @@
+"""What people see of the store: limits, holders, waiters, past acquisitions, statistics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+from uuid import UUID
+
+from localconc._engine.core import rules
+from localconc._engine.core.errors import malformed
+
+if TYPE_CHECKING:
+    from pendulum import DateTime
+
+    from localconc._engine.core.records import LimitRow
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A named limit as it stood when it was read.
+
+    Attributes:
+        id: its identity; stays when it is renamed.
+        name: what calls name.
+        limit: how many slots there are; with 0 nobody is admitted.
+        active: whether it is enforced.
+        active_slots: slots occupied at the moment of reading, decay applied, a part of a slot counted whole.
+        denied_slots: slots refused recently; they drain at the limit's decay, else at one each average occupancy.
+        slot_decay_per_second: how many occupied slots drain each second; 0 for none.
+        avg_slot_occupancy_seconds: for how long a slot was held recently, on average.
+        created: when it was made (UTC).
+        updated: when its definition last changed (UTC).
+        paused_until: until when nobody is admitted (UTC); None if it is not paused.
+    """
+
+    id: UUID
+    name: str
+    limit: int
+    active: bool
+    active_slots: int
+    denied_slots: int
+    slot_decay_per_second: float
+    avg_slot_occupancy_seconds: float
+    created: DateTime
+    updated: DateTime
+    paused_until: DateTime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A thread or task that holds slots of a limit.
+
+    Attributes:
+        name: of the limit.
+        slots: how many were acquired.
+        pid: the process.
+        thread: name of the thread or task.
+        command: command line of the process.
+        acquired_at: since when (UTC).
+        numbers: which of the limit's slots these are; empty while nobody asked.
+        label: the `label=` of the call; "" without one.
+    """
+
+    name: str
+    slots: int
+    pid: int
+    thread: str
+    command: str
+    acquired_at: DateTime
+    numbers: tuple[int, ...] = ()
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    """A thread or task that waits for slots.
+
+    Attributes:
+        names: of the limits waited for, together.
+        slots: how many of each.
+        pid: the process.
+        thread: name of the thread or task.
+        command: command line of the process.
+        position: place in the order of service, from 1 (of the limit asked about, else among all).
+        waiting_since: since when (UTC).
+        label: the `label=` of the call; "" without one.
+    """
+
+    names: tuple[str, ...]
+    slots: int
+    pid: int
+    thread: str
+    command: str
+    position: int
+    waiting_since: DateTime
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Acquisition:
+    """One limit's part of an acquisition, as the history keeps it.
+
+    Attributes:
+        name: of the limit.
+        slots: how many were acquired.
+        numbers: which of the limit's slots these were; empty if nobody asked.
+        pid: the process; 0 if the history does not know it any more.
+        thread: name of the thread or task.
+        command: command line of the process.
+        label: the `label=` of the call; "" without one.
+        waited_seconds: how long the call waited.
+        acquired_at: when (UTC).
+        released_at: when (UTC); None while held, of `rate_limit`, and if nobody saw the end.
+        mode: `"concurrency"` or `"rate_limit"`.
+    """
+
+    name: str
+    slots: int
+    numbers: tuple[int, ...]
+    pid: int
+    thread: str
+    command: str
+    label: str
+    waited_seconds: float
+    acquired_at: DateTime
+    released_at: DateTime | None
+    mode: Literal["concurrency", "rate_limit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Percentiles:
+    """How some durations are distributed, in seconds."""
+
+    p50: float
+    p90: float
+    p99: float
+    max: float
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What happened to a limit in a window of time.
+
+    Attributes:
+        name: of the limit.
+        since: where the window begins (UTC).
+        until: where it ends (UTC): the moment of reading.
+        acquisitions: how many there were.
+        refusals: how many requests were refused, or gave up.
+        waited_seconds: how long the calls waited; None without an acquisition.
+        held_seconds: how long slots were held; None if none was released.
+        utilization: slot-seconds held / (limit · seconds of the window); None for a limit with decay.
+    """
+
+    name: str
+    since: DateTime
+    until: DateTime
+    acquisitions: int
+    refusals: int
+    waited_seconds: Percentiles | None
+    held_seconds: Percentiles | None
+    utilization: float | None
+
+
+def moment(seconds: float) -> DateTime:
+    """Return a moment of the wall clock as people get it."""
+    import pendulum
+
+    try:
+        return pendulum.from_timestamp(seconds, tz="UTC")
+    except (OverflowError, ValueError, OSError, TypeError) as error:
+        raise malformed("A moment", seconds) from error
+
+
+def active_slots(row: LimitRow, now: float) -> int:
+    """Return the occupied slots as people see them."""
+    return rules.displayed(occupied(row, now))
+
+
+def occupied(row: LimitRow, now: float) -> float:
+    """Return the occupied slots; the part of one that has not drained yet counts."""
+    return rules.occupied_slots(row.empty_at, now, row.decay) if row.decay > 0 else float(row.held)
+
+
+def limit(row: LimitRow, now: float, wall: float) -> Limit:
+    """Return a limit as people see it at a moment."""
+    denied = rules.denied_slots(row.denied, row.denied_at, now, row.decay, row.average)
+    is_paused = row.paused_until is not None and row.paused_until > now
+    return Limit(
+        id=UUID(bytes=row.uuid),
+        name=row.name,
+        limit=row.limit,
+        active=bool(row.active),
+        active_slots=active_slots(row, now),
+        denied_slots=rules.displayed(denied),
+        slot_decay_per_second=row.decay,
+        avg_slot_occupancy_seconds=row.average,
+        created=moment(row.created),
+        updated=moment(row.updated),
+        paused_until=moment(wall + row.paused_until - now) if is_paused and row.paused_until is not None else None,
+    )
+
+
+def numbers(text: str | None) -> tuple[int, ...]:
+    """Return slot numbers as their column has them: `'0,1'`; empty if nobody asked for them.
+
+    Raises:
+        StoreError: the text is nothing that localconc wrote.
+    """
+    try:
+        return tuple(int(number) for number in text.split(",")) if text else ()
+    except (ValueError, AttributeError) as error:
+        raise malformed("Slot numbers", text) from error

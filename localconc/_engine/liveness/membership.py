@@ -1,0 +1,177 @@
+"""This process as a member of a store: from joining it, as a new owner or as the one it was, to leaving it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from localconc._engine.core.records import OwnerRow
+from localconc._engine.liveness import owner as owners
+from localconc._engine.liveness.owner import Owner
+from localconc._engine.liveness.processes import started
+from localconc._engine.queue import cleanup
+from localconc._engine.queue.definitions import define
+from localconc._engine.store import definitions_log, listings
+from localconc._engine.store.ledger import Ledger
+from localconc._engine.store.schema import NEVER_BOOTED
+from localconc.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from localconc._engine.core.clock import Clock
+    from localconc._engine.store.store import Transaction
+
+#: The owner id of a process that has not joined yet. It is no owner's: nothing can be acquired with it.
+NOT_JOINED: Final = -2
+
+#: How much less than the boot clock the wall clock may say that a limit will still drain, before the boot clock of the
+#: store is taken for that of another boot.
+CLOCK_TOLERANCE_SECONDS: Final = 60.0
+
+
+class Membership:
+    """The owner that this process is, in the store of one home.
+
+    Args:
+        directory: the home.
+        clock: what time it is, and which boot this is.
+        on_joined: called in the transaction in which this process joins a store that it did not know: it notes there
+            what the process holds.
+
+    Attributes:
+        owner: the locked file of this process; None before it has joined.
+        owner_id: its number in the store.
+    """
+
+    def __init__(self, directory: Path, clock: Clock, on_joined: Callable[[Transaction], None]) -> None:
+        self._directory = directory
+        self._clock = clock
+        self._on_joined = on_joined
+        self._joined: object = None
+        self.owner: Owner | None = None
+        self.owner_id = NOT_JOINED
+
+    @property
+    def has_joined(self) -> bool:
+        """Whether this process is known to a store: what it never asked for, it need not undo."""
+        return self.owner_id != NOT_JOINED
+
+    def join(self, store: object, read: Callable[..., object], transact: Callable[..., object]) -> bool:
+        """Make this process known to a store that has just been opened; return whether it was not known before.
+
+        Args:
+            store: what tells this store's file from any other.
+            read: does some work on the ledger while the store is being opened.
+            transact: does some work in a transaction while the store is being opened.
+        """
+        owner = self._locked_owner()
+        owner_id = read(lambda ledger: self._known_as(ledger, owner.key))
+        if owner_id is not None and store == self._joined:
+            self.owner_id = int(str(owner_id))
+            return False
+        transact(lambda txn: self._join(txn, owner))
+        self._joined = store
+        return True
+
+    def _known_as(self, ledger: Ledger, key: str) -> int | None:
+        return None if self._is_of_another_boot(ledger) else ledger.owner_with_key(key)
+
+    def _locked_owner(self) -> Owner:
+        try:
+            if self.owner is not None and not self.owner.holds_its_descriptor():
+                self.owner = None  # somebody closed it, and others may take this process for dead
+            if self.owner is None:
+                self.owner = Owner(self._directory)
+            self.owner.ensure_file()
+        except OSError as error:
+            raise StoreError(
+                f"No file can be created in {self._directory} ({error.strerror or error}): make the directory and its "
+                "subdirectory owners writable, leave some space, or set LOCALCONC_HOME to another directory."
+            ) from error
+        return self.owner
+
+    def _join(self, txn: Transaction, owner: Owner) -> None:
+        boot_identity = txn.ledger.meta("boot_identity")
+        if boot_identity == NEVER_BOOTED:
+            self._restore_definitions(txn)
+        elif self._is_of_another_boot(txn.ledger) and not self._somebody_lives(txn.ledger):
+            cleanup.after_reboot(txn)
+        txn.ledger.set_meta("boot_identity", self._clock.boot_identity())
+        owner_id = txn.ledger.owner_with_key(owner.key)
+        if owner_id is None:
+            row = OwnerRow(0, owner.key, owner.pid, owner.pid_namespace, owner.started, owner.command)
+            owner_id = txn.ledger.insert_owner(row)
+        self.owner_id = owner_id
+        definitions_log.rewrite_if_long(
+            self._directory, lambda: listings.configured_limits(txn.ledger.connection)
+        )
+        self._on_joined(txn)
+
+    def _is_of_another_boot(self, ledger: Ledger) -> bool:
+        """Return whether the store was last used before a reboot, as far as the clocks tell.
+
+        A container may have a boot identity of its own: it was a reboot only if no owner of before lives.
+        """
+        boot_identity = self._clock.boot_identity()
+        if boot_identity:
+            return ledger.meta("boot_identity") != boot_identity
+        now, wall = self._clock.now(), self._clock.wall()
+        if listings.latest_moment(ledger.connection) > now:
+            return True
+        return any(
+            empty_at - now > max(0.0, empty_at_wall - wall) + CLOCK_TOLERANCE_SECONDS
+            for _, empty_at, empty_at_wall in listings.decaying_totals(ledger.connection)
+        )
+
+    def _somebody_lives(self, ledger: Ledger) -> bool:
+        own_key = "" if self.owner is None else self.owner.key
+        return any(owners.is_alive(self._directory, row) for row in ledger.all_owners() if row.key != own_key)
+
+    def _restore_definitions(self, txn: Transaction) -> None:
+        """Rebuild the definitions of a new store from the log beside it."""
+        from uuid import UUID
+
+        for name, fields in definitions_log.replay(self._directory).items():
+            if txn.ledger.limit_named(name) is None:
+                define(
+                    txn,
+                    name,
+                    limit=int(fields["limit"]),
+                    active=bool(fields["active"]),
+                    configured=True,
+                    declared=bool(fields.get("declared", True)),
+                    decay=float(fields["slot_decay_per_second"]),
+                    identity=UUID(fields["id"]),
+                    created=float(fields["created"]),
+                )
+        txn.definitions.clear()  # they come from there
+        txn.is_durable = False
+
+    # ---- changes ---------------------------------------------------------------------------------------------
+
+    def become_command(self, txn: Transaction, pid: int, command: str) -> None:
+        """Let what this process holds be held by a command that it started, for as long as that lives."""
+        txn.ledger.become_command(self.owner_id, pid, started(pid), command)
+
+    def living_others(self) -> list[int]:
+        """Return the pids of the other living processes that use the home, whether or not a store knows them."""
+        return owners.living_pids(self._directory, self.owner.key if self.owner else "")
+
+    def leave(self, txn: Transaction) -> None:
+        """Take this process out of the store; what it holds has to be released already."""
+        cleanup.leave(txn, self.owner_id)
+
+    def retire(self) -> None:
+        """Give up the locked file; this process is no member any more."""
+        owner, self.owner, self.owner_id = self.owner, None, NOT_JOINED
+        self._joined = None
+        if owner is not None:
+            owner.retire()
+
+    def close_in_child(self) -> None:
+        """Let go of the parent's locked file in a forked child, without giving up its claim."""
+        owner, self.owner, self.owner_id = self.owner, None, NOT_JOINED
+        self._joined = None
+        if owner is not None:
+            owner.close_in_child()

@@ -1,0 +1,341 @@
+"""A process's claim to be alive: a small file in the home, with a native lock that the process keeps until it dies.
+
+The kernel releases the lock at the moment of death, whatever killed the process; so there is no lease, no heartbeat,
+and no time-out that a stopped or slow process could miss.
+
+The file also tells which of its mailboxes exist, and it is the board on which the process acknowledges the grants that
+it has picked up. Its bytes: the pid as text, at 32 the number of mailboxes, from 64 the board.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from filelock import lock_descriptor
+
+from localconc._engine.core.clock import wall
+from localconc._engine.core.files import close_same, create_file, identity_of, is_same, open_to_read, read_at, write_at
+from localconc._engine.core.home import OWNERS_NAME, file_mode
+from localconc._engine.liveness.processes import command, has_exited, pid_namespace, started
+
+if TYPE_CHECKING:
+    from localconc._engine.core.records import OwnerRow
+
+if sys.platform != "win32":
+    import fcntl
+
+_SUFFIX: Final = ".lock"
+_FRESH_SUFFIX: Final = ".new"
+
+#: Names in the directory of owners: a key, and what the file is to that owner (`.lock`, `.new`, `.<mailbox>`).
+_FILE_NAME: Final = re.compile(r"([0-9a-f]{24})\.(lock|new|[0-9]{1,5})", re.ASCII)
+
+_MAILBOXES_AT: Final = 32
+_BOARD_AT: Final = 64
+
+#: As many grants in a row can be told apart on the board.
+BOARD_WORDS: Final = 1024
+_WORD_BYTES: Final = 8
+_FILE_BYTES: Final = _BOARD_AT + BOARD_WORDS * _WORD_BYTES
+
+MAX_MAILBOXES: Final = 99_999
+
+#: A file that was not locked this long after its creation belongs to a process that died in between.
+_FRESH_SECONDS: Final = 60.0
+
+#: Attempts to create the file, in case that others remove or lock it in the middle.
+_MAX_ATTEMPTS: Final = 10
+_RETRY_SECONDS: Final = 0.002
+
+
+class Owner:
+    """This process's claim to be alive; to be used under the engine's lock.
+
+    Attributes:
+        descriptor: the open file that carries the lock. A command that inherits it keeps the claim alive.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.key = os.urandom(12).hex()
+        self.pid = os.getpid()
+        self.pid_namespace = pid_namespace()
+        self.started = started(self.pid)
+        self.command = command()
+        self.path = directory / OWNERS_NAME / (self.key + _SUFFIX)
+        self._mailboxes: set[int] = set()
+        self._mailboxes_ever = 0
+        content = (b"%d\n" % self.pid).ljust(_FILE_BYTES, b"\0")
+        self.descriptor = self._create(content)
+        self._identity = identity_of(self.descriptor)
+
+    def __repr__(self) -> str:
+        return f"<Owner {self.key} of pid {self.pid}>"
+
+    def _create(self, content: bytes) -> int:
+        """Create the locked file and return its descriptor.
+
+        Others who look for dead owners try the lock, too. So the file gets its name only when it is locked; where an
+        open file can't be renamed, the lock is tried until they have looked.
+        """
+        fresh = self.path.with_suffix(_FRESH_SUFFIX) if sys.platform != "win32" else self.path
+        for _ in range(_MAX_ATTEMPTS):
+            with suppress(FileNotFoundError):
+                os.unlink(fresh)
+            descriptor = create_file(fresh, file_mode(self._directory))
+            try:
+                write_at(descriptor, content, 0)
+                if lock_descriptor(descriptor, blocking=False):
+                    if fresh != self.path:
+                        os.replace(fresh, self.path)
+                    return descriptor
+            except FileNotFoundError:
+                pass  # it was taken for the leftover of a process that died
+            except BaseException:
+                os.close(descriptor)
+                with suppress(OSError):
+                    os.unlink(fresh)
+                raise
+            os.close(descriptor)
+            time.sleep(_RETRY_SECONDS)
+        raise OSError(f"the new file {fresh} was removed or locked by another process, again and again")
+
+    # ---- the claim ---------------------------------------------------------------------------------------------------
+
+    def holds_its_descriptor(self) -> bool:
+        """Return whether the descriptor still is the file that was opened: a daemoniser may have closed it."""
+        return is_same(self.descriptor, self._identity)
+
+    def ensure_file(self) -> bool:
+        """Put the file back, locked, if somebody deleted it, or replaced it by a copy; return whether that was so.
+
+        What is on the board goes over to the new file: without it, slots that this process holds would seem unclaimed.
+        """
+        with suppress(FileNotFoundError):
+            found = os.lstat(self.path)
+            if (found.st_dev, found.st_ino) == self._identity and self.holds_its_descriptor():
+                return False
+        content = (b"%d\n" % self.pid).ljust(_FILE_BYTES, b"\xff")  # any grant may have been picked up
+        if self.holds_its_descriptor():
+            content = read_at(self.descriptor, _FILE_BYTES, 0)
+        descriptor = self._create(content)
+        self._close()
+        self.descriptor, self._identity = descriptor, identity_of(descriptor)
+        self._write_number_of_mailboxes()
+        return True
+
+    def close_in_child(self) -> None:
+        """Close the descriptor in a forked child, which must not keep its parent's claim alive."""
+        self._close()
+
+    def retire(self) -> None:
+        """Give up the claim, and remove its files."""
+        for index in range(self._mailboxes_ever):
+            self._unlink(f"{self.key}.{index}")
+        self._unlink(self.path.name)
+        self._close()
+
+    def _close(self) -> None:
+        close_same(self.descriptor, self._identity)
+
+    def _unlink(self, name: str) -> None:
+        with suppress(OSError):  # others clear up an orphaned file
+            os.unlink(self._directory / OWNERS_NAME / name)
+
+    # ---- mailboxes ---------------------------------------------------------------------------------------------------
+
+    def add_mailbox(self) -> str:
+        """Return the name of the file for one more mailbox; whoever clears up after this process removes it.
+
+        Raises:
+            OSError: there are too many.
+        """
+        index = next((index for index in range(self._mailboxes_ever) if index not in self._mailboxes), None)
+        if index is None:
+            index = self._mailboxes_ever
+            if index >= MAX_MAILBOXES:
+                raise OSError(f"this process has {index} mailboxes already")
+            self._mailboxes_ever += 1
+            self._write_number_of_mailboxes()
+        self._mailboxes.add(index)
+        return f"{self.key}.{index}"
+
+    def remove_mailbox(self, name: str) -> None:
+        """Remove the file of a mailbox; another one may have its name from now on."""
+        self._unlink(name)
+        self._mailboxes.discard(int(name.rpartition(".")[2]))
+
+    def _write_number_of_mailboxes(self) -> None:
+        write_at(self.descriptor, self._mailboxes_ever.to_bytes(_WORD_BYTES, "little"), _MAILBOXES_AT)
+
+    # ---- the board ---------------------------------------------------------------------------------------------------
+
+    def acknowledge(self, serial: int) -> bool:
+        """Write down that this process has picked up the grant with this serial; return whether that succeeded.
+
+        It is one system call, so it does not look whether the descriptor still is this file: call it with a wakeup that
+        was received on a descriptor just before, or after `holds_its_descriptor`.
+        """
+        word = serial.to_bytes(_WORD_BYTES, "little")
+        try:
+            write_at(self.descriptor, word, _BOARD_AT + serial % BOARD_WORDS * _WORD_BYTES)
+        except OSError:
+            return False
+        return True
+
+
+# ---- the claims of others --------------------------------------------------------------------------------------------
+
+
+def is_alive(directory: Path, row: OwnerRow) -> bool:
+    """Return whether the process of a row still runs; if nobody can tell, it does."""
+    if row.is_command and row.pid_namespace == pid_namespace():
+        return not has_ended(row)  # a command may close the lock that it inherited, or leave it to children
+    locked = _is_locked(path_of(directory, row.key))
+    if locked is not None:
+        return locked
+    # The file was deleted, or may not be opened: the process table is the next best witness, if it is the same one.
+    return row.pid_namespace != pid_namespace() or not has_ended(row)
+
+
+def has_ended(row: OwnerRow) -> bool:
+    """Return whether the process of a row of this pid namespace is known to be gone, collected by its parent or not."""
+    if has_exited(row.pid):
+        return True
+    started_now = started(row.pid)
+    return "" not in (started_now, row.started) and started_now != row.started  # the pid has passed on to another
+
+
+def acknowledged(directory: Path, key: str, serial: int) -> bool:
+    """Return whether an owner has picked up the grant with this serial; True if nobody can tell.
+
+    Serials of an owner grow. A word on the board that is larger than the serial means that this and `BOARD_WORDS` later
+    grants were picked up, or that the later one was picked up first, which counts as picked up, too.
+    """
+    try:
+        descriptor = open_to_read(path_of(directory, key))
+    except OSError:
+        return True
+    try:
+        word = read_at(descriptor, _WORD_BYTES, _BOARD_AT + serial % BOARD_WORDS * _WORD_BYTES)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return len(word) < _WORD_BYTES or int.from_bytes(word, "little") >= serial
+
+
+def path_of(directory: Path, key: str) -> Path:
+    """Return the path of an owner's file; for a key that localconc did not make, a path where nothing is."""
+    name = f"{key}{_SUFFIX}"
+    return directory / OWNERS_NAME / (name if _FILE_NAME.fullmatch(name) else f"malformed{_SUFFIX}")
+
+
+def remove_file(directory: Path, row: OwnerRow) -> None:
+    """Remove the file of a dead owner, and its mailboxes."""
+    path = path_of(directory, row.key)
+    number = 0
+    with suppress(OSError):
+        descriptor = open_to_read(path)
+        try:
+            number = int.from_bytes(read_at(descriptor, _WORD_BYTES, _MAILBOXES_AT), "little")
+        finally:
+            os.close(descriptor)
+    for index in range(min(number, MAX_MAILBOXES)):
+        with suppress(OSError):
+            os.unlink(path.with_suffix(f".{index}"))
+    with suppress(OSError):
+        os.unlink(path)
+
+
+def living_pids(directory: Path, except_key: str) -> list[int]:
+    """Return the processes that own a locked file in the home, whether or not a database knows them."""
+    pids = []
+    for key, paths in _files_by_key(directory).items():
+        path = path_of(directory, key)
+        if key != except_key and path in paths and _is_locked(path):
+            with suppress(OSError, ValueError):
+                pids.append(_pid_in(path))
+    return sorted(pids)
+
+
+def orphaned_files(directory: Path, known_keys: set[str]) -> list[Path]:
+    """Return the files of owners that neither live nor are in the store: their processes died while they registered."""
+    orphans = []
+    for key, paths in _files_by_key(directory).items():
+        path = path_of(directory, key)
+        fresh = path.with_suffix(_FRESH_SUFFIX)
+        if fresh in paths and _is_old(fresh):
+            orphans.append(fresh)
+        if key not in known_keys and not (path in paths and _is_locked(path) is not False):
+            orphans.extend(each for each in paths if each != fresh)
+    return sorted(orphans)
+
+
+def _files_by_key(directory: Path) -> dict[str, set[Path]]:
+    files: dict[str, set[Path]] = {}
+    try:
+        names = os.listdir(directory / OWNERS_NAME)
+    except FileNotFoundError:
+        return files
+    for name in names:
+        match = _FILE_NAME.fullmatch(name)
+        if match:
+            files.setdefault(match[1], set()).add(directory / OWNERS_NAME / name)
+    return files
+
+
+def _is_old(path: Path) -> bool:
+    try:
+        return abs(wall() - os.lstat(path).st_mtime) > _FRESH_SECONDS
+    except OSError:
+        return False
+
+
+def _pid_in(path: Path) -> int:
+    descriptor = open_to_read(path)
+    try:
+        return int(read_at(descriptor, _MAILBOXES_AT, 0).partition(b"\n")[0])
+    finally:
+        os.close(descriptor)
+
+
+def _is_locked(path: Path) -> bool | None:
+    """Return whether some process holds the lock of an owner's file; None if the file is gone or may not be opened."""
+    try:
+        descriptor = open_to_read(path)
+    except OSError:
+        return None
+    try:
+        return _is_locked_descriptor(descriptor)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+if sys.platform != "win32":
+
+    def _is_locked_descriptor(descriptor: int) -> bool:
+        # A shared lock: two who look at the same time don't take each other for the owner.
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            return True
+        return False
+
+else:
+
+    def _is_locked_descriptor(descriptor: int) -> bool:
+        # Others may be looking, too, which takes them no time: a lock that stays is the owner's.
+        for _ in range(_MAX_ATTEMPTS):
+            if lock_descriptor(descriptor, blocking=False):
+                return False
+            time.sleep(_RETRY_SECONDS)
+        return True

@@ -1,0 +1,176 @@
+"""Acting for processes that can't act any more: releasing what dead ones held, passing over stopped ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from localconc._engine.liveness import owner as owners
+from localconc._engine.liveness.processes import is_stopped, pid_namespace
+from localconc._engine.queue import cleanup
+from localconc._engine.store import listings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from localconc._engine.core.clock import Clock
+    from localconc._engine.core.records import OwnerRow
+    from localconc._engine.liveness.membership import Membership
+    from localconc._engine.liveness.watch import Watch
+    from localconc._engine.store.ledger import Ledger
+    from localconc._engine.store.store import Store, Transaction
+
+#: Owners that a new process looks at, to clean up after dead ones.
+MAX_SWEPT_OWNERS: Final = 64
+
+#: A stopped process has this long to pick up what it was granted; the next one is served then.
+PICK_UP_SECONDS: Final = 1.0
+
+
+class Reaper:
+    """Notices deaths among the owners of one store, and cleans up after them.
+
+    Args:
+        directory: the home.
+        clock: what time it is.
+        store: the store.
+        membership: this process in it.
+        watch: the watch on the other processes.
+    """
+
+    def __init__(self, directory: Path, clock: Clock, store: Store, membership: Membership, watch: Watch) -> None:
+        self._directory = directory
+        self._clock = clock
+        self._store = store
+        self._membership = membership
+        self._watch = watch
+
+    # ---- the watch -------------------------------------------------------------------------------------------
+
+    @property
+    def descriptor(self) -> int | None:
+        """What becomes readable once a watched process has died; None if nothing is watched."""
+        return self._watch.descriptor
+
+    @property
+    def recheck_at(self) -> float | None:
+        """When to look at suspects again that seemed to live still; None if there are none."""
+        return self._watch.recheck_at
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every death that concerns a waiter makes the descriptor readable."""
+        return not self._watch.unwatched
+
+    def has_news(self) -> bool:
+        """Return whether it is worth looking for dead processes among the watched ones."""
+        with self._store.database.lock:
+            return self._watch.has_news()
+
+    def watch_in_front(self, limit_ids: Iterable[int], ticket: int | None) -> None:
+        """Watch the processes that hold slots of these limits, or are queued on them ahead of a ticket."""
+        in_front = self._in_front(limit_ids, ticket)
+        with self._store.database.lock:
+            self._watch.add(row for row in in_front if not self._watch.is_watching(row.id))
+        self.reap_suspects()  # one may have died before it was watched
+
+    def reap_suspects(self) -> None:
+        """Look at the watched processes that seem to have died, and release what the dead ones held."""
+        with self._store.database.lock:
+            suspects = self._watch.take_suspects()
+        for suspect in suspects:
+            row = self._store.read(lambda ledger, suspect=suspect: ledger.owner(suspect.id))  # type: ignore[misc]
+            if row is None:  # it has left, or another process was quicker
+                with self._store.database.lock:
+                    self._watch.remove(suspect)
+            elif not self._reap_if_dead(row, was_seen=True) and row != suspect:
+                with self._store.database.lock:  # it became the command that it started
+                    self._watch.remove(suspect)
+                    self._watch.add([row])
+
+    def reap_in_front(self, limit_ids: Iterable[int], ticket: int | None) -> bool:
+        """Look at the processes in front of a request; return whether one of them was dead."""
+        dead = [self._reap_if_dead(row, was_seen=False) for row in self._in_front(limit_ids, ticket)]
+        return any(dead)
+
+    def reap_all(self) -> None:
+        """Look at every process of the store, so that nobody is shown what a dead one held."""
+        for row in self._store.read(lambda ledger: ledger.all_owners()):
+            if row.id != self._membership.owner_id:
+                self._reap_if_dead(row, was_seen=False)
+
+    def sweep(self) -> None:
+        """Clean up after dead processes: a few at a time, other ones each time, so that starting stays quick."""
+        owner = self._membership.owner
+        seed = 0 if owner is None else int(owner.key[:8], 16)
+        rows = self._store.read(lambda ledger: listings.owners_to_sweep(ledger.connection, MAX_SWEPT_OWNERS, seed))
+        for row in rows:
+            if row.id != self._membership.owner_id:
+                self._reap_if_dead(row, was_seen=False)
+
+    def _in_front(self, limit_ids: Iterable[int], ticket: int | None) -> list[OwnerRow]:
+        own = self._membership.owner_id
+        ids = list(limit_ids)
+        return self._store.read(lambda ledger: listings.owners_in_front(ledger.connection, ids, ticket, own))
+
+    def _reap_if_dead(self, row: OwnerRow, *, was_seen: bool) -> bool:
+        if owners.is_alive(self._directory, row):
+            return False
+        self.reap(row, was_seen=was_seen)
+        return True
+
+    def reap(self, row: OwnerRow, *, was_seen: bool = False) -> None:
+        """Release everything that a dead process held or waited for."""
+
+        def work(txn: Transaction) -> bool:
+            if txn.ledger.owner(row.id) not in (row, None):
+                return False  # it became the command that it started, meanwhile
+            cleanup.reap(txn, row, was_seen=was_seen)
+            return True
+
+        if self._store.transact(work):
+            owners.remove_file(self._directory, row)
+            with self._store.database.lock:
+                self._watch.remove(row)
+
+    def forget(self) -> None:
+        """Watch nobody any longer: in another store, the same numbers are other processes."""
+        with self._store.database.lock:
+            self._watch.forget()
+
+    # ---- stopped processes -----------------------------------------------------------------------------------
+
+    def pass_over_stopped(self, limit_ids: Iterable[int]) -> bool:
+        """Take back what stopped processes were granted and have not picked up; return whether there was any."""
+        ids = list(limit_ids)
+        before = self._clock.now() - PICK_UP_SECONDS
+
+        def look(ledger: Ledger) -> list[tuple[int, int]]:
+            found = [listings.queued_holders_since(ledger.connection, limit_id, before) for limit_id in ids]
+            return list(dict.fromkeys(each for rows in found for each in rows))
+
+        passed_over = False
+        for owner_id, serial in self._store.read(look):
+            row = self._store.read(lambda ledger, owner_id=owner_id: ledger.owner(owner_id))  # type: ignore[misc]
+            if row is not None and self._has_not_picked_up(row, serial):
+                passed_over = self._pass_over(row, serial) or passed_over
+        return passed_over
+
+    def _has_not_picked_up(self, row: OwnerRow, serial: int) -> bool:
+        """Return whether a process is stopped and has not acknowledged a grant.
+
+        The acknowledgement is read last: a process that runs between the two looks has acknowledged, or looks at the
+        store before its body runs, since the grant is old by then.
+        """
+        if row.id == self._membership.owner_id or row.pid_namespace != pid_namespace():
+            return False
+        return bool(is_stopped(row.pid)) and not owners.acknowledged(self._directory, row.key, serial)
+
+    def _pass_over(self, row: OwnerRow, serial: int) -> bool:
+        def work(txn: Transaction) -> bool:
+            limit_ids = [limit_id for limit_id, held in txn.ledger.held_by(row.id) if held == serial]
+            if not limit_ids or not self._has_not_picked_up(row, serial):
+                return False
+            return cleanup.pass_over(txn, row, serial, limit_ids)
+
+        return self._store.transact(work)

@@ -1,0 +1,194 @@
+"""Declaring limits: create, ensure, update, delete, pause, resume."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+from uuid import UUID
+
+from localconc._engine.core import views
+from localconc._engine.queue import admission, definitions
+from localconc._engine.store import listings
+from localconc._engine.waiting.threads import run
+from localconc.errors import LimitExistsError, LimitNotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from localconc._engine.core.records import LimitRow
+    from localconc._engine.core.views import Holder, Limit
+    from localconc._engine.engine import Engine
+    from localconc._engine.store.ledger import Ledger
+    from localconc._engine.store.store import Transaction
+
+
+Result = TypeVar("Result")
+
+
+def find(ledger: Ledger, name_or_id: str | UUID) -> LimitRow:
+    """Return the row of a limit by name or id; a text that is the id of one and the name of none counts as the id.
+
+    Raises:
+        LimitNotFoundError: there is no such limit.
+    """
+    row = None
+    if isinstance(name_or_id, UUID):
+        row = ledger.limit_with_uuid(name_or_id.bytes)
+    elif isinstance(name_or_id, str):
+        row = ledger.limit_named(name_or_id) or _with_id_text(ledger, name_or_id)
+    else:
+        raise TypeError(f"name_or_id must be a string or a UUID, not {name_or_id!r}")
+    if row is None:
+        raise LimitNotFoundError(f"There is no limit {str(name_or_id)!r}.")
+    return row
+
+
+def _with_id_text(ledger: Ledger, text: str) -> LimitRow | None:
+    try:
+        return ledger.limit_with_uuid(UUID(text).bytes)
+    except ValueError:
+        return None
+
+
+def create(engine: Engine, name: str, limit: int, *, active: bool, active_slots: int, decay: float) -> Limit:
+    """Create a limit; over a placeholder it becomes what is asked for."""
+
+    def work(txn: Transaction) -> Limit:
+        row = txn.ledger.limit_named(name)
+        if row is not None and row.configured:
+            raise LimitExistsError(
+                f"The limit {name!r} exists already, with limit={row.limit}: change it with update_limit, or use "
+                "ensure_limit."
+            )
+        return _shown(txn, _put(txn, row, name, limit, active=active, decay=decay, active_slots=active_slots))
+
+    return _transact(engine, work)
+
+
+def ensure(engine: Engine, name: str, limit: int, *, active: bool, decay: float) -> Limit:
+    """Create a limit, or update it to this; nothing is written if it is so already."""
+
+    def work(txn: Transaction) -> Limit:
+        row = txn.ledger.limit_named(name)
+        if row is None or not _is_declared_as(row, limit, active, decay):
+            row = _put(txn, row, name, limit, active=active, decay=decay, active_slots=0)
+        return _shown(txn, row)
+
+    return _transact(engine, work)
+
+
+def ensure_all(engine: Engine, wanted: Iterable[tuple[str, int, bool, float]]) -> list[Limit]:
+    """Create or update many limits (name, limit, active, decay) in one transaction: all, or none."""
+
+    def work(txn: Transaction) -> list[Limit]:
+        rows = [
+            _put(txn, txn.ledger.limit_named(name), name, limit, active=active, decay=decay, active_slots=0)
+            for name, limit, active, decay in wanted
+        ]
+        return [_shown(txn, row) for row in rows]
+
+    return _transact(engine, work)
+
+
+def _is_declared_as(row: LimitRow, limit: int, active: bool, decay: float) -> bool:
+    stored = (bool(row.configured), bool(row.declared), row.limit, bool(row.active), row.decay)
+    return stored == (True, True, limit, active, decay)
+
+
+def _put(
+    txn: Transaction, row: LimitRow | None, name: str, limit: int, *, active: bool, decay: float, active_slots: int
+) -> LimitRow:
+    if row is None:
+        row = definitions.define(
+            txn, name, limit=limit, active=active, configured=True, declared=True, decay=decay
+        )
+    else:
+        new = row._replace(limit=limit, active=active, configured=True, declared=True, decay=decay)
+        row = definitions.redefine(txn, row, new)
+    if active_slots:
+        definitions.occupy_by_operator(txn, row, active_slots)
+    return row
+
+
+def update(
+    engine: Engine,
+    name_or_id: str | UUID,
+    *,
+    name: str | None,
+    limit: int | None,
+    active: bool | None,
+    active_slots: int | None,
+    decay: float | None,
+) -> Limit:
+    """Change a limit; waiting calls are reevaluated against the new definition."""
+
+    def work(txn: Transaction) -> Limit:
+        row = find(txn.ledger, name_or_id)
+        if name is not None and name != row.name and txn.ledger.limit_named(name) is not None:
+            raise LimitExistsError(f"The limit {row.name!r} can't be renamed: {name!r} exists already.")
+        new = row._replace(
+            name=row.name if name is None else name,
+            limit=row.limit if limit is None else limit,
+            active=row.active if active is None else active,
+            decay=row.decay if decay is None else decay,
+            configured=True,
+            declared=True,
+        )
+        if active_slots is not None:
+            definitions.occupy_by_operator(txn, row, active_slots)
+            current = txn.ledger.limit_with_id(row.id)
+            assert current is not None
+            row = current
+        return _shown(txn, definitions.redefine(txn, row, new))
+
+    return _transact(engine, work)
+
+
+def reset(engine: Engine, name_or_id: str | UUID) -> list[Holder]:
+    """Forget every holder of a limit; return them as they were before the next waiters got in."""
+
+    def work(txn: Transaction) -> list[Holder]:
+        row = find(txn.ledger, name_or_id)
+        holders = [entry.shown() for entry in listings.holders(txn.ledger.connection, row.id)]
+        definitions.occupy_by_operator(txn, row, 0)
+        return holders
+
+    return _transact(engine, work)
+
+
+def delete(engine: Engine, name_or_id: str | UUID) -> None:
+    """Delete a limit; waiting calls go on without it."""
+    _transact(engine, lambda txn: definitions.undefine(txn, find(txn.ledger, name_or_id)))
+
+
+def pause(engine: Engine, name_or_id: str | UUID, seconds: float) -> Limit:
+    """Admit nobody to a limit for some seconds; the later end of two pauses counts."""
+
+    def work(txn: Transaction) -> Limit:
+        row = find(txn.ledger, name_or_id)
+        definitions.pause(txn, row, seconds)
+        return _shown(txn, row)
+
+    return _transact(engine, work)
+
+
+def resume(engine: Engine, name_or_id: str | UUID) -> Limit:
+    """End a pause at once, and admit whoever is next."""
+
+    def work(txn: Transaction) -> Limit:
+        row = find(txn.ledger, name_or_id)
+        definitions.resume(txn, row)
+        return _shown(txn, row)
+
+    return _transact(engine, work)
+
+
+def _transact(engine: Engine, work: Callable[[Transaction], Result]) -> Result:
+    return run(engine, lambda: engine.transact(work))
+
+
+def _shown(txn: Transaction, row: LimitRow) -> Limit:
+    """Return a limit as it is once its waiters have been answered."""
+    admission.reevaluate(txn)
+    current = txn.ledger.limit_with_id(row.id)
+    assert current is not None
+    return views.limit(current, txn.now, txn.wall)

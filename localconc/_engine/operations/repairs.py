@@ -1,0 +1,73 @@
+"""Repairs of a home, each of which loses nothing."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+from localconc._engine.queue import cleanup, definitions
+from localconc._engine.waiting.threads import run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from localconc._engine.core.records import OwnerRow
+    from localconc._engine.engine import Engine
+    from localconc._engine.store.store import Transaction
+
+
+def close_to_others(paths: list[Path], unwanted: int) -> Callable[[Engine], None]:
+    """Return a repair that takes permissions away from files."""
+
+    def close(engine: Engine) -> None:
+        for path in paths:
+            os.chmod(path, stat.S_IMODE(path.stat().st_mode) & ~unwanted)
+
+    return close
+
+
+def reap_dead(dead: list[OwnerRow], files: list[Path]) -> Callable[[Engine], None]:
+    """Return a repair that releases what dead processes held, and removes the files of others."""
+
+    def reap(engine: Engine) -> None:
+        for owner in dead:
+            run(engine, partial(engine.reaper.reap, owner))
+        for path in files:
+            with suppress(OSError):
+                path.unlink()
+
+    return reap
+
+
+def log_definitions(names: list[str]) -> Callable[[Engine], None]:
+    """Return a repair that writes definitions beside the database, where they survive the loss of it."""
+
+    def write(engine: Engine) -> None:
+        def work(txn: Transaction) -> None:
+            for row in map(txn.ledger.limit_named, names):
+                if row is not None:
+                    definitions.log_definition(txn, row)
+
+        run(engine, lambda: engine.transact(work))
+
+    return write
+
+
+def repair_rows(engine: Engine) -> None:
+    """Make the totals equal the rows of the holders, and drop what belongs to nobody."""
+    run(engine, lambda: engine.transact(cleanup.repair_rows))
+
+
+def rebuild(engine: Engine) -> None:
+    """Set a damaged database aside, and build one with the same limits."""
+    run(engine, engine.rebuild)
+    run(engine, engine.store.database.ensure_open)
+
+
+def compact(engine: Engine) -> None:
+    """Give unused space back to the file system."""
+    run(engine, engine.store.database.compact)

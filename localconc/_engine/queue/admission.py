@@ -1,0 +1,266 @@
+"""Admitting requests: which limits count, whether there is room, whose turn it is.
+
+Requests on a limit are served strictly in the order of arrival: the first one blocks those behind it even if they would
+fit, for otherwise a stream of small requests starves a big one. A request over several limits waits its turn in each
+queue and takes nothing until it is first in all of them and fits in all of them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from localconc._engine.core import rules
+from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, Request
+from localconc._engine.core.records import LimitRef
+from localconc._engine.queue.clocks import with_possible_moments
+from localconc._engine.queue.definitions import define, redefine
+from localconc._engine.store.schema import WAITING
+from localconc.errors import ConcurrencySlotAcquisitionError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from localconc._engine.core.records import LimitRow, Requester, WaiterRow
+    from localconc._engine.store.store import Transaction
+
+
+class Blocked(NamedTuple):
+    """Why a request can't be admitted now; `until` tells when it can if only time stands before it, else None."""
+
+    until: float | None
+
+
+# ---- which limits count ----------------------------------------------------------------------------------------------
+
+
+def resolve(txn: Transaction, request: Request, owner_id: int) -> list[LimitRow]:
+    """Return the limits that are enforced for a request; create missing ones if it says so.
+
+    Raises:
+        ConcurrencySlotAcquisitionError: the request can never be admitted as things are.
+    """
+    found = [(name, _find_or_create(txn, name, request, owner_id)) for name in request.names]
+    enforced = [with_possible_moments(txn, row) for _, row in found if row is not None and row.active]
+    if request.strict and len(enforced) < len(found):
+        idle = ", ".join(repr(name) for name, row in found if row is None or not row.active)
+        raise ConcurrencySlotAcquisitionError(
+            f"strict=True, but these limits are missing or inactive: {idle}. Create or enable them, or pass limit=…"
+        )
+    too_small = [row for row in enforced if 0 < row.limit < request.slots]
+    if too_small:
+        sizes = ", ".join(f"{row.name!r} has only {row.limit} slot(s)" for row in too_small)
+        raise ConcurrencySlotAcquisitionError(
+            f"occupy={request.slots} can never be satisfied: it is more than the limit allows at any time; {sizes}."
+        )
+    if request.mode == RATE_LIMIT:
+        steady = [repr(row.name) for row in enforced if row.decay == 0]
+        if steady:
+            raise ConcurrencySlotAcquisitionError(
+                f"rate_limit needs limits with slot decay; these have none: {', '.join(steady)}. "
+                "Set slot_decay_per_second on them, or use concurrency."
+            )
+    return enforced
+
+
+def _find_or_create(txn: Transaction, name: str, request: Request, owner_id: int) -> LimitRow | None:
+    row = txn.ledger.limit_named(name)
+    if row is not None and row.configured:
+        if not row.declared:
+            _warn_if_calls_differ(txn, row, request, owner_id)
+        return row
+    if request.create_if_missing and request.limit is not None:
+        decay = request.slot_decay_per_second or 0.0
+        if row is None:
+            return define(txn, name, limit=request.limit, active=True, configured=True, declared=False, decay=decay)
+        new = row._replace(limit=request.limit, active=True, configured=True, declared=False, decay=decay)
+        return redefine(txn, row, new)
+    if row is None and request.create_if_missing and not request.strict:
+        row = define(txn, name, limit=1, active=False, configured=False, declared=False, decay=0.0)
+    if not request.strict:
+        message = (
+            f"localconc: the limit {name!r} is not configured, so it is not enforced. Set it with "
+            f"localconc.ensure_limit({name!r}, limit=N), or pass limit=N to the call."
+        )
+        txn.warnings.append((owner_id, "not configured", name, message))
+    return row
+
+
+def _warn_if_calls_differ(txn: Transaction, row: LimitRow, request: Request, owner_id: int) -> None:
+    """Warn of two calls that disagree about `limit=`; what an operator declared wins without a word."""
+    asked = []
+    if request.limit is not None and request.limit != row.limit:
+        asked.append(f"limit={request.limit} in this call is ignored, the limit has {row.limit}")
+    if request.slot_decay_per_second is not None and request.slot_decay_per_second != row.decay:
+        asked.append(
+            f"slot_decay_per_second={request.slot_decay_per_second} in this call is ignored, the limit has {row.decay}"
+        )
+    if asked:
+        message = (
+            f"localconc: two calls disagree about the limit {row.name!r}; the first one counts: {'; '.join(asked)}. "
+            f"Make the calls agree, or declare the limit with localconc.ensure_limit({row.name!r}, limit=N)."
+        )
+        txn.warnings.append((owner_id, "differs", row.name, message))
+
+
+# ---- room and turn ---------------------------------------------------------------------------------------------------
+
+
+def blocked(slots: int, rows: Iterable[LimitRow], now: float, ticket: int | None) -> Blocked | None:
+    """Return what keeps a request out: requests before it in a queue, or no room; None if it can be admitted."""
+    for row in rows:
+        if row.first_ticket is not None and (ticket is None or row.first_ticket < ticket):
+            return Blocked(None)
+    return out_of_capacity(slots, rows, now)
+
+
+def out_of_capacity(slots: int, rows: Iterable[LimitRow], now: float) -> Blocked | None:
+    """Return what keeps a request out whose turn it is: a pause, or no room in one of its limits."""
+    until = now
+    for row in rows:
+        if row.limit == 0:
+            return Blocked(None)
+        if row.paused_until is not None:
+            until = max(until, row.paused_until)
+        if row.decay > 0:
+            if not rules.fits(rules.occupied_slots(row.empty_at, now, row.decay), slots, row.limit):
+                until = max(until, rules.fits_at(row.empty_at, slots, row.limit, row.decay))
+        elif not rules.fits(row.held, slots, row.limit):
+            return Blocked(None)
+    return Blocked(until) if until > now else None
+
+
+def grant(
+    txn: Transaction,
+    request: Request,
+    rows: Iterable[LimitRow],
+    requester: Requester,
+    waited_seconds: float = 0.0,
+    ticket: int | None = None,
+) -> tuple[LimitRef, ...]:
+    """Take the slots of every limit."""
+    refs = []
+    for row in rows:
+        ref = LimitRef.of(row)
+        drained_at = None
+        if row.decay > 0:
+            drained_at = rules.empty_at_after(row.empty_at, txn.now, request.slots, row.decay)
+            txn.set_empty_at(row.id, drained_at)
+        if request.mode == CONCURRENCY:
+            txn.ledger.insert_holder(
+                ref, requester, request.slots, txn.wall, txn.now, drained_at, waited_seconds, ticket
+            )
+        else:
+            txn.ledger.record_rate_limited(ref, requester, request.slots, txn.wall, waited_seconds)
+        refs.append(ref)
+    return tuple(refs)
+
+
+def release(txn: Transaction, limit_ids: Iterable[int], owner_id: int, serial: int) -> bool:
+    """Release one acquisition's slots and admit the next waiters; return False if it holds none (any more)."""
+    released = [limit_id for limit_id in limit_ids if txn.release(limit_id, owner_id, serial)]
+    admit_waiters(txn, released)
+    return bool(released)
+
+
+def deny(txn: Transaction, request: Request, rows: Collection[LimitRow], *, counts: bool = True) -> float:
+    """Count a refused attempt; return after how many seconds a retry is worth while (Prefect's Retry-After)."""
+    estimates = []
+    for row in rows:
+        denied = rules.denied_slots(row.denied, row.denied_at, txn.now, row.decay, row.average)
+        blocking = rules.blocking_slots(request.slots, denied, row.limit, row.decay)
+        estimates.append((blocking, blocking * rules.seconds_per_slot(row.decay, row.average)))
+        if counts:
+            txn.ledger.set_denied(row.id, denied + request.slots, txn.now)
+    pause = max((row.paused_until - txn.now for row in rows if row.paused_until is not None), default=0.0)
+    return max(pause, max(estimates)[1] if estimates else 0.0)
+
+
+# ---- the queue -------------------------------------------------------------------------------------------------------
+
+
+def admit_waiters(txn: Transaction, limit_ids: Iterable[int], *, has_new_first: bool = True) -> None:
+    """Admit from the queues of these limits every waiter that can be admitted, in order.
+
+    Args:
+        has_new_first: whether the first waiter may not know that it is the first, or that its slots drain sooner now.
+            If only time stands before it, it is told to set its alarm.
+    """
+    pending = deque((limit_id, has_new_first) for limit_id in dict.fromkeys(limit_ids))
+    while pending:
+        limit_id, is_new = pending.popleft()
+        admitted = txn.ledger.admit_first(limit_id, txn.wall, txn.now)
+        if admitted is not None:
+            room, told = admitted
+            txn.admitted.append(told)
+            if room > 0:
+                pending.append((limit_id, True))
+            continue
+        waiter = txn.ledger.first_waiter(limit_id)
+        if waiter is None:
+            continue
+        rows = txn.ledger.limits_with_ids(waiter.queued_on)
+        hindered = blocked(waiter.slots, rows, txn.now, waiter.ticket)
+        if hindered is None:
+            _admit(txn, waiter, rows)
+            pending.extend((row.id, True) for row in rows)
+        elif hindered.until is not None and is_new:
+            txn.told.append((waiter.owner_id, waiter.serial, waiter.address))
+
+
+def next_due(txn: Transaction, limit_ids: Iterable[int]) -> float | None:
+    """Return when the first of one of these queues can be admitted, if only time stands before it."""
+    moments = []
+    for limit_id in limit_ids:
+        waiter = txn.ledger.first_waiter(limit_id)
+        if waiter is not None:
+            rows = txn.ledger.limits_with_ids(waiter.queued_on)
+            hindered = blocked(waiter.slots, rows, txn.now, waiter.ticket)
+            if hindered is not None and hindered.until is not None:
+                moments.append(hindered.until)
+    return min(moments, default=None)
+
+
+def _admit(txn: Transaction, waiter: WaiterRow, rows: list[LimitRow]) -> None:
+    """Admit a waiter by the general rules; its row stays, out of the queue, until its process has accepted."""
+    if waiter.limit_ids is None:  # its process has to look, for it does not expect a row with the outcome
+        txn.ledger.requeue_elsewhere(waiter.ticket, waiter.queued_on)
+        waiter = waiter._replace(secret=0)
+    waited_seconds = max(0.0, txn.now - waiter.enqueued_boot)
+    grant(txn, Request.from_text(waiter.request), rows, waiter.requester, waited_seconds, waiter.ticket)
+    txn.ledger.admit_waiter(waiter.ticket, txn.wall, txn.now)
+    txn.admitted.append((waiter.owner_id, waiter.serial, waiter.address, waiter.secret, waited_seconds))
+
+
+def reevaluate(txn: Transaction) -> None:
+    """Answer every waiter whose limits changed in this transaction as if it had just called, in its place.
+
+    All of them are put into their new queues before the first one is admitted: else a waiter would be admitted past
+    another one that still stands in the queue of a limit that is no more.
+    """
+    while txn.stale_tickets or txn.touched_limits:
+        tickets, txn.stale_tickets = sorted(set(txn.stale_tickets)), []
+        queues, txn.touched_limits = txn.touched_limits, []
+        for ticket in tickets:
+            queues += _reevaluate(txn, ticket)
+        admit_waiters(txn, queues)
+
+
+def _reevaluate(txn: Transaction, ticket: int) -> list[int]:
+    """Answer one waiter, or queue it on the limits that count now; return the queues that this concerns."""
+    waiter = txn.ledger.waiter(ticket)
+    if waiter is None or waiter.state != WAITING:
+        return []
+    before = waiter.queued_on
+    try:
+        rows = resolve(txn, Request.from_text(waiter.request), waiter.owner_id)
+    except ConcurrencySlotAcquisitionError as error:
+        txn.ledger.refuse_waiter(ticket, str(error))
+        txn.told.append((waiter.owner_id, waiter.serial, waiter.address))
+        return before
+    after = [row.id for row in rows]
+    if sorted(after) != sorted(before):
+        txn.ledger.requeue_elsewhere(ticket, after)
+        if not after:
+            _admit(txn, waiter._replace(limit_ids="[]", secret=0), [])
+    return [*before, *after]

@@ -1,0 +1,206 @@
+"""Cleaning up after callers, processes and boots that are gone, and noting what they really hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from localconc._engine.core import rules
+from localconc._engine.core.calls import CONCURRENCY, Request
+from localconc._engine.core.records import LimitRef, OwnerRow, Requester, WaiterRow
+from localconc._engine.queue import clocks
+from localconc._engine.queue.admission import admit_waiters
+from localconc._engine.store import integrity, listings
+from localconc._engine.store.schema import GRANTED, PASSED_OVER, WAITING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from localconc._engine.core.records import Grant
+    from localconc._engine.store.store import Transaction
+
+
+def cancel(txn: Transaction, ticket: int, owner_id: int) -> None:
+    """Take a request out of the queue, whatever became of it; slots that it was granted go to the next waiters."""
+    waiter = txn.ledger.waiter(ticket)
+    if waiter is None or waiter.owner_id != owner_id:
+        return
+    _remove(txn, waiter)
+
+
+def _remove(txn: Transaction, waiter: WaiterRow) -> None:
+    limit_ids = waiter.queued_on
+    was_first = waiter.state == WAITING and any(
+        row.first_ticket == waiter.ticket for row in txn.ledger.limits_with_ids(limit_ids)
+    )
+    txn.ledger.delete_waiter(waiter.ticket, waiter.owner_id)
+    if waiter.state == GRANTED:
+        undo_grant(txn, limit_ids, waiter.owner_id, waiter.serial)
+    elif was_first:
+        admit_waiters(txn, limit_ids)
+
+
+def undo(
+    txn: Transaction, owner_id: int, serial: int, limit_ids: Collection[int] | None, ticket: int | None
+) -> None:
+    """Undo an acquisition that was interrupted, however far it got.
+
+    Args:
+        limit_ids: the limits that it asked for; None if the interruption left that unknown.
+        ticket: of its queued request; None if it was not queued, or the interruption left that unknown.
+    """
+    if ticket is not None:
+        cancel(txn, ticket, owner_id)
+    elif limit_ids is None:
+        for waiter in txn.ledger.waiters_of(owner_id):
+            if waiter.serial == serial:
+                _remove(txn, waiter)
+    if limit_ids is None:
+        limit_ids = [limit_id for limit_id, held in txn.ledger.held_by(owner_id) if held == serial]
+    undo_grant(txn, limit_ids, owner_id, serial)
+
+
+def undo_grant(txn: Transaction, limit_ids: Iterable[int], owner_id: int, serial: int) -> None:
+    """Release whatever an acquisition holds of these limits."""
+    released = [limit_id for limit_id in limit_ids if txn.release(limit_id, owner_id, serial)]
+    admit_waiters(txn, released)
+
+
+def reap(txn: Transaction, owner: OwnerRow, *, was_seen: bool) -> None:
+    """Release everything that a dead process held or waited for.
+
+    Args:
+        was_seen: whether the death was noticed as it happened; else the history does not know when the slots came back.
+    """
+    if not was_seen:
+        txn.ledger.mark_end_unseen(owner.id)
+    touched = []
+    for limit_id, serial in txn.ledger.held_by(owner.id):
+        txn.release(limit_id, owner.id, serial)
+        touched.append(limit_id)
+    for waiter in txn.ledger.waiters_of(owner.id):
+        touched += waiter.queued_on
+        txn.ledger.delete_waiter(waiter.ticket, owner.id)
+    txn.ledger.delete_owner(owner.id)
+    admit_waiters(txn, touched)
+
+
+def leave(txn: Transaction, owner_id: int) -> None:
+    """Take a process that ends in good order out of the store; threads that end with it may have waited."""
+    for waiter in txn.ledger.waiters_of(owner_id):
+        cancel(txn, waiter.ticket, owner_id)
+    txn.ledger.delete_owner(owner_id)
+
+
+def pass_over(txn: Transaction, owner: OwnerRow, serial: int, limit_ids: Collection[int]) -> bool:
+    """Take slots back from a stopped process that has not picked them up; it keeps its ticket.
+
+    Once it goes on it finds that it was passed over, and joins the queue at its old place.
+    """
+    rows = listings.queued_holders(txn.ledger.connection, owner.id, serial, limit_ids)
+    if len(rows) != len(limit_ids):
+        return False  # it has released them, or another process was quicker
+    first = rows[0]
+    for row in rows:
+        limit = txn.ledger.limit_with_id(row.limit_id)
+        if limit is not None and limit.decay > 0:
+            txn.set_empty_at(row.limit_id, max(txn.now, limit.empty_at - row.slots / limit.decay))
+        txn.ledger.delete_holder(row.limit_id, owner.id, serial)
+    names = tuple(limit.name for limit in txn.ledger.limits_with_ids(limit_ids))
+    request = Request(names=names, slots=first.slots, mode=CONCURRENCY, label=first.label or "")
+    txn.ledger.delete_waiter(first.ticket, owner.id)
+    txn.ledger.insert_passed_over(
+        WaiterRow(
+            ticket=first.ticket,
+            owner_id=owner.id,
+            serial=serial,
+            state=PASSED_OVER,
+            slots=first.slots,
+            limit_id=first.limit_id,
+            limit_ids=f"[{','.join(map(str, limit_ids))}]",
+            request=request.to_text(),
+            thread=first.thread or "",
+            context=first.context or 0,
+            address="",
+            secret=0,
+            waiting_since=first.acquired_wall - first.waited_seconds,
+            enqueued_boot=first.acquired_boot - first.waited_seconds,
+            granted_wall=None,
+            granted_boot=None,
+            answer=None,
+        )
+    )
+    admit_waiters(txn, limit_ids)
+    return True
+
+
+def after_reboot(txn: Transaction) -> None:
+    """Forget every process of before; what decays, and what is paused, goes on by the wall clock."""
+    listings.forget_all_owners(txn.ledger.connection)
+    for row in txn.ledger.all_limits():
+        clocks.restart(txn, row)
+
+
+def reinsert_grants(
+    txn: Transaction, owner_id: int, grants: dict[int, Grant], in_flight: Collection[int]
+) -> dict[int, Grant]:
+    """Note what a process really holds in a store that took the place of the one where it was granted.
+
+    It may be more than a limit, if others were admitted meanwhile: what is held can't be taken away. What the store says
+    that the process holds, and it does not, is released.
+
+    Args:
+        grants: what the process holds, by serial.
+        in_flight: acquisitions whose outcome the process does not know yet.
+
+    Returns:
+        The grants as they are noted now.
+    """
+    noted = {(limit_id, serial) for limit_id, serial in txn.ledger.held_by(owner_id)}
+    touched = []
+    reinserted = {}
+    for serial, grant in grants.items():
+        refs = []
+        for taken in grant.refs:
+            row = txn.ledger.limit_named(taken.name)
+            if row is None or not row.active:
+                continue
+            ref = LimitRef.of(row)
+            refs.append(ref)
+            if (row.id, serial) in noted:
+                noted.discard((row.id, serial))
+                continue
+            drained_at = None
+            if row.decay > 0:
+                drained_at = rules.empty_at_after(row.empty_at, grant.acquired_boot, grant.slots, row.decay)
+                txn.set_empty_at(row.id, drained_at)
+            requester = Requester(owner_id, serial, grant.thread, grant.label, grant.context)
+            txn.ledger.insert_holder(
+                ref,
+                requester,
+                grant.slots,
+                grant.acquired_wall,
+                grant.acquired_boot,
+                drained_at,
+                grant.waited_seconds,
+            )
+        reinserted[serial] = grant._replace(refs=tuple(refs))
+    for limit_id, serial in noted:
+        if serial not in grants and serial not in in_flight:
+            txn.release(limit_id, owner_id, serial)
+            touched.append(limit_id)
+    admit_waiters(txn, touched)
+    return reinserted
+
+
+def repair_rows(txn: Transaction) -> None:
+    """Make the totals equal the rows of the holders, and drop what belongs to nobody; then admit whoever fits."""
+    connection = txn.ledger.connection
+    for limit_id, owner_id, serial in integrity.holders_without_owner(connection):
+        txn.release(limit_id, owner_id, serial)
+        txn.touched_limits.append(limit_id)
+    for limit_id, ticket in integrity.places_without_waiter(connection):
+        integrity.delete_place(connection, limit_id, ticket)
+        txn.touched_limits.append(limit_id)
+    for limit_id, _, _, held in integrity.totals_that_differ(connection):
+        integrity.set_total(connection, limit_id, held)
+        txn.touched_limits.append(limit_id)

@@ -1,0 +1,252 @@
+"""Queued requests of this process: how one stands, and what becomes of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from localconc._engine.acquisitions import MAX_PICK_UP_SECONDS, Handle, Queued
+from localconc._engine.core.records import Grant, LimitRef
+from localconc._engine.queue import admission
+from localconc._engine.queue.cleanup import cancel
+from localconc._engine.queue.explain import Caller, Reason, explain
+from localconc._engine.store import listings
+from localconc._engine.store.schema import GRANTED, PASSED_OVER, REFUSED
+from localconc.errors import ConcurrencySlotAcquisitionError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from localconc._engine.acquisitions import Acquisitions
+    from localconc._engine.core.calls import Request
+    from localconc._engine.core.clock import Clock
+    from localconc._engine.core.records import WaiterRow
+    from localconc._engine.liveness.membership import Membership
+    from localconc._engine.store.ledger import Ledger
+    from localconc._engine.store.store import Store, Transaction
+
+
+class WaiterStatus(NamedTuple):
+    """How a queued request stands.
+
+    Attributes:
+        is_waiting: whether it is still in the queue; else its outcome is to be accepted.
+        limit_ids: the limits that it is queued on now; they change when one is deleted, created or renamed.
+        due_at: when it can be admitted, if only time stands before it.
+        overdue: limits whose first waiter could be admitted already, but its process does not act.
+        owners_ahead: how many processes are ahead of it, as far as that was counted.
+    """
+
+    is_waiting: bool
+    limit_ids: list[int]
+    due_at: float | None
+    overdue: list[int]
+    owners_ahead: int
+
+
+class QueuedRequests:
+    """Operations on queued requests, each of which is tried once.
+
+    Args:
+        store: the store.
+        membership: this process in it.
+        acquisitions: what this process holds.
+        clock: what time it is.
+    """
+
+    def __init__(self, store: Store, membership: Membership, acquisitions: Acquisitions, clock: Clock) -> None:
+        self._store = store
+        self._membership = membership
+        self._acquisitions = acquisitions
+        self._clock = clock
+
+    # ---- how it stands ---------------------------------------------------------------------------------------
+
+    def check(self, queued: Queued) -> WaiterStatus:
+        """Return how a queued request stands, by one consistent look at the store."""
+
+        def look(ledger: Ledger) -> WaiterStatus:
+            waiter = ledger.waiter(queued.ticket)
+            if waiter is None or waiter.requester[:2] != queued.requester[:2]:
+                return WaiterStatus(False, [], None, [], 0)
+            limit_ids = waiter.queued_on
+            if waiter.state in (GRANTED, REFUSED, PASSED_OVER):
+                return WaiterStatus(False, limit_ids, None, [], 0)
+            now = self._clock.now()
+            hindered = admission.blocked(waiter.slots, ledger.limits_with_ids(limit_ids), now, queued.ticket)
+            due_at = now if hindered is None else hindered.until
+            overdue = [each for each in limit_ids if due_at is None and self._is_overdue(ledger, each)]
+            ahead = {owner for each in limit_ids for owner in listings.owners_ahead(ledger.connection, each, queued.ticket)}
+            return WaiterStatus(True, limit_ids, due_at, overdue, len(ahead))
+
+        return self._store.read(look)
+
+    def overdue(self, limit_ids: Iterable[int]) -> list[int]:
+        """Return those of the limits whose first waiter could be admitted already, but its process does not act."""
+        ids = list(limit_ids)
+        return self._store.read(lambda ledger: [each for each in ids if self._is_overdue(ledger, each)])
+
+    def _is_overdue(self, ledger: Ledger, limit_id: int) -> bool:
+        first = ledger.first_waiter(limit_id)
+        if first is None:
+            return False
+        rows = ledger.limits_with_ids(first.queued_on)
+        return admission.blocked(first.slots, rows, self._clock.now(), first.ticket) is None
+
+    def admit_overdue(self, limit_ids: Iterable[int]) -> float | None:
+        """Admit waiters whose processes should have acted already; return when the next one can be, if there was any."""
+        ids = list(limit_ids)
+
+        def work(txn: Transaction) -> float | None:
+            admission.admit_waiters(txn, ids)
+            return admission.next_due(txn, ids) if txn.admitted else None
+
+        return self._store.transact(work)
+
+    # ---- what becomes of it ----------------------------------------------------------------------------------
+
+    def accept_wakeup(
+        self, request: Request, queued: Queued, handle: Handle, wakeup: tuple[int, int, float, float]
+    ) -> Handle | None:
+        """Accept a grant that a wakeup proves; return None if the store has to be looked at.
+
+        A wakeup proves the grant by the secret of the waiter's row. It proves nothing once it is old: another process may
+        have taken the slots back from a stopped one. The acknowledgement is written before the clock is read: so whoever
+        takes slots back for being late sees it, or this process sees that it is late.
+        """
+        serial, secret, acquired_wall, acquired_boot = wakeup
+        if serial != handle.serial or secret != queued.secret or not secret:
+            return None
+        owner = self._membership.owner
+        if owner is None or not owner.acknowledge(handle.serial):
+            return None
+        late = self._clock.now() - acquired_boot
+        if not -MAX_PICK_UP_SECONDS < late < MAX_PICK_UP_SECONDS:
+            return None
+        if not queued.is_simple:
+            self._acquisitions.accept_row(queued.ticket)
+        waited_seconds = max(0.0, acquired_boot - queued.waiting_since)
+        grant = Grant(
+            queued.refs,
+            request.slots,
+            acquired_wall,
+            acquired_boot,
+            waited_seconds,
+            handle.thread,
+            handle.label,
+            handle.context,
+        )
+        return self._acquisitions.hold(handle, grant, request)
+
+    def accept(self, request: Request, queued: Queued, handle: Handle) -> Handle | Queued:
+        """Accept the outcome of a request that is no longer in the queue, by what the store says.
+
+        Returns:
+            The handle, if it was granted; the request in the queue again, if it was passed over while it was stopped.
+
+        Raises:
+            ConcurrencySlotAcquisitionError: the request was refused meanwhile.
+            StoreError: the store does not know it.
+        """
+        owner = self._membership.owner
+        if owner is not None:
+            owner.acknowledge(handle.serial)  # before the transaction looks: nobody takes back what it finds
+
+        def work(txn: Transaction) -> Grant | Queued | str | None:
+            waiter = txn.ledger.waiter(queued.ticket)
+            if waiter is not None and waiter.requester[:2] != queued.requester[:2]:
+                waiter = None
+            if waiter is None:
+                return self._granted_by_rows(txn, queued, request)
+            if waiter.state == REFUSED:
+                txn.ledger.delete_waiter(waiter.ticket, waiter.owner_id)
+                return waiter.answer or "refused"
+            if waiter.state == GRANTED:
+                txn.ledger.delete_waiter(waiter.ticket, waiter.owner_id)
+                return self._granted_by_outcome(txn, waiter)
+            if waiter.state == PASSED_OVER:
+                return self._rejoin(txn, request, queued, waiter)
+            return queued
+
+        outcome = self._store.transact(work)
+        if isinstance(outcome, Grant):
+            return self._acquisitions.hold(handle, outcome, request)
+        if isinstance(outcome, str):
+            raise ConcurrencySlotAcquisitionError(outcome)
+        if outcome is None:
+            raise StoreError(
+                f"A waiting request vanished from the database {self._store.database.path}: was it deleted or replaced "
+                "while it was in use? Call again."
+            )
+        return outcome
+
+    def _granted_by_rows(self, txn: Transaction, queued: Queued, request: Request) -> Grant | None:
+        """Return the grant of a simple request, whose row went with it."""
+        owner_id, serial = queued.requester[:2]
+        found = listings.queued_holders(
+            txn.ledger.connection, owner_id, serial, [ref.limit_id for ref in queued.refs]
+        )
+        if not found or found[0].ticket != queued.ticket:
+            return None
+        first, requester = found[0], queued.requester
+        return Grant(
+            queued.refs,
+            request.slots,
+            first.acquired_wall,
+            first.acquired_boot,
+            first.waited_seconds,
+            requester.thread,
+            requester.label,
+            requester.context,
+        )
+
+    def _granted_by_outcome(self, txn: Transaction, waiter: WaiterRow) -> Grant:
+        assert waiter.granted_wall is not None
+        assert waiter.granted_boot is not None
+        refs = tuple(map(LimitRef.of, txn.ledger.limits_with_ids(waiter.queued_on)))
+        waited_seconds = max(0.0, waiter.granted_boot - waiter.enqueued_boot)
+        requester = waiter.requester
+        return Grant(
+            refs,
+            waiter.slots,
+            waiter.granted_wall,
+            waiter.granted_boot,
+            waited_seconds,
+            requester.thread,
+            requester.label,
+            requester.context,
+        )
+
+    def _rejoin(self, txn: Transaction, request: Request, queued: Queued, waiter: WaiterRow) -> Queued | Grant:
+        """Queue a request that was passed over at its old place, and admit it if there is room."""
+        rows = admission.resolve(txn, request, waiter.owner_id)
+        txn.ledger.rejoin(waiter.ticket, [row.id for row in rows], request.to_text(), queued.address)
+        admission.admit_waiters(txn, [row.id for row in rows])
+        now_is = txn.ledger.waiter(waiter.ticket)
+        if now_is is not None and now_is.state == GRANTED:
+            txn.ledger.delete_waiter(waiter.ticket, waiter.owner_id)
+            return self._granted_by_outcome(txn, now_is)
+        return queued._replace(secret=0, is_simple=False, refs=tuple(map(LimitRef.of, rows)))
+
+    # ---- giving up -------------------------------------------------------------------------------------------
+
+    def deny(self, request: Request, queued: Queued) -> float:
+        """Count one more refused attempt of a queued request; return when the next retry is worth while."""
+
+        def work(txn: Transaction) -> float:
+            return admission.deny(txn, request, txn.ledger.limits_with_ids(ref.limit_id for ref in queued.refs))
+
+        return self._store.transact(work)
+
+    def give_up(self, queued: Queued, slots: int) -> Reason:
+        """Leave the queue; return what the request waited for."""
+
+        def work(txn: Transaction) -> Reason:
+            rows = txn.ledger.limits_with_ids(ref.limit_id for ref in queued.refs)
+            requester = queued.requester
+            reason = explain(txn, rows, queued.ticket, Caller(requester.owner_id, requester.context), slots)
+            for row in rows:
+                txn.ledger.record_refusal(row.id, txn.wall)
+            cancel(txn, queued.ticket, self._membership.owner_id)
+            return reason
+
+        return self._store.transact(work)

@@ -1,0 +1,137 @@
+"""The engine of the home that the environment names, made when it is first needed; and what a fork does to all of them."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from os import getpid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from localconc._engine.core import environment
+from localconc._engine.core.clock import SystemClock
+from localconc._engine.core.home import home
+from localconc._engine.engine import Engine
+from localconc._engine.waiting.mailbox import MailboxPool
+from localconc._engine.waiting.notifier import Notifier
+
+if TYPE_CHECKING:
+    from localconc._engine.core.clock import Clock
+
+#: Pid of the process whose time a test moves, for the processes that it starts: they can't share that time.
+VIRTUAL_CLOCK: Final = "LOCALCONC_VIRTUAL_CLOCK"
+
+#: Environment variables that `home()` depends on; the first one decides alone if it is set.
+_home = environment.reader("LOCALCONC_HOME")
+_other_variables: Final = [
+    environment.reader(name) for name in ("HOME", "XDG_DATA_HOME", "LOCALAPPDATA", "USERPROFILE")
+]
+
+_engines: dict[Path, Engine] = {}
+_by_environment: dict[Any, Engine] = {}
+_lock = threading.RLock()
+_pid = getpid()
+_clock: Clock | None = None
+_is_alone = False
+
+
+def current() -> Engine:
+    """Return the engine of the home that the environment names at this moment."""
+    if getpid() != _pid:
+        _after_fork_in_child()  # C code has forked, which Python did not see
+    key = _home() or tuple([variable() for variable in _other_variables])
+    return _by_environment.get(key) or _find(key)
+
+
+def _find(key: Any) -> Engine:
+    directory = home()
+    with _lock:
+        engine = _engines.get(directory)
+        if engine is None:
+            _refuse_foreign_time()
+            engine = _engines[directory] = _make(directory)
+        configured = os.environ.get("LOCALCONC_HOME")
+        if not configured or os.path.isabs(configured):  # a relative one depends on the working directory
+            _by_environment[key] = engine
+        return engine
+
+
+def _make(directory: Path) -> Engine:
+    """Put an engine together with the means by which its waiters are told."""
+    mailboxes = MailboxPool(directory)
+    engine = Engine(directory, _clock or SystemClock(), mailboxes, Notifier(directory, mailboxes))
+    engine.is_alone = _is_alone
+    return engine
+
+
+def _refuse_foreign_time() -> None:
+    pid = os.environ.get(VIRTUAL_CLOCK)
+    if pid and pid != str(os.getpid()):
+        raise RuntimeError(
+            f"This process (pid {os.getpid()}) was started by pid {pid} inside virtual_clock(), whose time no other "
+            "process can share: test several processes without it."
+        )
+
+
+def use_clock(clock: Clock | None, *, is_alone: bool = False) -> None:
+    """Let the engines of this process live by another clock; None for the machine's own.
+
+    Args:
+        is_alone: whether no other process takes part, so that waiters need not look for lost wakeups and deaths.
+    """
+    global _clock, _is_alone
+    with _lock:
+        _clock, _is_alone = clock, is_alone
+        forget_all()
+
+
+def forget(directory: Path) -> None:
+    """Close the engine of a home and forget it."""
+    with _lock:
+        engine = _engines.pop(directory, None)
+        _by_environment.clear()
+    if engine is not None:
+        engine.close()
+
+
+def forget_all() -> None:
+    """Close all engines and forget them; the next use makes them anew."""
+    with _lock:
+        for directory in list(_engines):
+            forget(directory)
+
+
+# ---- forks -----------------------------------------------------------------------------------------------------------
+
+_forking: list[Engine] = []
+
+
+def _before_fork() -> None:
+    _lock.acquire()
+    _forking[:] = _engines.values()
+    for engine in _forking:
+        engine.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for engine in _forking:
+        engine.after_fork_in_parent()
+    _forking.clear()
+    _lock.release()
+
+
+def _after_fork_in_child() -> None:
+    global _lock, _pid
+    _lock = threading.RLock()
+    _pid = getpid()
+    for engine in list(_engines.values()):
+        engine.after_fork_in_child()
+    _forking.clear()
+    _engines.clear()
+    _by_environment.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+atexit.register(forget_all)

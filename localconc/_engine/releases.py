@@ -1,0 +1,77 @@
+"""Releases that the store did not allow at once: they are retried in the background until they succeed."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from _thread import start_new_thread
+from collections import deque
+from contextlib import suppress
+from time import sleep
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+logger = logging.getLogger("localconc")
+
+_MIN_PAUSE_SECONDS: Final = 0.001
+_MAX_PAUSE_SECONDS: Final = 1.0
+
+#: Serial, the limits asked for (None if unknown), and the ticket.
+_Pending = tuple[int, tuple[int, ...] | None, int | None]
+
+
+class BackgroundReleases:
+    """A queue of acquisitions to undo, and a thread while there are any.
+
+    The thread is started without waiting for it: an exception that strikes the caller in between can't get lost there.
+
+    Args:
+        undo: undoes one acquisition, or raises.
+    """
+
+    def __init__(self, undo: Callable[[int, tuple[int, ...] | None, int | None], None]) -> None:
+        self._undo = undo
+        self._pending: deque[_Pending] = deque()
+        self._is_running = threading.Lock()
+
+    def add(self, serial: int, limit_ids: tuple[int, ...] | None, ticket: int | None) -> None:
+        """Release an acquisition in the background."""
+        self._pending.append((serial, limit_ids, ticket))
+        with suppress(RuntimeError):  # no thread can be started: the next one to add starts it
+            start_new_thread(self._run, ())
+
+    def clear(self) -> None:
+        """Forget all of them, in a forked child or at the end of the process."""
+        self._pending.clear()
+
+    def _run(self) -> None:
+        # Only one thread works. One that comes while another one is about to end waits for that end, so nothing stays.
+        if len(self._pending) == 0:
+            return
+        with self._is_running:
+            pause_seconds = _MIN_PAUSE_SECONDS
+            while True:
+                try:
+                    pending = self._pending[0]
+                except IndexError:
+                    return
+                try:
+                    self._undo(*pending)
+                except Exception:  # whatever keeps it from being released: nobody else will try
+                    self._pending.rotate(-1)
+                    sleep(pause_seconds)
+                    pause_seconds = min(_MAX_PAUSE_SECONDS, pause_seconds * 2)
+                    continue
+                with suppress(ValueError):
+                    self._pending.remove(pending)
+                pause_seconds = _MIN_PAUSE_SECONDS
+
+
+def report_late_release(error: Exception) -> None:
+    """Say that slots could not be released yet."""
+    logger.warning(
+        "localconc: could not release slots (%s); retrying in the background.",
+        str(error) or "another process holds the database",
+    )

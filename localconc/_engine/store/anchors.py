@@ -1,0 +1,181 @@
+"""Descriptors of this process on the files of an open store, which tell whether they are still the store's.
+
+SQLite keeps the numbers of its descriptors to itself. These stand for them: whoever closes all descriptors of a process
+closes these, too. On Linux they also hold locks that only their own closing drops: SQLite's locks belong to the process,
+and any code in it that opens a file of the store and closes it again (a backup, `shutil.copytree`) drops them all. A
+later process would then believe that it is alone, and remove the log under the others.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+if sys.platform != "win32":
+    import fcntl
+
+if TYPE_CHECKING:
+    import sqlite3
+    from pathlib import Path
+
+#: Where the anchor on the database is positioned; a file that took its number over is hardly ever.
+_POSITION: Final = 0x6C636F6E
+
+#: The bytes that SQLite locks (its os_unix.c): the shared range of the database, and the «dead man's switch» of the
+#: log's index. A process that finds either locked does not take itself for the only one.
+_SHARED_RANGE: Final = (0x40000000 + 2, 510)
+_DEAD_MANS_SWITCH: Final = (128, 1)
+
+#: Set a lock of an open file description (`fcntl(2)`): Linux only.
+_SET_LOCK: Final = getattr(fcntl, "F_OFD_SETLK", None) if sys.platform == "linux" else None
+
+Identity = tuple[int, int]
+
+
+def identity_at(path: str) -> Identity | None:
+    """Return device and inode of the file at a path; None if there is none to be seen."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+class Anchors:
+    """The anchors of one open store: on its database, on its log, on the index of its log.
+
+    Raises:
+        FileNotFoundError: one of the files is being replaced at this moment.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._paths = [str(path), f"{path}-wal", f"{path}-shm"]
+        self._descriptors: list[int] = []
+        self._identities: list[Identity] = []
+        try:
+            for each in self._paths:
+                descriptor = os.open(each, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0))
+                self._descriptors.append(descriptor)
+                opened = os.fstat(descriptor)
+                self._identities.append((opened.st_dev, opened.st_ino))
+        except BaseException:
+            self.close()
+            raise
+        self._first = self._descriptors[0]
+        self._sqlite_descriptors = self._others_on_same_files()
+        os.lseek(self._first, _POSITION, os.SEEK_SET)
+        self._lock_shared(0, _SHARED_RANGE)
+        self._lock_shared(2, _DEAD_MANS_SWITCH)
+
+    @property
+    def database_identity(self) -> Identity:
+        return self._identities[0]
+
+    def are_lost(self) -> bool:
+        """Whether descriptors were closed under this process; one quick system call."""
+        try:
+            return os.lseek(self._first, 0, os.SEEK_CUR) != _POSITION
+        except OSError:
+            return True
+
+    def are_in_place(self) -> bool:
+        """Whether the open files are the ones at their paths."""
+        return all(map(_is_at, self._paths, self._identities))
+
+    def are_unlinked(self) -> bool:
+        """Whether one of the open files was deleted or replaced while the database is still the one at its path.
+
+        A database that has a name elsewhere was not deleted: this process only can't see the path any more. One that was
+        replaced by another file, an older copy perhaps, is not deleted either: what is at the path counts.
+        """
+        at_path = identity_at(self._paths[0])
+        if at_path is None:
+            return os.fstat(self._first).st_nlink == 0
+        if at_path != self._identities[0]:
+            return False
+        return not self.are_in_place()
+
+    # ---- letting go ------------------------------------------------------------------------------------------
+
+    def let_go(self) -> None:
+        """Drop the locks, so that the last process to close its connection can tidy up."""
+        self._lock(0, _SHARED_RANGE, unlock=True)
+        self._lock(2, _DEAD_MANS_SWITCH, unlock=True)
+
+    def close(self) -> None:
+        """Close the anchors; only after the connection, for this drops SQLite's own locks."""
+        descriptors, self._descriptors = self._descriptors, []
+        for descriptor, identity in zip(descriptors, [*self._identities, None, None, None], strict=False):
+            with suppress(OSError):
+                if identity is None or _identity_of(descriptor) == identity:
+                    os.close(descriptor)
+
+    def close_lost(self, connection: sqlite3.Connection) -> bool:
+        """Close a connection whose descriptors were closed under it; return False if that can't be done safely.
+
+        SQLite closes its descriptors by their numbers, so the files are opened again under the same numbers first. A
+        number that another file has taken over can't be given back: the connection is then kept from ever being closed.
+        """
+        self.close()
+        lost = [(number, identity) for number, identity in self._sqlite_descriptors if _identity_of(number) != identity]
+        if any(_identity_of(number) is not None for number, _ in lost) or not self._sqlite_descriptors:
+            _make_immortal(connection)
+            return False
+        paths = dict(zip(self._identities, self._paths, strict=True))
+        for number, identity in lost:
+            flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0)
+            try:
+                descriptor = os.open(paths[identity], flags)
+            except OSError:
+                _make_immortal(connection)
+                return False
+            if descriptor != number:
+                os.dup2(descriptor, number, inheritable=False)
+                os.close(descriptor)
+        connection.close()
+        return True
+
+    def _others_on_same_files(self) -> list[tuple[int, Identity]]:
+        """Return the descriptors of this process on the same files that are not anchors: SQLite's own."""
+        try:
+            numbers = [int(name) for name in os.listdir("/proc/self/fd")]
+        except OSError:
+            return []
+        found = [(number, _identity_of(number)) for number in numbers if number not in self._descriptors]
+        return [(number, identity) for number, identity in found if identity in self._identities and identity]
+
+    # ---- locks -----------------------------------------------------------------------------------------------
+
+    def _lock_shared(self, index: int, place: tuple[int, int]) -> None:
+        self._lock(index, place, unlock=False)
+
+    def _lock(self, index: int, place: tuple[int, int], *, unlock: bool) -> None:
+        if _SET_LOCK is None or len(self._descriptors) <= index:
+            return
+        start, length = place
+        kind = fcntl.F_UNLCK if unlock else fcntl.F_RDLCK
+        flock = struct.pack("hhqqi4x", kind, os.SEEK_SET, start, length, 0)
+        with suppress(OSError):  # a checkpoint holds it at this moment, or the file system has no such locks
+            fcntl.fcntl(self._descriptors[index], _SET_LOCK, flock)
+
+
+def _is_at(path: str, identity: Identity) -> bool:
+    return identity_at(path) == identity
+
+
+def _identity_of(descriptor: int) -> Identity | None:
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _make_immortal(thing: object) -> None:
+    """Keep an object from ever being finalized, at the end of the process, too."""
+    import ctypes
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))

@@ -1,0 +1,327 @@
+"""The connection of one process to its store, with its transactions.
+
+Writers exclude each other by SQLite's own write lock, asked for once without waiting: a store that is busy raises
+`Busy`, and the caller decides how to pause (a thread sleeps, a task awaits) and until when. So nobody holds a lock while
+waiting for another.
+
+A connection must not cross a fork, for SQLite's bookkeeping of file locks is per process. The connection is closed before
+a fork, and both sides open anew at their next use.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from localconc._engine.core.errors import Busy, explained
+from localconc._engine.core.home import DATABASE_NAME, prepare
+from localconc._engine.store.anchors import Anchors, identity_at
+from localconc._engine.store.recovery import Recovery
+from localconc.errors import LocalconcError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+    from types import CodeType, FrameType
+
+    from localconc._engine.core.clock import Clock
+
+Result = TypeVar("Result")
+
+#: How often a connection makes sure that its files are still the ones at their paths.
+VERIFY_EVERY_SECONDS: Final = 0.01
+
+
+class Database:
+    """The store of one home, for this process.
+
+    Args:
+        directory: the home.
+        clock: tells the moments that a migration needs.
+        on_open: called with this database after each opening, before anything else uses it.
+        living_users: tells which other living processes use the home, so that nothing is rebuilt behind their backs.
+
+    Attributes:
+        lock: guards the connection among the threads of this process.
+        identity: of the store that is open; a new store has another.
+        verify_after: until then (by the monotonic clock) the connection is as good as when it was last verified.
+    """
+
+    def __init__(
+        self, directory: Path, clock: Clock, on_open: Callable[[], None], living_users: Callable[[], list[int]]
+    ) -> None:
+        self.directory = directory
+        self.path = directory / DATABASE_NAME
+        self._path_text = str(self.path)
+        self.recovery = Recovery(self.path, clock, living_users)
+        self.lock = threading.RLock()
+        self.identity = ""
+        self.verify_after = 0.0
+        self._connection: sqlite3.Connection | None = None
+        self._opening: sqlite3.Connection | None = None  # connected, but not in use yet
+        self._anchors: Anchors | None = None
+        self._being_opened: sqlite3.Connection | None = None  # while `on_open` runs
+        self._on_open = on_open
+
+    # ---- transactions ----------------------------------------------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        return self._connection is not None
+
+    def execute_fast(self, statement: str, parameters: Sequence[Any]) -> int:
+        """Run one statement as a transaction of its own; return how many rows it changed.
+
+        Raises:
+            Busy: another process is writing, or the store is not open; nothing was done.
+        """
+        with self.lock:
+            connection = self._connection
+            if connection is None or connection.in_transaction or self._anchors_lost():
+                raise Busy
+            try:
+                return connection.execute(statement, parameters).rowcount
+            except sqlite3.Error as error:
+                raise self._explained(error) from error
+
+    # A signal's exception can strike at the first instruction of any function: also of the exit of a context manager
+    # that is written in Python, and its transaction would then stay open for as long as somebody keeps the traceback. So
+    # these have only the interpreter's own `with` blocks (a lock, a connection) around the work, in one frame.
+
+    def write(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        """Do some work in a write transaction: committed after it, rolled back if it raises.
+
+        Raises:
+            Busy: another process is writing; nothing was done.
+        """
+        return self._transact("BEGIN IMMEDIATE", work)
+
+    def read(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        """Do some work on a consistent look at the store, without a lock that others could feel."""
+        return self._transact("BEGIN", work)
+
+    def _transact(self, begin: str, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        with self.lock:
+            try:
+                connection = self._ready()
+                with connection:
+                    connection.execute(begin)
+                    return work(connection)
+            except LocalconcError:  # some of them are errors of the system, too: a time-out
+                raise
+            except (sqlite3.Error, OSError) as error:
+                raise self._explained(error) from error
+
+    def _is_below(self, *codes: CodeType) -> bool:
+        """Whether this thread is inside one of these functions of this database, further down its stack."""
+        frame: FrameType | None = sys._getframe(2)
+        while frame is not None:
+            if frame.f_code in codes and frame.f_locals.get("self") is self:
+                return True
+            frame = frame.f_back
+        return False
+
+    def make_durable(self) -> None:
+        """Bring what was committed to the disk itself, so that it survives a power loss (not only any crash)."""
+        with self.lock:
+            connection = self._ready()
+            try:  # a checkpoint syncs the log; where it can't run, the log of definitions is synced already
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            except sqlite3.Error:
+                return
+
+    def compact(self) -> None:
+        """Give unused space back to the file system."""
+        with self.lock:
+            connection = self._ready()
+            try:
+                connection.execute("VACUUM")
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            except sqlite3.Error as error:
+                raise self._explained(error) from error
+
+    # ---- opening and closing ---------------------------------------------------------------------------------
+
+    def ensure_open(self) -> None:
+        """Open the store if it is not open, and make sure that it is still the one at its path."""
+        with self.lock:
+            try:
+                self._ready()
+            except OSError as error:
+                raise self._explained(error) from error
+
+    def close(self) -> None:
+        """Let go of the connection; the next use opens anew."""
+        with self.lock:
+            connection, self._connection = self._connection, None
+            opening, self._opening = self._opening, None
+            anchors, self._anchors = self._anchors, None
+            self.verify_after = 0.0
+            if anchors is not None:
+                anchors.let_go()
+            for each in (connection, opening):
+                if each is not None and not each.in_transaction:
+                    each.close()
+            if anchors is not None:
+                anchors.close()
+
+    def close_in_child(self) -> None:
+        """Close what a fork copied that Python did not know of; the parent's connection is not touched.
+
+        The copy is closed, since SQLite would otherwise believe for as long as this process lives that it holds the
+        locks that only the parent holds.
+        """
+        self.lock = threading.RLock()
+        connection, self._connection = self._connection, None
+        opening, self._opening = self._opening, None
+        anchors, self._anchors = self._anchors, None
+        for each in (connection, opening):
+            if each is not None:
+                each.close()
+        if anchors is not None:
+            anchors.close()
+
+    def _ready(self) -> sqlite3.Connection:
+        connection = self._connection
+        if connection is not None and self._anchors_lost():
+            self._begin_anew()
+            connection = None
+        if connection is not None and connection.in_transaction:
+            # Only this very thread can be here: it interrupted itself, in a signal handler, inside a transaction; or an
+            # exception out of nowhere (a debugger's, say) struck as the transaction was to end.
+            if self._is_below(Database._transact.__code__):
+                raise self._used_from_handler("one of its own transactions")
+            connection.rollback()
+        if connection is not None and time.monotonic() >= self.verify_after:
+            self._verify()
+            connection = self._connection
+        if connection is None:
+            if self._is_below(Database._open.__code__):
+                raise self._used_from_handler("the opening of the database")
+            connection = self._open()
+        return connection
+
+    def _used_from_handler(self, what: str) -> StoreError:
+        return StoreError(
+            f"A signal handler or finalizer used the database {self.path} while it interrupted {what}: set a flag in the "
+            "handler, and use limits outside it."
+        )
+
+    def _open(self) -> sqlite3.Connection:
+        connection, self._opening = self._opening, None
+        if connection is not None and (self._anchors is None or not self._anchors.are_in_place()):
+            self._drop(connection)
+            connection = None
+        if connection is None:
+            connection = self._connect_in_place()
+        try:
+            self._being_opened = connection
+            self._on_open()
+        except BaseException as error:
+            if isinstance(error, Busy):  # opening costs more than trying again: a hundred may start at the same time
+                self._opening = connection
+            else:
+                self._drop(connection)
+            raise
+        finally:
+            self._being_opened = None
+        self._connection = connection
+        self.verify_after = time.monotonic() + VERIFY_EVERY_SECONDS
+        return connection
+
+    def transact_while_opening(self, begin: str, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        """Do some work in a transaction of the connection that is being opened; only `on_open` may call this."""
+        connection = self._being_opened
+        assert connection is not None
+        try:
+            with connection:
+                connection.execute(begin)
+                return work(connection)
+        except LocalconcError:
+            raise
+        except (sqlite3.Error, OSError) as error:
+            raise self._explained(error) from error
+
+    def _connect_in_place(self) -> sqlite3.Connection:
+        """Connect to the store at its path; create it if it is missing, migrate it if it is of an older version."""
+        prepare(self.directory)
+        connection = self.recovery.connect_in_place()
+        try:
+            self._anchors = Anchors(self.path)
+            row = connection.execute("SELECT value FROM meta WHERE key = 'store_identity'").fetchone()
+            self.identity = row[0] if row else ""
+        except BaseException as error:
+            self._drop(connection)
+            if isinstance(error, (sqlite3.Error, FileNotFoundError)):
+                raise self._explained(error) from error
+            raise
+        return connection
+
+    def _drop(self, connection: sqlite3.Connection) -> None:
+        anchors, self._anchors = self._anchors, None
+        if anchors is not None:
+            anchors.let_go()
+        connection.close()
+        if anchors is not None:
+            anchors.close()
+
+    # ---- a store that was deleted, replaced, or lost ---------------------------------------------------------
+
+    def _anchors_lost(self) -> bool:
+        return self._anchors is None or self._anchors.are_lost()
+
+    def _begin_anew(self) -> None:
+        """Go on after all descriptors were closed under this process: never write to a file that took a number over."""
+        connection, self._connection = self._connection, None
+        anchors, self._anchors = self._anchors, None
+        assert connection is not None
+        assert anchors is not None
+        if not anchors.close_lost(connection):
+            raise StoreError(
+                f"The descriptors of the database {self.path} were closed under this process (pid {os.getpid()}), and "
+                "its other files have taken their numbers: close only descriptors that are yours, or begin to use "
+                "limits after that."
+            )
+
+    def _verify(self) -> None:
+        """Notice a store that was deleted or replaced while it was open, and restore a deleted one from memory."""
+        self.verify_after = time.monotonic() + VERIFY_EVERY_SECONDS
+        anchors = self._anchors
+        if anchors is None or anchors.are_in_place():
+            return
+        if anchors.are_unlinked():
+            assert self._connection is not None
+            prepare(self.directory)
+            self.recovery.restore(self._connection, anchors)
+        elif not os.path.lexists(self._path_text):
+            return  # this process can't see the path any more (it changed its root, say); the others still can
+        self.close()
+
+    @property
+    def file_identity(self) -> object:
+        """What tells the open file from any other one; None if it is not open."""
+        return None if self._anchors is None else self._anchors.database_identity
+
+    def was_moved(self) -> bool:
+        """Whether the file at the path is another than the one that is open, or none."""
+        return self._anchors is None or identity_at(self._path_text) != self._anchors.database_identity
+
+    def rebuild(self) -> Path | None:
+        """Set a damaged store aside and make room for a new one; None if another process did so meanwhile."""
+        with self.lock:
+            self.close()
+            return self.recovery.rebuild()
+
+    def _explained(self, error: Exception) -> Exception:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY:
+            self.close()  # what could not be opened for writing once would stay so for good
+        if isinstance(error, FileNotFoundError):
+            return Busy()  # it is being replaced at this moment
+        if "no such table" in str(error) and self.was_moved():
+            self.verify_after = 0.0  # another process restored it
+            return Busy()
+        return explained(error, self.path)

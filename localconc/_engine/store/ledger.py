@@ -1,0 +1,439 @@
+"""The statements on limits, holders, waiters: what admission reads or changes inside one transaction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from localconc._engine.core.records import LimitRow, OwnerRow, WaiterRow
+from localconc._engine.store.schema import GRANTED, OPERATOR, PASSED_OVER, REFUSED, TOTALS_ROW, WAITING
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable
+
+    from localconc._engine.core.calls import Request
+    from localconc._engine.core.records import LimitRef, Requester
+
+_TOTAL_OF: Final = f"limit_id = ? AND owner_id = {TOTALS_ROW} AND serial = 0"
+_HELD: Final = f"owner_id > {TOTALS_ROW}"
+
+# The fast statements, for one limit that is enforced, has no decay, is not paused. Their triggers keep every rule that
+# `queue.admission` spells out for all other cases.
+
+#: Take slots if there is room and nobody is queued.
+ACQUIRE_FAST: Final = """
+    INSERT INTO slots (limit_id, revision, "limit", owner_id, serial, slots, acquired_wall, acquired_boot, thread, label,
+        context)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+#: Queue a simple request, if the definition is still the one that the caller knows.
+ENQUEUE_FAST: Final = f"""
+    INSERT INTO waiters (owner_id, serial, state, slots, limit_id, request, thread, context, address, secret,
+        waiting_since, enqueued_boot)
+    SELECT ?, ?, {WAITING}, ?, limit_id, ?, ?, ?, ?, ?, ?, ? FROM slots WHERE {_TOTAL_OF} AND revision = ?
+"""
+
+_RELEASE_DRAINING: Final = """
+    UPDATE slots SET released_boot = ? WHERE limit_id = ? AND owner_id = ? AND serial = ?
+"""
+_RELEASE: Final = f"{_RELEASE_DRAINING} AND drained_at IS NULL"
+
+#: Release slots if nobody is queued for them.
+RELEASE_FAST: Final = f"""
+    {_RELEASE} AND NOT EXISTS (SELECT 1 FROM queue WHERE queue.limit_id = slots.limit_id)
+"""
+
+#: Admit the first in the queue of a limit, if its request is simple, the limit is, too, and there is room.
+ADMIT_FAST: Final = f"""
+    UPDATE waiters SET state = {GRANTED}, granted_wall = ?, granted_boot = ?
+    WHERE ticket = (SELECT ticket FROM queue WHERE limit_id = ? ORDER BY ticket LIMIT 1)
+        AND limit_ids IS NULL AND typeof(slots) = 'integer'
+        AND EXISTS (
+            SELECT 1 FROM slots AS total WHERE {_TOTAL_OF.replace("limit_id", "total.limit_id")}
+                AND revision IS NOT NULL AND total.slots + waiters.slots <= "limit"
+                AND (paused_until IS NULL OR paused_until <= ?)
+        )
+    RETURNING (SELECT "limit" - total.slots FROM slots AS total WHERE {_TOTAL_OF.replace("limit_id", "total.limit_id")}),
+        slots, owner_id, serial, address, secret, granted_boot - enqueued_boot
+"""
+
+_LIMIT_COLUMNS = """
+    definition.id, definition.uuid, definition.name, definition."limit", definition.active, definition.configured,
+    definition.declared, definition.slot_decay_per_second, definition.revision, definition.created, definition.updated,
+    total.slots, coalesce(total.drained_at, 0), total.drained_at_wall, total.average, total.denied, total.denied_at, total.paused_until,
+    total.paused_until_wall,
+    (SELECT ticket FROM queue WHERE limit_id = definition.id ORDER BY ticket LIMIT 1)
+"""
+LIMITS: Final = f"""
+    limits AS definition JOIN slots AS total
+        ON total.limit_id = definition.id AND total.owner_id = {TOTALS_ROW} AND total.serial = 0
+"""
+_SELECT_LIMIT = f"SELECT {_LIMIT_COLUMNS} FROM {LIMITS} WHERE definition."
+_LIMIT_BY_NAME: Final = f"{_SELECT_LIMIT}name = ?"
+_LIMIT_BY_ID: Final = f"{_SELECT_LIMIT}id = ?"
+_LIMIT_BY_UUID: Final = f"{_SELECT_LIMIT}uuid = ?"
+_ALL_LIMITS: Final = f"SELECT {_LIMIT_COLUMNS} FROM {LIMITS} ORDER BY definition.name"
+
+_WAITER_COLUMNS: Final = ", ".join(f"waiters.{column}" for column in WaiterRow._fields)
+_WAITER: Final = f"SELECT {_WAITER_COLUMNS} FROM waiters WHERE ticket = ?"
+_FIRST_WAITER: Final = f"""
+    SELECT {_WAITER_COLUMNS} FROM queue JOIN waiters USING (ticket)
+    WHERE queue.limit_id = ? ORDER BY queue.ticket LIMIT 1
+"""
+_OWNER_COLUMNS: Final = ", ".join(OwnerRow._fields)
+
+
+class Ledger:
+    """The rows of one open store."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self._execute = connection.execute
+
+    # ---- limits ----------------------------------------------------------------------------------------------
+
+    def limit_named(self, name: str) -> LimitRow | None:
+        return self._limit(_LIMIT_BY_NAME, name)
+
+    def limit_with_id(self, limit_id: int) -> LimitRow | None:
+        return self._limit(_LIMIT_BY_ID, limit_id)
+
+    def limit_with_uuid(self, uuid: bytes) -> LimitRow | None:
+        return self._limit(_LIMIT_BY_UUID, uuid)
+
+    def _limit(self, statement: str, key: Any) -> LimitRow | None:
+        row = self._execute(statement, (key,)).fetchone()
+        return None if row is None else LimitRow._make(row)
+
+    def limits_with_ids(self, limit_ids: Iterable[int]) -> list[LimitRow]:
+        """Return those of the limits that still exist."""
+        return [row for row in map(self.limit_with_id, limit_ids) if row is not None]
+
+    def all_limits(self) -> list[LimitRow]:
+        return [LimitRow._make(row) for row in self._execute(_ALL_LIMITS)]
+
+    def insert_limit(
+        self,
+        uuid: bytes,
+        name: str,
+        limit: int,
+        *,
+        active: bool,
+        configured: bool,
+        declared: bool,
+        decay: float,
+        created: float,
+    ) -> LimitRow:
+        limit_id = self._execute(
+            'INSERT INTO limits (uuid, name, "limit", active, configured, declared, slot_decay_per_second, created, '
+            "updated) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (uuid, name, limit, active, configured, declared, decay, created, created),
+        ).lastrowid
+        assert limit_id is not None
+        row = self.limit_with_id(limit_id)
+        assert row is not None
+        return row
+
+    def update_limit(self, row: LimitRow) -> None:
+        """Write a definition; the state stays."""
+        self._execute(
+            'UPDATE limits SET name = ?, "limit" = ?, active = ?, configured = ?, declared = ?, '
+            "slot_decay_per_second = ?, revision = revision + 1, updated = ? WHERE id = ?",
+            (row.name, row.limit, row.active, row.configured, row.declared, row.decay, row.updated, row.id),
+        )
+
+    def delete_limit(self, limit_id: int) -> None:
+        """Delete a definition with its slots; its waiters have to be reevaluated in the same transaction."""
+        self._execute("DELETE FROM limits WHERE id = ?", (limit_id,))
+
+    def set_empty_at(self, limit_id: int, empty_at: float | None, empty_at_wall: float | None) -> None:
+        """Record when a decaying limit will be empty, by both clocks."""
+        self._execute(
+            f"UPDATE slots SET drained_at = ?, drained_at_wall = ? WHERE {_TOTAL_OF}",
+            (empty_at, empty_at_wall, limit_id),
+        )
+
+    def set_denied(self, limit_id: int, denied: float, at: float) -> None:
+        self._execute(f"UPDATE slots SET denied = ?, denied_at = ? WHERE {_TOTAL_OF}", (denied, at, limit_id))
+
+    def set_pause(self, limit_id: int, until: float | None, until_wall: float | None) -> None:
+        """Record until when a limit admits nobody, by both clocks; None ends a pause."""
+        self._execute(
+            f"UPDATE slots SET paused_until = ?, paused_until_wall = ? WHERE {_TOTAL_OF}", (until, until_wall, limit_id)
+        )
+
+    def record_refusal(self, limit_id: int, refused_wall: float) -> None:
+        """Note in the history that a request was refused, or gave up."""
+        self._execute("INSERT INTO refusals (limit_id, refused_wall) VALUES (?, ?)", (limit_id, refused_wall))
+
+    # ---- holders ---------------------------------------------------------------------------------------------
+
+    def insert_holder(
+        self,
+        ref: LimitRef,
+        requester: Requester,
+        slots: int,
+        acquired_wall: float,
+        acquired_boot: float,
+        drained_at: float | None,
+        waited_seconds: float = 0.0,
+        ticket: int | None = None,
+    ) -> None:
+        self._execute(
+            'INSERT INTO slots (limit_id, "limit", owner_id, serial, slots, acquired_wall, acquired_boot, thread, label, '
+            "context, drained_at, waited_seconds, ticket) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                ref.limit_id,
+                ref.limit,
+                requester.owner_id,
+                requester.serial,
+                slots,
+                acquired_wall,
+                acquired_boot,
+                requester.thread,
+                requester.label or None,
+                requester.context,
+                drained_at,
+                waited_seconds,
+                ticket,
+            ),
+        )
+
+    def insert_unowned(self, limit_id: int, slots: int, acquired_wall: float, acquired_boot: float) -> None:
+        """Occupy slots that no process owns."""
+        self._execute(
+            "INSERT INTO slots (limit_id, owner_id, serial, slots, acquired_wall, acquired_boot) VALUES (?, ?, 0, ?, ?, ?)",
+            (limit_id, OPERATOR, slots, acquired_wall, acquired_boot),
+        )
+
+    def record_rate_limited(
+        self, ref: LimitRef, requester: Requester, slots: int, acquired_wall: float, waited_seconds: float
+    ) -> None:
+        """Note slots in the history that nobody will release (those of rate_limit)."""
+        self._execute(
+            'INSERT INTO history (limit_id, "limit", owner_id, serial, slots, acquired_wall, waited_seconds, thread, '
+            "label, is_rate_limit) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1)",
+            (
+                ref.limit_id,
+                ref.limit,
+                requester.owner_id,
+                requester.serial,
+                slots,
+                acquired_wall,
+                waited_seconds,
+                requester.thread,
+                requester.label or None,
+            ),
+        )
+
+    def holder(self, limit_id: int, owner_id: int, serial: int) -> tuple[int, float | None] | None:
+        """Return slots and `drained_at` of a holder."""
+        row: tuple[int, float | None] | None = self._execute(
+            "SELECT slots, drained_at FROM slots WHERE limit_id = ? AND owner_id = ? AND serial = ?",
+            (limit_id, owner_id, serial),
+        ).fetchone()
+        return row
+
+    def release(self, limit_id: int, owner_id: int, serial: int, released_boot: float) -> bool:
+        """Release the slots of a holder without decay; return False if there is none."""
+        return self._execute(_RELEASE, (released_boot, limit_id, owner_id, serial)).rowcount == 1
+
+    def release_draining(self, limit_id: int, owner_id: int, serial: int, released_boot: float) -> bool:
+        """Release a holder whatever its limit is; what has drained is the caller's to reckon with."""
+        return self._execute(_RELEASE_DRAINING, (released_boot, limit_id, owner_id, serial)).rowcount == 1
+
+    def mark_end_unseen(self, owner_id: int) -> None:
+        """Let the history say of all that an owner holds that nobody saw when it ended."""
+        for limit_id, serial in self.held_by(owner_id):
+            self._execute(
+                "UPDATE slots SET is_end_unseen = 1 WHERE limit_id = ? AND owner_id = ? AND serial = ?",
+                (limit_id, owner_id, serial),
+            )
+
+    def drain_sooner(self, limit_id: int, drained_after: float, seconds: float) -> None:
+        """Move up the holders whose slots drain after the released ones."""
+        self._execute(
+            f"UPDATE slots SET drained_at = drained_at - ? WHERE limit_id = ? AND {_HELD} AND drained_at > ?",
+            (seconds, limit_id, drained_after),
+        )
+
+    def holders_in_order(self, limit_id: int) -> list[tuple[int, int, int, float | None]]:
+        """Return owner, serial, slots and `drained_at` of each holder, operators' slots included, oldest first."""
+        return self._execute(
+            f"SELECT owner_id, serial, slots, drained_at FROM slots "
+            f"WHERE limit_id = ? AND owner_id <> {TOTALS_ROW} ORDER BY acquired_boot, owner_id, serial",
+            (limit_id,),
+        ).fetchall()
+
+    def resize_holder(self, limit_id: int, owner_id: int, serial: int, slots: int, drained_at: float | None) -> None:
+        """Change what a holder occupies; the total follows."""
+        before = self.holder(limit_id, owner_id, serial)
+        assert before is not None
+        self._execute(
+            "UPDATE slots SET slots = ?, drained_at = ? WHERE limit_id = ? AND owner_id = ? AND serial = ?",
+            (slots, drained_at, limit_id, owner_id, serial),
+        )
+        self._execute(f"UPDATE slots SET slots = slots + ? WHERE {_TOTAL_OF}", (slots - before[0], limit_id))
+
+    def delete_holder(self, limit_id: int, owner_id: int, serial: int) -> None:
+        """Take a grant back as if it had never been; it does not enter the history."""
+        self._execute(
+            "DELETE FROM slots WHERE limit_id = ? AND owner_id = ? AND serial = ?", (limit_id, owner_id, serial)
+        )
+
+    def delete_unowned(self, limit_id: int) -> None:
+        self._execute("DELETE FROM slots WHERE limit_id = ? AND owner_id = ?", (limit_id, OPERATOR))
+
+    def held_by(self, owner_id: int) -> list[tuple[int, int]]:
+        """Return limit and serial of everything an owner holds; looks at every holder."""
+        return self._execute("SELECT limit_id, serial FROM slots WHERE owner_id = ?", (owner_id,)).fetchall()
+
+    # ---- waiters ---------------------------------------------------------------------------------------------
+
+    def insert_waiter(
+        self,
+        requester: Requester,
+        request: Request,
+        limit_ids: list[int],
+        address: str,
+        secret: int,
+        waiting_since: float,
+        enqueued_boot: float,
+        *,
+        is_simple: bool,
+    ) -> int:
+        """Queue a request on each of its limits; return its ticket."""
+        ticket = self._execute(
+            "INSERT INTO waiters (owner_id, serial, state, slots, limit_id, limit_ids, request, thread, context, address, "
+            "secret, waiting_since, enqueued_boot) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                requester.owner_id,
+                requester.serial,
+                WAITING,
+                request.slots,
+                limit_ids[0],
+                None if is_simple else _json_list(limit_ids),
+                request.to_text(),
+                requester.thread,
+                requester.context,
+                address,
+                secret,
+                waiting_since,
+                enqueued_boot,
+            ),
+        ).lastrowid
+        assert ticket is not None
+        return ticket
+
+    def insert_passed_over(self, waiter: WaiterRow) -> None:
+        """Note a waiter that was stopped when it was granted slots; it has no place in the queue."""
+        columns = ", ".join(WaiterRow._fields)
+        marks = ", ".join("?" for _ in WaiterRow._fields)
+        self._execute(f"INSERT INTO waiters ({columns}) VALUES ({marks})", waiter._replace(state=PASSED_OVER))
+
+    def requeue_elsewhere(self, ticket: int, limit_ids: list[int]) -> None:
+        """Queue a waiter on other limits, by its place in the order of arrival.
+
+        Without the secret, no wakeup can tell its process what it was granted: it has to look which limits they are.
+        """
+        self._execute("UPDATE waiters SET limit_ids = ?, secret = 0 WHERE ticket = ?", (_json_list(limit_ids), ticket))
+
+    def rejoin(self, ticket: int, limit_ids: list[int], request: str, address: str) -> None:
+        """Queue a waiter that was passed over, at its old place in the order of arrival."""
+        self._execute(
+            "UPDATE waiters SET state = ?, limit_ids = ?, request = ?, address = ? WHERE ticket = ?",
+            (WAITING, _json_list(limit_ids), request, address, ticket),
+        )
+
+    def admit_first(self, limit_id: int, wall: float, now: float) -> tuple[int, tuple[int, int, str, int, float]] | None:
+        """Admit the first in the queue of a limit by the fast statement.
+
+        Returns:
+            The room that is left, and owner, serial, address, secret and seconds waited of the waiter; None if the
+            statement does not apply.
+        """
+        row = self._execute(ADMIT_FAST, (wall, now, limit_id, limit_id, now, limit_id)).fetchone()
+        return None if row is None else (row[0] - row[1], row[2:])
+
+    def admit_waiter(self, ticket: int, granted_wall: float, granted_boot: float) -> None:
+        """Admit a waiter that is not simple, whose slots have been taken: its row tells its process so."""
+        self._execute(
+            "UPDATE waiters SET state = ?, granted_wall = ?, granted_boot = ? WHERE ticket = ?",
+            (GRANTED, granted_wall, granted_boot, ticket),
+        )
+
+    def refuse_waiter(self, ticket: int, reason: str) -> None:
+        self._execute("UPDATE waiters SET state = ?, answer = ? WHERE ticket = ?", (REFUSED, reason, ticket))
+
+    def delete_waiter(self, ticket: int, owner_id: int) -> None:
+        """Delete a waiter's row; its places in the queues go with it."""
+        self._execute("DELETE FROM waiters WHERE ticket = ? AND owner_id = ?", (ticket, owner_id))
+
+    def waiter(self, ticket: int) -> WaiterRow | None:
+        row = self._execute(_WAITER, (ticket,)).fetchone()
+        return None if row is None else WaiterRow._make(row)
+
+    def first_waiter(self, limit_id: int) -> WaiterRow | None:
+        """Return the first in the queue of a limit."""
+        row = self._execute(_FIRST_WAITER, (limit_id,)).fetchone()
+        return None if row is None else WaiterRow._make(row)
+
+    def waiters_of(self, owner_id: int) -> list[WaiterRow]:
+        rows = self._execute(f"SELECT {_WAITER_COLUMNS} FROM waiters WHERE owner_id = ?", (owner_id,))
+        return [WaiterRow._make(row) for row in rows]
+
+    def tickets_in_queue(self, limit_id: int) -> list[int]:
+        rows = self._execute("SELECT ticket FROM queue WHERE limit_id = ? ORDER BY ticket", (limit_id,))
+        return [row[0] for row in rows]
+
+    def tickets_naming(self, name: str) -> list[int]:
+        """Return the waiters that name a limit, whether or not they are queued on it; a few too many do no harm."""
+        statement = (
+            f"SELECT ticket FROM waiters WHERE state = {WAITING} "
+            "AND instr(replace(request, '>', '/') || '/', '/' || ? || '/') > 0 ORDER BY ticket"
+        )
+        return [row[0] for row in self._execute(statement, (name,))]
+
+    # ---- owners ----------------------------------------------------------------------------------------------
+
+    def insert_owner(self, owner: OwnerRow) -> int:
+        owner_id = self._execute(
+            "INSERT INTO owners (key, pid, pid_namespace, started, command) VALUES (?, ?, ?, ?, ?)", owner[1:6]
+        ).lastrowid
+        assert owner_id is not None
+        return owner_id
+
+    def owner_with_key(self, key: str) -> int | None:
+        row = self._execute("SELECT id FROM owners WHERE key = ?", (key,)).fetchone()
+        return None if row is None else int(row[0])
+
+    def owner(self, owner_id: int) -> OwnerRow | None:
+        row = self._execute(f"SELECT {_OWNER_COLUMNS} FROM owners WHERE id = ?", (owner_id,)).fetchone()
+        return None if row is None else OwnerRow._make(row)
+
+    def all_owners(self) -> list[OwnerRow]:
+        return [OwnerRow._make(row) for row in self._execute(f"SELECT {_OWNER_COLUMNS} FROM owners ORDER BY id")]
+
+    def become_command(self, owner_id: int, pid: int, started: str, command: str) -> None:
+        """Let an owner be the command that it started."""
+        self._execute(
+            "UPDATE owners SET pid = ?, started = ?, command = ?, is_command = 1 WHERE id = ?",
+            (pid, started, command, owner_id),
+        )
+
+    def delete_owner(self, owner_id: int) -> None:
+        self._execute("DELETE FROM owners WHERE id = ?", (owner_id,))
+
+    # ---- meta ------------------------------------------------------------------------------------------------
+
+    def meta(self, key: str) -> str:
+        row = self._execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return "" if row is None else str(row[0])
+
+    def set_meta(self, key: str, value: str) -> None:
+        self._execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+
+def _json_list(limit_ids: list[int]) -> str:
+    return f"[{','.join(map(str, limit_ids))}]"

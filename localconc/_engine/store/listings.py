@@ -1,0 +1,344 @@
+"""Queries over many rows: who holds, who waits, who stands in front of a request, what happened."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from localconc._engine.core import views
+from localconc._engine.core.calls import Request
+from localconc._engine.core.records import OwnerRow, PastAcquisition
+from localconc._engine.store.schema import TOTALS_ROW, WAITING
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Collection, Iterable
+
+#: The nearest requests ahead of one in a queue that are looked at for whose they are.
+MAX_LOOKED_AT: Final = 64
+
+_HELD: Final = f"slots.owner_id > {TOTALS_ROW}"
+
+
+class HolderEntry(NamedTuple):
+    """One holder of one limit."""
+
+    limit_id: int
+    name: str
+    owner_id: int
+    serial: int
+    slots: int
+    numbers: str | None
+    pid: int
+    thread: str
+    context: int
+    command: str
+    label: str
+    acquired_wall: float
+
+    def shown(self) -> views.Holder:
+        """Return the holder as people see it."""
+        numbers, acquired_at = views.numbers(self.numbers), views.moment(self.acquired_wall)
+        return views.Holder(
+            self.name, self.slots, self.pid, self.thread, self.command, acquired_at, numbers, self.label
+        )
+
+
+class WaiterEntry(NamedTuple):
+    """One queued request."""
+
+    ticket: int
+    owner_id: int
+    slots: int
+    request: str
+    pid: int
+    thread: str
+    context: int
+    command: str
+    waiting_since: float
+
+    def shown(self, position: int) -> views.Waiter:
+        """Return the waiter as people see it, at its place in the order of service."""
+        request = Request.from_text(self.request)
+        since = views.moment(self.waiting_since)
+        return views.Waiter(
+            request.names, self.slots, self.pid, self.thread, self.command, position, since, request.label
+        )
+
+
+class QueuedHolder(NamedTuple):
+    """A holder that was admitted from the queue, with what its place in the queue can be made of again."""
+
+    limit_id: int
+    slots: int
+    acquired_wall: float
+    acquired_boot: float
+    waited_seconds: float
+    ticket: int
+    thread: str | None
+    label: str | None
+    context: int | None
+
+
+_HOLDERS: Final = f"""
+    SELECT slots.limit_id, definition.name, slots.owner_id, slots.serial, slots.slots, slots.numbers,
+        coalesce(owners.pid, 0), coalesce(slots.thread, ''), coalesce(slots.context, 0), coalesce(owners.command, ''),
+        coalesce(slots.label, ''), slots.acquired_wall
+    FROM slots JOIN limits AS definition ON definition.id = slots.limit_id
+        LEFT JOIN owners ON owners.id = slots.owner_id
+    WHERE {_HELD} {{}}
+    ORDER BY slots.acquired_boot, slots.owner_id, slots.serial
+"""
+
+_WAITERS: Final = f"""
+    SELECT {{}} waiters.ticket, waiters.owner_id, waiters.slots, waiters.request, coalesce(owners.pid, 0), waiters.thread,
+        waiters.context, coalesce(owners.command, ''), waiters.waiting_since
+    FROM {{}} LEFT JOIN owners ON owners.id = waiters.owner_id
+"""
+_ALL_WAITERS: Final = _WAITERS.format("", "waiters") + f" WHERE waiters.state <> 1 AND waiters.state <> 2 ORDER BY ticket"
+_WAITERS_ON: Final = (
+    _WAITERS.format("", "queue JOIN waiters USING (ticket)")
+    + f" WHERE queue.limit_id = ? AND waiters.state = {WAITING} ORDER BY queue.ticket"
+)
+_WAITERS_BY_LIMIT: Final = (
+    _WAITERS.format("queue.limit_id,", "queue JOIN waiters USING (ticket)")
+    + f" WHERE waiters.state = {WAITING} ORDER BY queue.ticket"
+)
+
+_PAST: Final = f"""
+    SELECT definition.uuid, definition.name, part."limit", part.owner_id, part.serial, part.slots, part.acquired_wall,
+        part.released_wall, part.waited_seconds, coalesce(part.thread, ''), coalesce(part.label, ''), part.numbers,
+        CASE WHEN part.is_rate_limit THEN 'rate_limit' ELSE 'concurrency' END,
+        coalesce(process.pid, 0), coalesce(process.command, '')
+    FROM (
+        SELECT limit_id, "limit", owner_id, serial, slots, acquired_wall, released_wall, waited_seconds, thread, label,
+            numbers, is_rate_limit, seq
+        FROM history
+        UNION ALL
+        SELECT limit_id, "limit", owner_id, serial, slots, acquired_wall, NULL, coalesce(waited_seconds, 0), thread,
+            label, numbers, NULL, NULL
+        FROM slots WHERE {_HELD}
+    ) AS part
+    JOIN (SELECT id, uuid, name FROM limits UNION ALL SELECT id, uuid, name FROM past_limits) AS definition
+        ON definition.id = part.limit_id
+    LEFT JOIN (
+        SELECT id, pid, command FROM owners UNION ALL SELECT id, pid, command FROM past_owners
+    ) AS process ON process.id = part.owner_id
+"""
+
+
+def holders(connection: sqlite3.Connection, limit_id: int | None = None) -> list[HolderEntry]:
+    """Return who holds slots, of one limit or of all, oldest first."""
+    rows = (
+        connection.execute(_HOLDERS.format(""))
+        if limit_id is None
+        else connection.execute(_HOLDERS.format("AND slots.limit_id = ?"), (limit_id,))
+    )
+    return [HolderEntry._make(row) for row in rows]
+
+
+def waiters(connection: sqlite3.Connection, limit_id: int | None = None) -> list[WaiterEntry]:
+    """Return the queued requests, of one limit or of all, in the order of arrival."""
+    rows = connection.execute(_ALL_WAITERS) if limit_id is None else connection.execute(_WAITERS_ON, (limit_id,))
+    return [WaiterEntry._make(row) for row in rows]
+
+
+def waiters_by_limit(connection: sqlite3.Connection) -> dict[int, list[WaiterEntry]]:
+    """Return the queue of each limit that has one."""
+    queues: dict[int, list[WaiterEntry]] = {}
+    for limit_id, *row in connection.execute(_WAITERS_BY_LIMIT):
+        queues.setdefault(limit_id, []).append(WaiterEntry._make(row))
+    return queues
+
+
+def requests_ahead(connection: sqlite3.Connection, limit_id: int, ticket: int | None) -> int:
+    """Return how many requests are queued on a limit before a ticket, or altogether."""
+    if ticket is None:
+        row = connection.execute("SELECT count(*) FROM queue WHERE limit_id = ?", (limit_id,)).fetchone()
+    else:
+        row = connection.execute(
+            "SELECT count(*) FROM queue WHERE limit_id = ? AND ticket < ?", (limit_id, ticket)
+        ).fetchone()
+    return int(row[0])
+
+
+def owners_ahead(connection: sqlite3.Connection, limit_id: int, ticket: int) -> list[int]:
+    """Return the processes whose requests are the nearest ones ahead of a ticket."""
+    statement = f"""
+        SELECT DISTINCT owner_id FROM (
+            SELECT waiters.owner_id FROM queue JOIN waiters USING (ticket)
+            WHERE queue.limit_id = ? AND queue.ticket < ? ORDER BY queue.ticket DESC LIMIT {MAX_LOOKED_AT}
+        )
+    """
+    return [row[0] for row in connection.execute(statement, (limit_id, ticket))]
+
+
+def owners_in_front(
+    connection: sqlite3.Connection, limit_ids: Iterable[int], ticket: int | None, except_owner: int
+) -> list[OwnerRow]:
+    """Return the processes that hold slots of these limits, or are queued on them ahead of a ticket."""
+    ids: set[int] = set()
+    for limit_id in limit_ids:
+        ids.update(
+            row[0]
+            for row in connection.execute(
+                f"SELECT DISTINCT owner_id FROM slots WHERE limit_id = ? AND {_HELD}", (limit_id,)
+            )
+        )
+        ahead = "" if ticket is None else "AND queue.ticket < ?"
+        ids.update(
+            row[0]
+            for row in connection.execute(
+                f"SELECT DISTINCT waiters.owner_id FROM queue JOIN waiters USING (ticket) WHERE queue.limit_id = ? {ahead}",
+                (limit_id,) if ticket is None else (limit_id, ticket),
+            )
+        )
+    ids.discard(except_owner)
+    return owners(connection, ids)
+
+
+def owners(connection: sqlite3.Connection, ids: Iterable[int]) -> list[OwnerRow]:
+    """Return the rows of these processes; those that have left are not among them."""
+    columns = ", ".join(OwnerRow._fields)
+    rows = (connection.execute(f"SELECT {columns} FROM owners WHERE id = ?", (each,)).fetchone() for each in sorted(ids))
+    return [OwnerRow._make(row) for row in rows if row is not None]
+
+
+def owners_to_sweep(connection: sqlite3.Connection, count: int, seed: int) -> list[OwnerRow]:
+    """Return some processes, other ones for each seed, so that all are looked at in time however many live long."""
+    columns = ", ".join(OwnerRow._fields)
+    bounds = connection.execute("SELECT min(id), max(id) FROM owners").fetchone()
+    if bounds[0] is None:
+        return []
+    start = bounds[0] + seed % (bounds[1] - bounds[0] + 1)
+    statement = f"SELECT {columns} FROM owners WHERE id {{}} ? ORDER BY id LIMIT ?"
+    rows = connection.execute(statement.format(">="), (start, count)).fetchall()
+    rows += connection.execute(statement.format("<"), (start, count - len(rows))).fetchall()
+    return [OwnerRow._make(row) for row in rows]
+
+
+def queued_holders(
+    connection: sqlite3.Connection, owner_id: int, serial: int, limit_ids: Collection[int]
+) -> list[QueuedHolder]:
+    """Return what an acquisition holds of these limits, if it was admitted from the queue."""
+    columns = ", ".join(QueuedHolder._fields).replace("waited_seconds", "coalesce(waited_seconds, 0)")
+    statement = (
+        f"SELECT {columns} FROM slots WHERE limit_id = ? AND owner_id = ? AND serial = ? AND ticket IS NOT NULL"
+    )
+    rows = (connection.execute(statement, (limit_id, owner_id, serial)).fetchone() for limit_id in limit_ids)
+    return [QueuedHolder._make(row) for row in rows if row is not None]
+
+
+def queued_holders_since(
+    connection: sqlite3.Connection, limit_id: int, before: float
+) -> list[tuple[int, int]]:
+    """Return owner and serial of those who were admitted from the queue before a moment and hold slots still."""
+    return connection.execute(
+        f"SELECT owner_id, serial FROM slots WHERE limit_id = ? AND {_HELD} AND ticket IS NOT NULL "
+        f"AND acquired_boot <= ? LIMIT {MAX_LOOKED_AT}",
+        (limit_id, before),
+    ).fetchall()
+
+
+def queue_lengths(connection: sqlite3.Connection) -> dict[int, int]:
+    """Return how many requests are queued on each limit that has a queue."""
+    return dict(connection.execute("SELECT limit_id, count(*) FROM queue GROUP BY limit_id").fetchall())
+
+
+def queues_of(connection: sqlite3.Connection, owner_id: int) -> list[int]:
+    """Return the limits that requests of one process are queued on."""
+    rows = connection.execute(
+        "SELECT DISTINCT queue.limit_id FROM waiters JOIN queue USING (ticket) WHERE waiters.owner_id = ?", (owner_id,)
+    )
+    return [row[0] for row in rows]
+
+
+def waiting_serials(connection: sqlite3.Connection, owner_id: int) -> list[int]:
+    """Return the serials of a process's requests that are in the queue."""
+    rows = connection.execute(f"SELECT serial FROM waiters WHERE owner_id = ? AND state = {WAITING}", (owner_id,))
+    return [row[0] for row in rows]
+
+
+# ---- what happened -----------------------------------------------------------------------------------------------
+
+
+def acquisitions(connection: sqlite3.Connection) -> list[PastAcquisition]:
+    """Return all that the history knows, and what is held now."""
+    return [PastAcquisition._make(row) for row in connection.execute(_PAST)]
+
+
+def held_now(connection: sqlite3.Connection) -> list[tuple[bytes, int, int]]:
+    """Return limit, owner and serial of everything that is held now."""
+    return connection.execute(
+        f"SELECT definition.uuid, owner_id, serial FROM slots JOIN limits AS definition "
+        f"ON definition.id = slots.limit_id WHERE {_HELD}"
+    ).fetchall()
+
+
+def refusals(connection: sqlite3.Connection, limit_id: int, since_wall: float) -> int:
+    """Return how many requests on a limit were refused, or gave up, since a moment."""
+    row = connection.execute(
+        "SELECT count(*) FROM refusals WHERE limit_id = ? AND refused_wall >= ?", (limit_id, since_wall)
+    ).fetchone()
+    return int(row[0])
+
+
+def recent_grants(connection: sqlite3.Connection, since_wall: float, max_rows: int) -> list[tuple[int, float]]:
+    """Return limit and moment of the newest grants since a moment."""
+    return connection.execute(
+        f"""
+        SELECT limit_id, acquired_wall
+        FROM (SELECT limit_id, acquired_wall FROM history ORDER BY seq DESC LIMIT ?)
+        WHERE acquired_wall >= ?
+        UNION ALL
+        SELECT limit_id, acquired_wall FROM slots WHERE {_HELD} AND acquired_wall >= ?
+        """,
+        (max_rows, since_wall, since_wall),
+    ).fetchall()
+
+
+# ---- the store as a whole ----------------------------------------------------------------------------------------
+
+
+def configured_limits(connection: sqlite3.Connection) -> int:
+    """Return how many limits are configured."""
+    return int(connection.execute("SELECT count(*) FROM limits WHERE configured").fetchone()[0])
+
+
+def latest_moment(connection: sqlite3.Connection) -> float:
+    """Return the latest reading of the boot clock that the store shows of what has happened already."""
+    row = connection.execute(
+        f"""
+        SELECT max(
+            coalesce((SELECT max(acquired_boot) FROM slots), 0), coalesce((SELECT max(enqueued_boot) FROM waiters), 0),
+            coalesce((SELECT max(denied_at) FROM slots WHERE owner_id = {TOTALS_ROW}), 0)
+        )
+        """
+    ).fetchone()
+    return float(row[0])
+
+
+def decaying_totals(connection: sqlite3.Connection) -> list[tuple[int, float, float]]:
+    """Return limit and `empty_at`, by the boot clock and by the wall clock, of each limit that drains."""
+    return connection.execute(
+        f"SELECT limit_id, drained_at, drained_at_wall FROM slots "
+        f"WHERE owner_id = {TOTALS_ROW} AND drained_at IS NOT NULL AND drained_at_wall IS NOT NULL"
+    ).fetchall()
+
+
+def forget_all_owners(connection: sqlite3.Connection) -> None:
+    """Move what every process of before holds to the history, with ends that nobody saw, and drop their requests."""
+    connection.execute(
+        f"""
+        INSERT INTO history (limit_id, "limit", owner_id, serial, slots, acquired_wall, waited_seconds, thread, label,
+            numbers)
+        SELECT limit_id, "limit", owner_id, serial, slots, acquired_wall, coalesce(waited_seconds, 0), thread, label,
+            numbers
+        FROM slots WHERE {_HELD} ORDER BY acquired_wall
+        """
+    )
+    connection.execute(f"DELETE FROM slots WHERE {_HELD}")
+    connection.execute("DELETE FROM waiters")
+    connection.execute("DELETE FROM owners")
+    connection.execute(f"UPDATE slots SET denied = 0, denied_at = 0 WHERE owner_id = {TOTALS_ROW}")
+
+

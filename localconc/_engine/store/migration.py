@@ -1,0 +1,90 @@
+"""Taking a store of an older version over into a new one.
+
+Version 1 is that of the first release. Its definitions, averages, history, and the holders of living processes go over;
+its waiters do not, for their processes find that the store is newer and get a `StoreError`.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Final
+
+from localconc._engine.core.errors import Damaged
+from localconc._engine.store.schema import OPERATOR, TOTALS_ROW
+
+if TYPE_CHECKING:
+    import sqlite3
+
+#: The versions that can be taken over.
+FROM_VERSIONS: Final = frozenset({1})
+
+_TABLES_OF_VERSION_1: Final = frozenset(
+    {"meta", "limits", "slots", "waiters", "queue", "owners", "history", "past_limits"}
+)
+
+#: What is copied: the columns of the old table in the order of those of the new one.
+_COPIES: Final = (
+    ("meta (key, value)", "SELECT key, value FROM meta WHERE key <> 'store_identity'"),
+    (
+        'limits (id, uuid, name, "limit", active, configured, declared, slot_decay_per_second, revision, created, updated)',
+        'SELECT id, uuid, name, "limit", active, configured, configured, slot_decay_per_second, revision, created, '
+        "updated FROM limits",
+    ),
+    (
+        "owners (id, key, pid, pid_namespace, started, command, is_command)",
+        "SELECT id, key, pid, pid_namespace, started, command, is_command FROM owners",
+    ),
+    (
+        'slots (limit_id, owner_id, serial, slots, acquired_wall, acquired_boot, thread, "limit", drained_at)',
+        'SELECT limit_id, owner_id, serial, slots, acquired_at, since, thread, "limit", drained_at FROM slots '
+        f"WHERE owner_id > {TOTALS_ROW} OR owner_id = {OPERATOR}",
+    ),
+    (
+        'history (seq, limit_id, "limit", owner_id, serial, slots, acquired_wall, released_wall, waited_seconds, '
+        "is_rate_limit)",
+        'SELECT seq, limit_id, "limit", owner_id, serial, slots, acquired_at, released_at, 0, '
+        "CASE WHEN released_at IS NULL THEN 1 END FROM history ORDER BY seq",
+    ),
+    ("past_limits (id, uuid, name)", "SELECT id, uuid, name FROM past_limits ORDER BY id"),
+)
+
+_TOTALS: Final = (
+    f"SELECT drained_at, drained_at_wall, average, denied, denied_at, limit_id FROM slots WHERE owner_id = {TOTALS_ROW}"
+)
+_SET_TOTAL: Final = (
+    "UPDATE slots SET drained_at = ?, drained_at_wall = ?, average = ?, denied = ?, denied_at = ? "
+    f"WHERE limit_id = ? AND owner_id = {TOTALS_ROW} AND serial = 0"
+)
+
+
+def missing_parts(connection: sqlite3.Connection) -> list[str]:
+    """Return the tables that a store of version 1 has and this one lacks."""
+    with closing(connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")) as rows:
+        names = {row[0] for row in rows}
+    return [f"the table {name!r} is missing" for name in sorted(_TABLES_OF_VERSION_1 - names)]
+
+
+def take_over(old: sqlite3.Connection, new: sqlite3.Connection, version: int) -> None:
+    """Copy what a store of an older version holds into one of this version, whose tables are empty.
+
+    Raises:
+        Damaged: tables of the old store are missing.
+    """
+    assert version in FROM_VERSIONS
+    missing = missing_parts(old)
+    if missing:
+        raise Damaged("; ".join(missing))
+    for into, select in _COPIES:
+        _copy(new, into, old.execute(select).fetchall())
+    new.executemany(_SET_TOTAL, old.execute(_TOTALS).fetchall())
+    for table in ("limits", "owners"):  # numbers that were given never return
+        last = old.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
+        if last is not None:
+            new.execute("DELETE FROM sqlite_sequence WHERE name = ?", (table,))
+            new.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (table, last[0]))
+
+
+def _copy(new: sqlite3.Connection, into: str, rows: list[tuple[Any, ...]]) -> None:
+    if rows:
+        marks = ", ".join("?" for _ in rows[0])
+        new.executemany(f"INSERT INTO {into} VALUES ({marks})", rows)

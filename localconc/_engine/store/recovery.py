@@ -1,0 +1,317 @@
+"""How a store comes into being, is restored after its deletion, set aside when it is damaged, or migrated.
+
+Each of these builds a file aside and moves it into its place, whole: nobody ever sees half of one, and processes that
+have the former file open notice that theirs is no longer the one at the path.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from filelock import lock_descriptor, unlock_descriptor
+
+from localconc._engine.core.errors import Busy, Damaged, explained
+from localconc._engine.core.files import create_file, open_or_create_file
+from localconc._engine.core.home import MAINTENANCE_LOCK_NAME, file_mode, give_to_group, is_group_shared
+from localconc._engine.store import integrity, migration, schema
+from localconc.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from localconc._engine.core.clock import Clock
+    from localconc._engine.store.anchors import Anchors
+
+#: How many processes an error message lists.
+MAX_LISTED_PIDS: Final = 8
+
+_SIDECARS: Final = ("-wal", "-shm")
+
+
+class Recovery:
+    """Creating, restoring, rebuilding and migrating the store at a path.
+
+    Args:
+        path: of the database.
+        clock: tells the moments that a migration needs.
+        living_users: tells which other living processes use the home.
+    """
+
+    def __init__(self, path: Path, clock: Clock, living_users: Callable[[], list[int]]) -> None:
+        self._path = path
+        self._directory = path.parent
+        self._clock = clock
+        self._living_users = living_users
+
+    # ---- connecting ------------------------------------------------------------------------------------------
+
+    def connect_in_place(self) -> sqlite3.Connection:
+        """Connect to the store at its path, which is created or migrated first if need be.
+
+        Raises:
+            Busy: another process is doing that.
+            Damaged: it is not a sound store.
+            StoreError: it can't be used.
+        """
+        if self._path.is_symlink():
+            raise StoreError(
+                f"The database {self._path} is a symbolic link, which localconc does not follow: remove it, "
+                "or set LOCALCONC_HOME to the directory it points to."
+            )
+        if not os.path.lexists(self._path):
+            with self._maintenance_lock():
+                if not os.path.lexists(self._path):
+                    self._create()
+        connection = self._connect(self._path)
+        try:
+            version = self._version(connection)
+            if version < schema.SCHEMA_VERSION:
+                connection.close()
+                self._migrate()
+                raise Busy  # what is at the path now is another file
+            if is_group_shared(self._directory):
+                for suffix in _SIDECARS:
+                    give_to_group(_sidecar(self._path, suffix))
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, (sqlite3.Error, FileNotFoundError)):
+                raise self._explained(error) from error
+            raise
+        return connection
+
+    def _connect(self, path: Path) -> sqlite3.Connection:
+        try:
+            connection = sqlite3.connect(
+                path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=256
+            )
+        except sqlite3.Error as error:
+            raise self._explained(error) from error
+        try:
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA temp_store = MEMORY")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {schema.CHECKPOINT_PAGES}")
+            connection.execute(f"PRAGMA journal_size_limit = {schema.LOG_BYTES}").fetchall()
+            connection.execute("PRAGMA trusted_schema = OFF")
+        except sqlite3.Error as error:
+            connection.close()
+            raise self._explained(error) from error
+        return connection
+
+    def _version(self, connection: sqlite3.Connection) -> int:
+        version = integrity.version(connection)
+        if version > schema.SCHEMA_VERSION:
+            raise StoreError(
+                f"The database {self._path} has version {version}, newer than this localconc understands "
+                f"({schema.SCHEMA_VERSION}): upgrade localconc, or set LOCALCONC_HOME to another directory."
+            )
+        if version == 0 and not connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone():
+            raise Damaged(f"{self._path} has no tables")
+        if version < schema.SCHEMA_VERSION and version not in migration.FROM_VERSIONS:
+            raise Damaged(f"{self._path} has version {version}, which was never one of localconc's")
+        return version
+
+    # ---- building aside --------------------------------------------------------------------------------------
+
+    def _create(self) -> None:
+        others = self._living_users()
+        if others:
+            raise StoreError(
+                f"The database {self._path} was deleted while other processes use it (pids {_listed(others)}): one of "
+                "them restores it at its next call; otherwise end them and call again."
+            )
+        with self._building() as connection:
+            _create_tables(connection)
+            connection.execute("INSERT INTO meta VALUES ('boot_identity', ?)", (schema.NEVER_BOOTED,))
+
+    @contextmanager
+    def _building(self) -> Iterator[sqlite3.Connection]:
+        """Build a store aside, in one transaction, and move it into its place."""
+        fresh = self._fresh_file()
+        try:
+            os.close(create_file(fresh, file_mode(self._directory)))
+        except OSError as error:
+            raise StoreError(
+                f"The database {self._path} can't be created ({error.strerror}): make the directory writable and "
+                "leave some space, or set LOCALCONC_HOME to another directory."
+            ) from error
+        connection = self._connect(fresh)
+        try:
+            connection.execute(f"PRAGMA page_size = {schema.PAGE_BYTES}")
+            connection.execute("PRAGMA journal_mode = WAL").fetchall()
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise self._explained(error) from error
+        finally:
+            connection.close()
+        self._move_into_place(fresh)
+
+    def _fresh_file(self) -> Path:
+        """Return where to build, emptied of what was left by a process that died while it built."""
+        fresh = self._path.with_suffix(".new")
+        for suffix in ("", *_SIDECARS, "-journal"):
+            _sidecar(fresh, suffix).unlink(missing_ok=True)
+        return fresh
+
+    def _move_into_place(self, fresh: Path) -> None:
+        for suffix in _SIDECARS:
+            _sidecar(self._path, suffix).unlink(missing_ok=True)  # of the database that is no more
+        os.replace(fresh, self._path)
+
+    def restore(self, connection: sqlite3.Connection, anchors: Anchors) -> None:
+        """Write a deleted store, which lives on in an open connection, to its path again; close it to others.
+
+        Processes that still have the deleted file open find its tables gone and come over.
+        """
+        with self._maintenance_lock():
+            if not anchors.are_unlinked():
+                return  # another process was quicker
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                copy = connection.serialize()
+                fresh = self._fresh_file()
+                with os.fdopen(create_file(fresh, file_mode(self._directory)), "wb") as file:
+                    file.write(copy)
+                    file.flush()
+                    os.fsync(file.fileno())
+                connection.execute("DROP TABLE slots")
+                self._move_into_place(fresh)
+                connection.execute("COMMIT")
+            except (sqlite3.Error, OSError) as error:
+                raise self._explained(error) from error
+            finally:
+                if connection.in_transaction:
+                    with suppress(sqlite3.Error):
+                        connection.execute("ROLLBACK")
+
+    def _migrate(self) -> None:
+        """Take a store of an older version over into a new file, with all that its processes hold.
+
+        Processes of the older version find their tables gone, look at the path, and say that the store is newer. The
+        tables go before the new file is in its place: nobody is admitted by both.
+        """
+        with self._maintenance_lock():
+            old = self._connect(self._path)
+            try:
+                version = self._version(old)
+                if version >= schema.SCHEMA_VERSION:
+                    return  # another process was quicker
+                errors = integrity.integrity_errors(old)
+                if errors:
+                    raise Damaged("; ".join(errors))
+                old.execute("BEGIN IMMEDIATE")
+                with self._building() as connection:
+                    _create_tables(connection)
+                    migration.take_over(old, connection, version)
+                    old.execute("DROP TABLE slots")
+                old.execute("COMMIT")
+            except (sqlite3.Error, OSError) as error:
+                raise self._explained(error) from error
+            finally:
+                if old.in_transaction:
+                    with suppress(sqlite3.Error):
+                        old.execute("ROLLBACK")
+                old.close()
+
+    # ---- damage ----------------------------------------------------------------------------------------------
+
+    def rebuild(self) -> Path | None:
+        """Set a damaged store aside; the next use builds a new one. None if another process did so meanwhile.
+
+        Raises:
+            StoreError: other living processes use it, whose slots a new store would not know.
+        """
+        with self._maintenance_lock():
+            if not self._is_damaged():
+                return None
+            others = self._living_users()
+            if others:
+                raise StoreError(
+                    f"The database {self._path} is damaged, and other processes use it (pids {_listed(others)}): end "
+                    "them, so that no slot they hold is granted twice; the next call then rebuilds it by itself."
+                )
+            aside = self._name_for_damaged()
+            try:
+                for suffix in (*_SIDECARS, ""):
+                    with suppress(FileNotFoundError):
+                        os.replace(_sidecar(self._path, suffix), _sidecar(aside, suffix))
+            except OSError as error:
+                raise self._explained(error) from error
+            return aside
+
+    def _name_for_damaged(self) -> Path:
+        stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S")
+        names = (f"{self._path.name}.damaged-{stamp}{again}" for again in ("", *(f"-{n}" for n in range(2, 100))))
+        return next(path for path in map(self._path.with_name, names) if not os.path.lexists(path))
+
+    def _is_damaged(self) -> bool:
+        if not os.path.lexists(self._path):
+            return False
+        if not os.path.isfile(self._path):
+            return True
+        connection = None
+        try:
+            connection = self._connect(self._path)
+            if self._version(connection) < schema.SCHEMA_VERSION:
+                return bool(integrity.integrity_errors(connection) or migration.missing_parts(connection))
+            return bool(integrity.integrity_errors(connection) or integrity.missing_parts(connection))
+        except sqlite3.Error as error:
+            return isinstance(self._explained(error), Damaged)
+        except Damaged:
+            return True
+        except (StoreError, Busy):
+            return False
+        finally:
+            if connection is not None:
+                connection.close()
+
+    # ---- the maintenance lock --------------------------------------------------------------------------------
+
+    @contextmanager
+    def _maintenance_lock(self) -> Iterator[None]:
+        """Let only one process at a time create, restore, rebuild or migrate; for the others the store is busy."""
+        try:
+            descriptor = open_or_create_file(self._directory / MAINTENANCE_LOCK_NAME, file_mode(self._directory))
+        except OSError as error:
+            raise StoreError(
+                f"The file {self._directory / MAINTENANCE_LOCK_NAME} can't be opened ({error.strerror}): make the directory "
+                "writable, or set LOCALCONC_HOME to another directory."
+            ) from error
+        try:
+            if not self._try_lock(descriptor):
+                raise Busy
+            yield
+            unlock_descriptor(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _try_lock(self, descriptor: int) -> bool:
+        try:
+            return lock_descriptor(descriptor, blocking=False)
+        except OSError as error:
+            raise self._explained(error) from error
+
+    def _explained(self, error: Exception) -> Exception:
+        if isinstance(error, FileNotFoundError):
+            return Busy()  # it is being replaced at this moment
+        return explained(error, self._path)
+
+
+def _create_tables(connection: sqlite3.Connection) -> None:
+    for statement in schema.CREATE_ALL:
+        connection.execute(statement)
+    connection.execute("INSERT INTO meta VALUES ('store_identity', ?)", (os.urandom(16).hex(),))
+
+
+def _sidecar(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _listed(pids: list[int]) -> str:
+    return ", ".join(map(str, pids[:MAX_LISTED_PIDS])) + (", …" if len(pids) > MAX_LISTED_PIDS else "")

@@ -1,0 +1,312 @@
+"""What waits on behalf of all tasks of one event loop: one mailbox, one slow poll, one watch.
+
+A dispatcher exists while a task of its loop takes its steps through the engine, and keeps hold of the loop's means (a
+reader, timers) for just as long: nothing is left behind by a loop that is closed. The loop in turn keeps hold of the
+dispatcher, and so of the tasks, of which it knows only weakly itself.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Final
+from weakref import WeakValueDictionary
+
+from localconc._engine.core.clock import call_later
+from localconc._engine.core.errors import Busy, Damaged
+from localconc._engine.store import listings
+from localconc._engine.waiting.throttle import MAX_TASKS_AN_ITERATION, LoopThrottle, TaskEvent, loop_budget
+from localconc._engine.waiting.timing import (
+    OVERDUE_SECONDS,
+    QUICK_POLL_SECONDS,
+    WATCH_AFTER_SECONDS,
+    poll_seconds,
+)
+from localconc.errors import StoreError
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from collections.abc import Callable, Iterable
+
+    from localconc._engine.core.clock import Timer
+    from localconc._engine.engine import Engine
+    from localconc._engine.waiting.mailbox import Mailbox
+
+#: A mailbox that held this many wakeups may have been full (on Linux it holds ten), and others may not have got in.
+PERHAPS_FULL: Final = 8
+
+#: After this long, what no task in particular waits for is tried again on a store that was busy.
+RETRY_SECONDS: Final = 0.005
+
+#: Queues that one poll looks at; the next one goes on from there.
+MAX_QUEUES_A_POLL: Final = 256
+
+_dispatchers: WeakValueDictionary[tuple[Engine, AbstractEventLoop], LoopDispatcher] = WeakValueDictionary()
+_lock = threading.Lock()
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+def dispatcher_of(engine: Engine, loop: AbstractEventLoop) -> LoopDispatcher:
+    """Return the dispatcher of a loop, which is made when it is first needed."""
+    with _lock:
+        dispatcher = _dispatchers.get((engine, loop))
+        if dispatcher is None:
+            dispatcher = _dispatchers[engine, loop] = LoopDispatcher(engine, loop)
+        return dispatcher
+
+
+class LoopDispatcher:
+    """One engine, for one event loop; to be used in the loop's thread."""
+
+    def __init__(self, engine: Engine, loop: AbstractEventLoop) -> None:
+        self._engine = engine
+        self._loop = loop
+        self._pid = os.getpid()
+        self._thread = threading.get_ident()
+        self._users = 0
+        self._expected: dict[int, TaskEvent] = {}
+        self._entrance = LoopThrottle(loop, loop_budget)
+        self._told = LoopThrottle(loop)
+        self._mailbox: Mailbox | None = None
+        self._hears = False
+        self._watched_descriptor: int | None = None
+        self._watch_timer: Timer | None = None
+        self._poll_timer: Timer | None = None
+        self._recheck_timer: Timer | None = None
+        self._last_polled = 0
+
+    def __repr__(self) -> str:
+        return f"<LoopDispatcher of {self._engine.directory}: {len(self._expected)} wait, {len(self._entrance)} at the gate>"
+
+    # ---- users -----------------------------------------------------------------------------------------------
+
+    def enter(self) -> None:
+        """Count one more task that takes its steps."""
+        self._users += 1
+
+    def exit(self) -> None:
+        """Count one task less; the last one closes what the dispatcher has open."""
+        self._users -= 1
+        if self._users == 0 and self._pid == os.getpid():
+            self._close()
+
+    def _close(self) -> None:
+        for timer in (self._poll_timer, self._watch_timer, self._recheck_timer):
+            if timer is not None:
+                timer.cancel()
+        self._poll_timer = self._watch_timer = self._recheck_timer = None
+        self._stop_watching()
+        mailbox, self._mailbox = self._mailbox, None
+        if mailbox is not None:
+            self._stop_reading(mailbox.descriptor if self._hears else None)
+            self._engine.put_mailbox(mailbox)
+
+    def mailbox(self) -> Mailbox:
+        """Return the mailbox of all tasks of the loop."""
+        if self._mailbox is None:
+            mailbox: Mailbox = self._engine.take_mailbox()  # type: ignore[assignment]
+            self._hears = self._read(mailbox.descriptor, self._collect)
+            mailbox.on_delivery = self._on_delivery
+            self._mailbox = mailbox
+        return self._mailbox
+
+    def _read(self, descriptor: int | None, callback: Callable[[], None]) -> bool:
+        if descriptor is None:
+            return False
+        try:
+            self._loop.add_reader(descriptor, callback)
+        except NotImplementedError:  # a loop without readers (Windows' proactor): the quick poll stands in
+            return False
+        return True
+
+    def _stop_reading(self, descriptor: int | None) -> None:
+        if descriptor is not None and not self._loop.is_closed():
+            self._loop.remove_reader(descriptor)
+
+    # ---- waiting ---------------------------------------------------------------------------------------------
+
+    async def line_up(self, until: float | None) -> None:
+        """Wait for an iteration of the loop that has time for this task, or until a moment."""
+        await self._pass(until, first=False)
+
+    async def back_off(self, seconds: float, until: float | None) -> None:
+        """Wait for the store to be free: one task looks on behalf of all, who queue behind it."""
+        self._entrance.close(seconds)
+        await self._pass(until, first=True)
+
+    async def _pass(self, until: float | None, *, first: bool) -> None:
+        event = TaskEvent()
+        alarm = None
+        if until is not None:  # in real time, whatever the engine's clock is: the throttle moves in it
+            alarm = call_later(self._loop, until - self._engine.clock.now(), event.set)
+        self._entrance.join(event, first=first)
+        try:
+            await event.wait()
+        finally:
+            if alarm is not None:
+                alarm.cancel()
+            self._entrance.leave(event)
+
+    def expect(self, serial: int) -> TaskEvent:
+        """Expect wakeups for a serial; the returned event is set when one comes."""
+        event = self._expected[serial] = TaskEvent()
+        if self._watch_timer is None and not self._engine.is_alone:
+            self._watch_timer = call_later(self._loop, WATCH_AFTER_SECONDS, self._start_watching)
+        if self._poll_timer is None:
+            self._schedule_poll(self._poll_seconds())
+        return event
+
+    def forget(self, serial: int, event: TaskEvent) -> None:
+        """Expect no more wakeups for a serial."""
+        self._told.leave(event)
+        if self._expected.get(serial) is event:
+            del self._expected[serial]
+
+    def _tell(self, serials: Iterable[int]) -> None:
+        events = [self._expected[serial] for serial in serials if serial in self._expected]
+        at_once = len(events) <= MAX_TASKS_AN_ITERATION and not self._told
+        for event in events:
+            if at_once:
+                event.set()
+            elif not event.is_set():
+                self._told.join(event)
+
+    # ---- wakeups ---------------------------------------------------------------------------------------------
+
+    def _on_delivery(self) -> None:
+        """Collect what a thread of this process has left in the mailbox; called in that thread."""
+        if threading.get_ident() == self._thread:
+            self._collect_delivered()
+        elif not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._collect_delivered)
+
+    def _collect(self) -> None:
+        if self._mailbox is not None:
+            self._mailbox.drain()
+            self._collect_delivered()
+
+    def _collect_delivered(self) -> None:
+        if self._mailbox is None:
+            return
+        wakeups = self._mailbox.take()
+        for wakeup in wakeups:
+            event = self._expected.get(wakeup.serial)
+            if event is not None:
+                event.wakeups = [*(event.wakeups or ()), wakeup]
+        self._tell([wakeup.serial for wakeup in wakeups])
+        if any(wakeup.serial == 0 for wakeup in wakeups):
+            self._tell(list(self._expected))
+        if len(wakeups) >= PERHAPS_FULL:
+            self._attempt(self._tell_answered, again=self._poll)
+
+    def _tell_answered(self) -> None:
+        """Have those tasks look whose requests are no longer in the queue; their wakeups may be lost."""
+        owner_id = self._engine.membership.owner_id
+        waiting = set(self._engine.read(lambda ledger: listings.waiting_serials(ledger.connection, owner_id)))
+        self._tell([serial for serial in self._expected if serial not in waiting])
+
+    def _attempt(self, operation: Callable[[], None], again: Callable[[], None]) -> None:
+        """Do what no task in particular has asked for; if it fails, those that wait see for themselves."""
+        try:
+            operation()
+        except Busy:
+            call_later(self._loop, RETRY_SECONDS, again)
+        except (Damaged, StoreError):
+            self._tell(list(self._expected))
+
+    # ---- the poll --------------------------------------------------------------------------------------------
+
+    def _poll_seconds(self) -> float:
+        if not self._hears and not self._engine.is_alone:
+            return QUICK_POLL_SECONDS
+        return poll_seconds(self._engine.reaper.is_complete, 0)
+
+    def _schedule_poll(self, seconds: float) -> None:
+        if self._poll_timer is not None:
+            self._poll_timer.cancel()
+        self._poll_timer = call_later(self._loop, seconds, self._poll)
+
+    def _poll(self) -> None:
+        """Stand in for suspended and dead processes in front, and for lost wakeups."""
+        self._poll_timer = None
+        if self._expected and not self._engine.is_alone:
+            self._schedule_poll(self._poll_seconds())
+            self._attempt(self._look, again=self._poll_again)
+
+    def _poll_again(self) -> None:
+        if self._expected:
+            self._attempt(self._look, again=self._poll_again)
+
+    def _look(self) -> None:
+        engine = self._engine
+        engine.store.database.ensure_open()
+        self._tell_answered()
+        queues = self._some_queues()
+        engine.reaper.watch_in_front(queues, None)
+        if not engine.reaper.is_complete:
+            engine.reaper.reap_in_front(queues, None)
+        engine.reaper.pass_over_stopped(queues)
+        overdue = engine.queued.overdue(queues)
+        if overdue:
+            due_at = engine.queued.admit_overdue(overdue)
+            if due_at is not None:
+                delay = max(0.0, due_at - engine.clock.now()) + OVERDUE_SECONDS
+                if delay < self._poll_seconds():
+                    self._schedule_poll(delay)
+
+    def _some_queues(self) -> list[int]:
+        """Return limits that tasks of this process wait for; if there are many, other ones each time."""
+        owner_id = self._engine.membership.owner_id
+        limit_ids = sorted(self._engine.read(lambda ledger: listings.queues_of(ledger.connection, owner_id)))
+        left = [limit_id for limit_id in limit_ids if limit_id > self._last_polled]
+        queues = (left or limit_ids)[:MAX_QUEUES_A_POLL]
+        self._last_polled = queues[-1] if len(queues) < len(limit_ids) else 0
+        return queues
+
+    # ---- deaths ----------------------------------------------------------------------------------------------
+
+    def _start_watching(self) -> None:
+        """Watch the lives of the processes in front, now that a task has waited for a while."""
+        self._watch_timer = None
+        if self._expected:
+            self._attempt(self._watch_queues, again=self._start_watching)
+
+    def _watch_queues(self) -> None:
+        self._engine.reaper.watch_in_front(self._some_queues(), None)
+        self._watch()
+        if not self._engine.reaper.is_complete:
+            self._schedule_poll(self._poll_seconds())
+
+    def _watch(self) -> None:
+        descriptor = self._engine.reaper.descriptor
+        if self._users and descriptor != self._watched_descriptor:
+            self._stop_watching()
+            if self._read(descriptor, self._reap_soon):
+                self._watched_descriptor = descriptor
+        recheck_at = self._engine.reaper.recheck_at
+        if self._users and recheck_at is not None and self._recheck_timer is None:
+            self._recheck_timer = call_later(self._loop, recheck_at - self._engine.clock.now(), self._recheck)
+
+    def _stop_watching(self) -> None:
+        descriptor, self._watched_descriptor = self._watched_descriptor, None
+        self._stop_reading(descriptor)
+
+    def _recheck(self) -> None:
+        self._recheck_timer = None
+        self._reap_soon()
+
+    def _reap_soon(self) -> None:
+        self._stop_watching()  # the descriptor stays readable until the news has been read
+        self._attempt(self._reap, again=self._reap_soon)
+
+    def _reap(self) -> None:
+        self._engine.reaper.reap_suspects()
+        self._watch()

@@ -1,0 +1,296 @@
+"""Where a waiter receives wakeups, with a slow poll behind it.
+
+A wakeup is a hint to look at the store. Any process may send one, any may be lost, nothing depends on it. One that
+tells of a grant saves the look: it is sent after the commit and carries the secret of the waiter's row, which only
+those who can read the store know, so it proves what the store says.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import stat
+import threading
+from collections import deque
+from contextlib import suppress
+from time import sleep
+from typing import TYPE_CHECKING
+
+from localconc._engine.core.clock import SystemClock
+from localconc._engine.core.files import close_same, identity_of, is_same
+from localconc._engine.core.home import OWNERS_NAME, file_mode, is_group_shared
+from localconc._engine.waiting.notifier import MAX_PATH_BYTES, MAX_WAKEUP_BYTES, Wakeup, close_socket, new_socket
+from localconc._engine.waiting.timing import EXACT_SLEEP_SECONDS, MAX_EXACT_SECONDS, SLOW_POLL_SECONDS
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+    from pathlib import Path
+
+_now = SystemClock.now
+
+
+class Mailbox:
+    """Where one waiting thread, or one event loop, receives wakeups; this kind only from its own process.
+
+    Attributes:
+        address: its name in the waiter's row.
+        on_delivery: what a sender of this process calls, in its own thread, after it has left a wakeup: for an event
+            loop, which waits for the mailbox in a way of its own.
+    """
+
+    def __init__(self, address: str = "") -> None:
+        self.address = address
+        self.on_delivery: Callable[[], object] | None = None
+        self._received: deque[Wakeup] = deque()
+        self._bell = threading.Lock()
+        self._bell.acquire()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.address}>"
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether other processes can send to it; else its waiter has to look more often."""
+        return False
+
+    @property
+    def has_wakeups(self) -> bool:
+        """Whether a sender of this process has left wakeups that nobody has taken yet."""
+        return bool(self._received)
+
+    @property
+    def descriptor(self) -> int | None:
+        """What an event loop may watch; None if there is nothing to watch."""
+        return None
+
+    def wait(self, seconds: float | None, watched_fd: int | None) -> None:
+        """Sleep until a wakeup comes, the watched descriptor is readable (if sockets work), or the time has passed."""
+        if not self._received:
+            self._bell.acquire(timeout=max(0.0, SLOW_POLL_SECONDS if seconds is None else min(seconds, 1e6)))
+
+    def deliver(self, wakeup: Wakeup) -> None:
+        """Leave a wakeup, from any thread of this process."""
+        self._received.append(wakeup)
+        on_delivery = self.on_delivery
+        if on_delivery is not None:
+            on_delivery()
+        else:
+            self._ring()
+
+    def _ring(self) -> None:
+        with suppress(RuntimeError):  # it has rung already
+            self._bell.release()
+
+    def drain(self) -> None:
+        """Receive all wakeups that have come by the descriptor."""
+
+    def take(self) -> list[Wakeup]:
+        """Return the wakeups received since the last time, for whatever serials."""
+        received = self._received
+        taken = []
+        while received:  # a sender may add one at any moment, so the queue is never exchanged
+            taken.append(received.popleft())
+        return taken
+
+    def close(self) -> None:
+        """Stop receiving."""
+
+    def close_in_child(self) -> None:
+        """Stop receiving in a forked child; the mailbox goes on to be the parent's."""
+
+
+class SocketMailbox(Mailbox):
+    """A Unix datagram socket with a file in the home, which works across network namespaces.
+
+    Senders of this process reach a sleeping thread through an eventfd, which costs a tenth of a datagram. If somebody
+    closes the descriptors under the process, the mailbox goes on as one without: it neither reads from nor writes to
+    what has taken their numbers.
+
+    Raises:
+        OSError, AttributeError: there are no such sockets here, or no descriptors are left.
+    """
+
+    def __init__(self, directory: Path, address: str) -> None:
+        super().__init__(address)
+        self._lock = threading.RLock()  # a sender must not write to an eventfd that is closed at this moment
+        self._socket: socket.socket | None = new_socket()
+        self._descriptor = self._socket.fileno()
+        self._identity = identity_of(self._descriptor)
+        self._poll = select.poll()
+        self._poll.register(self._descriptor, select.POLLIN)
+        self._eventfd = -1
+        self._eventfd_identity = (0, 0)
+        self._watched_fd: int | None = None
+        try:
+            self._path = _bind(self._socket, directory, address)
+        except BaseException:
+            self._socket.close()
+            raise
+        self._open_eventfd()
+
+    @property
+    def is_reachable(self) -> bool:
+        return self._socket is not None
+
+    @property
+    def descriptor(self) -> int | None:
+        return self._descriptor if self._socket is not None else None
+
+    # ---- sleeping ------------------------------------------------------------------------------------------------
+
+    def wait(self, seconds: float | None, watched_fd: int | None) -> None:
+        if self._socket is None:
+            super().wait(seconds, None)
+            return
+        if watched_fd != self._watched_fd:
+            self._watch(watched_fd)
+        for descriptor, _ in self._sleep(seconds):
+            if descriptor == self._eventfd:
+                self._silence()
+            elif descriptor == self._descriptor:
+                self._receive()  # one wakeup, most often the only one; another ends the next wait at once
+
+    def _sleep(self, seconds: float | None) -> list[tuple[int, int]]:
+        poll = self._poll.poll
+        if seconds is None or seconds > MAX_EXACT_SECONDS:
+            return poll(None if seconds is None else seconds * 1000)
+        deadline = _now() + seconds
+        coarse = seconds - EXACT_SLEEP_SECONDS / 2
+        ready = poll(coarse * 1000) if coarse > 0 else []
+        if not ready:
+            remaining = deadline - _now()
+            if remaining > 0:
+                sleep(min(remaining, EXACT_SLEEP_SECONDS))
+            ready = poll(0)
+        return ready
+
+    def _watch(self, watched_fd: int | None) -> None:
+        if self._watched_fd is not None:
+            with suppress(KeyError):
+                self._poll.unregister(self._watched_fd)
+        if watched_fd is not None:
+            self._poll.register(watched_fd, select.POLLIN)
+        self._watched_fd = watched_fd
+
+    # ---- receiving -----------------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        while self._receive():
+            pass
+
+    def _receive(self) -> bool:
+        receiver = self._socket
+        if receiver is None:
+            return False
+        if not is_same(self._descriptor, self._identity):
+            self.close()
+            return False
+        try:
+            wakeup = Wakeup.from_bytes(receiver.recv(MAX_WAKEUP_BYTES))
+        except OSError:  # nothing more has come
+            return False
+        if wakeup is not None:
+            self._received.append(wakeup)
+        return True
+
+    # ---- senders of this process ---------------------------------------------------------------------------------
+
+    def _open_eventfd(self) -> None:
+        with suppress(OSError, AttributeError):  # out of descriptors, or none of these here: the socket has to do
+            eventfd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self._poll.register(eventfd, select.POLLIN)
+            self._eventfd_identity = identity_of(eventfd)
+            self._eventfd = eventfd
+
+    def _ring(self) -> None:
+        with self._lock:
+            if self._socket is None:
+                super()._ring()
+            elif self._eventfd >= 0 and is_same(self._eventfd, self._eventfd_identity):
+                with suppress(BlockingIOError):  # full: it rings already
+                    os.eventfd_write(self._eventfd, 1)
+            else:
+                self._send_to_itself()
+
+    def _send_to_itself(self) -> None:
+        """Ring by an empty datagram: even if the descriptors were closed, a thread that sleeps on them receives it."""
+        with suppress(OSError):
+            sender = new_socket()
+            try:
+                sender.sendto(b"", self._path)
+            finally:
+                sender.close()
+
+    def _silence(self) -> None:
+        if not is_same(self._eventfd, self._eventfd_identity):
+            self.close()
+            return
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._eventfd)
+
+    def close(self) -> None:
+        with self._lock:
+            closed, self._socket = self._socket, None
+            if closed is not None:
+                close_socket(closed, self._identity)
+            if self._eventfd >= 0:
+                close_same(self._eventfd, self._eventfd_identity)
+                self._eventfd = -1
+
+    def close_in_child(self) -> None:
+        self._lock = threading.RLock()  # another thread of the parent may have had it at the moment of the fork
+        self.close()
+
+
+def _bind(opened: socket.socket, directory: Path, address: str) -> bytes:
+    """Give a socket its file in the home, open to those who may use the home; return the path to send to."""
+    owners = os.fsencode(directory / OWNERS_NAME)
+    name = address.encode()
+    path = owners + b"/" + name
+    if len(path) <= MAX_PATH_BYTES:
+        _bind_to_path(opened, path)
+    else:
+        descriptor = os.open(owners, os.O_RDONLY | os.O_DIRECTORY)
+        try:  # a short name for a directory, which only Linux has
+            _bind_to_path(opened, b"/proc/self/fd/%d/" % descriptor + name)
+        finally:
+            os.close(descriptor)
+    _open_to_users(path, directory)
+    return path
+
+
+def _bind_to_path(opened: socket.socket, path: bytes) -> None:
+    try:
+        opened.bind(path)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        os.unlink(path)  # left by an earlier mailbox of this process
+        opened.bind(path)
+
+
+def _open_to_users(path: bytes, directory: Path) -> None:
+    """Let those send to a mailbox who may use the home, and let its file belong to the owner of the home.
+
+    It changes what it has opened, not what the path may have become in a directory that others can write.
+    """
+    if not hasattr(os, "O_PATH"):
+        with suppress(OSError, NotImplementedError):
+            os.chmod(path, file_mode(directory), follow_symlinks=False)
+        return
+    descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW)
+    try:
+        found, owner = os.fstat(descriptor), os.stat(directory)
+        if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.geteuid():
+            return
+        link = f"/proc/self/fd/{descriptor}"
+        if is_group_shared(directory):
+            with suppress(OSError):  # of a group that this user is not in
+                os.chown(link, -1, owner.st_gid)
+        os.chmod(link, file_mode(directory))
+        if found.st_uid == 0 and owner.st_uid != 0:
+            os.chown(link, owner.st_uid, owner.st_gid)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,127 @@
+"""How a task takes the steps of a call: it awaits where they pause."""
+
+from __future__ import annotations
+
+import asyncio
+from time import perf_counter
+from typing import TYPE_CHECKING, TypeVar
+
+from localconc._engine.waiting import steps
+from localconc._engine.waiting.dispatcher import LoopDispatcher, dispatcher_of
+from localconc._engine.waiting.steps import Backoff, Park, Steps
+from localconc._engine.waiting.throttle import MAX_SECONDS_AN_ITERATION, loop_budget
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from localconc._engine.acquisitions import Handle
+    from localconc._engine.core.calls import Call
+    from localconc._engine.core.clock import Mailbox
+    from localconc._engine.engine import Engine
+    from localconc._engine.waiting.throttle import TaskEvent
+
+Result = TypeVar("Result")
+
+
+class TaskDriver:
+    """One call's use of the dispatcher of its loop: entered when there is something to wait for."""
+
+    __slots__ = ("_dispatcher", "_event", "_serial", "engine")
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._dispatcher: LoopDispatcher | None = None
+        self._event: TaskEvent | None = None
+        self._serial = 0
+
+    @property
+    def dispatcher(self) -> LoopDispatcher:
+        if self._dispatcher is None:
+            self._dispatcher = dispatcher_of(self.engine, asyncio.get_running_loop())
+            self._dispatcher.enter()
+        return self._dispatcher
+
+    def mailbox(self) -> Mailbox:
+        return self.dispatcher.mailbox()
+
+    def expect(self, serial: int) -> TaskEvent:
+        """Expect wakeups for a serial, between two pauses as well: the next pause ends at once then."""
+        if self._event is None:
+            self._serial, self._event = serial, self.dispatcher.expect(serial)
+        return self._event
+
+    def end(self) -> None:
+        dispatcher, self._dispatcher = self._dispatcher, None
+        if dispatcher is not None:
+            if self._event is not None:
+                dispatcher.forget(self._serial, self._event)
+            dispatcher.exit()
+
+
+async def run_steps(steps: Steps[Result], driver: TaskDriver) -> Result:
+    """Take the steps to their end. What interrupts a pause is raised inside the steps, which clean up.
+
+    The steps are not closed here: a task that is thrown away is closed by the interpreter, and its steps with it.
+    """
+    go: Callable[[Any], Backoff | Park] = steps.send
+    argument: Any = None
+    try:
+        while True:
+            begun = perf_counter()
+            try:
+                pause = go(argument)
+            finally:
+                loop_budget.used_seconds += perf_counter() - begun
+            try:
+                if isinstance(pause, Backoff):
+                    argument = None
+                    await driver.dispatcher.back_off(pause.seconds, pause.until)
+                else:  # ten thousand may be suspended here: no more coroutines than needed
+                    event = driver.expect(pause.serial)
+                    await driver.engine.clock.pause_task(event, pause.until)
+                    argument = event.clear()
+            except BaseException as interruption:
+                go, argument = steps.throw, interruption
+            else:
+                go = steps.send
+    except StopIteration as end:
+        result: Result = end.value
+        return result
+    finally:
+        argument = None  # its traceback refers to this very frame
+        driver.end()
+
+
+async def acquire(engine: Engine, call: Call, task: str, context: int) -> Handle:
+    """Acquire what a call asks for; `task` names the caller, `context` identifies it."""
+    begun = None
+    if loop_budget.used_seconds >= MAX_SECONDS_AN_ITERATION:
+        begun = engine.clock.now()
+        await _line_up(engine, None if call.timeout_seconds is None else begun + call.timeout_seconds)
+    started = perf_counter()
+    handle = engine.acquisitions.acquire_fast(call.request, task, context)
+    loop_budget.used_seconds += perf_counter() - started
+    if handle is not None:
+        return handle
+    driver = TaskDriver(engine)
+    return await run_steps(
+        steps.acquire(engine, call, task, context, driver.mailbox, polls=False, begun=begun), driver
+    )
+
+
+async def _line_up(engine: Engine, until: float | None) -> None:
+    driver = TaskDriver(engine)
+    try:
+        await driver.dispatcher.line_up(until)
+    finally:
+        driver.end()
+
+
+async def release(engine: Engine, handle: Handle) -> None:
+    """Release slots. It never fails; if it is cancelled, the slots are released all the same."""
+    started = perf_counter()
+    was_released = engine.acquisitions.release_fast(handle)
+    loop_budget.used_seconds += perf_counter() - started
+    if not was_released:
+        await run_steps(steps.release(engine, handle), TaskDriver(engine))

@@ -1,0 +1,122 @@
+"""How a thread takes the steps of a call: it sleeps where they pause."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+from localconc._engine.core.errors import Busy, Damaged
+from localconc._engine.waiting import outcomes, steps
+from localconc._engine.waiting.steps import Backoff, Park, Steps
+from localconc._engine.waiting.timing import QUICK_RELEASES, STORE_TIMEOUT_SECONDS
+from localconc.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from localconc._engine.acquisitions import Handle
+    from localconc._engine.core.calls import Call
+    from localconc._engine.core.clock import Mailbox
+    from localconc._engine.engine import Engine
+    from localconc._engine.waiting.notifier import Wakeup
+
+Result = TypeVar("Result")
+
+#: Linux wakes the receiver of a datagram on the sender's processor, because it believes that the sender is about to sleep:
+#: so let the new holder run first. This halves the time from release to acquire; it costs nothing without a receiver.
+_let_others_run: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
+
+
+class LazyMailbox:
+    """The mailbox of one call: taken once there is something to wait for, put back afterwards."""
+
+    __slots__ = ("_engine", "mailbox")
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.mailbox: Any = None
+
+    def take(self) -> Mailbox:
+        if self.mailbox is None:
+            self.mailbox = self._engine.take_mailbox()
+        return self.mailbox  # type: ignore[no-any-return]
+
+    def put_back(self) -> None:
+        mailbox, self.mailbox = self.mailbox, None
+        if mailbox is not None:
+            self._engine.put_mailbox(mailbox)
+
+
+def run_steps(engine: Engine, steps: Steps[Result], mailbox: LazyMailbox) -> Result:
+    """Take the steps to their end. What interrupts a pause is raised inside the steps, which clean up."""
+    go: Callable[[Any], Backoff | Park] = steps.send
+    argument: Any = None
+    try:
+        while True:
+            pause = go(argument)
+            try:
+                argument = _pause(engine, pause, mailbox)
+            except BaseException as interruption:
+                go, argument = steps.throw, interruption
+            else:
+                go = steps.send
+    except StopIteration as end:
+        result: Result = end.value
+    except BaseException:
+        steps.close()  # an interrupt between two steps: a generator that was collected later would clean up too late
+        raise
+    finally:
+        argument = None  # its traceback refers to this very frame
+        mailbox.put_back()
+    return result
+
+
+def _pause(engine: Engine, pause: Backoff | Park, mailbox: LazyMailbox) -> list[Wakeup] | None:
+    """Sleep; return the wakeups that came meanwhile."""
+    if isinstance(pause, Backoff):
+        time.sleep(pause.seconds)
+        return None
+    taken = mailbox.take()
+    engine.clock.pause(taken, pause.until, engine.reaper.descriptor)
+    return taken.take()  # type: ignore[attr-defined, no-any-return]
+
+
+def acquire(engine: Engine, call: Call, thread: str, context: int) -> Handle:
+    """Acquire what a call asks for; `thread` names the caller, `context` identifies it."""
+    handle = engine.acquisitions.acquire_fast(call.request, thread, context)
+    if handle is not None:
+        return handle
+    mailbox = LazyMailbox(engine)
+    return run_steps(engine, steps.acquire(engine, call, thread, context, mailbox.take, polls=True), mailbox)
+
+
+def release(engine: Engine, handle: Handle) -> None:
+    """Release slots. It never fails: what the store does not allow now is done in the background."""
+    acquisitions = engine.acquisitions
+    if acquisitions.release_fast(handle):
+        return
+    for _ in range(QUICK_RELEASES):  # the next waiter is to wait for nothing but the store
+        try:
+            if acquisitions.release(handle):
+                _let_others_run()
+            return
+        except Busy:
+            _let_others_run()
+        except (Damaged, StoreError):
+            break
+    run_steps(engine, steps.release(engine, handle), LazyMailbox(engine))
+
+
+def run(engine: Engine, operation: Callable[[], Result]) -> Result:
+    """Carry out an operation that does not wait for slots, as soon as the store is free for it.
+
+    Raises:
+        StoreError: the store can't be used, or another process holds it for too long.
+    """
+    deadline = engine.clock.now() + STORE_TIMEOUT_SECONDS
+    try:
+        return run_steps(engine, steps.retry_while_busy(engine, operation, deadline), LazyMailbox(engine))
+    except outcomes.StoreTimeout:
+        raise outcomes.store_held(str(engine.store.database.path), STORE_TIMEOUT_SECONDS) from None

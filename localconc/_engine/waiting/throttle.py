@@ -1,0 +1,130 @@
+"""How the tasks of one event loop share its time: a few take a step in each iteration of the loop.
+
+A task that takes a step holds up the loop for as long as that lasts. Ten thousand that start at once, or are admitted at
+once, or find the store busy at once, must not all do so in one iteration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import OrderedDict
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Future, Handle
+
+    from localconc._engine.waiting.notifier import Wakeup
+
+#: How much of its time a loop spends on steps before the next task has to wait for the next iteration.
+MAX_SECONDS_AN_ITERATION: Final = 0.001
+
+#: How many tasks pass in one iteration: a transaction each, about a tenth of a millisecond.
+MAX_TASKS_AN_ITERATION: Final = 4
+
+#: Pauses shorter than this are iterations of the loop: its timers count whole milliseconds.
+MIN_TIMER_SECONDS: Final = 0.0005
+
+
+class LoopBudget(threading.local):
+    """How much time this thread's loop has spent on steps since a task last waited for the next iteration.
+
+    While tasks are queued, this is infinite: a newcomer joins them, however little it has to do.
+    """
+
+    used_seconds = 0.0
+
+
+loop_budget = LoopBudget()
+
+
+class TaskEvent:
+    """What one task waits for: an `asyncio.Event` for one, at a fifth of its weight. It belongs to the loop's thread."""
+
+    __slots__ = ("_future", "_is_set", "wakeups")
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self.wakeups: list[Wakeup] | None = None
+        self._future: Future[None] | None = None
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def set(self) -> None:
+        self._is_set = True
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+    def clear(self) -> list[Wakeup] | None:
+        """Begin to wait anew; return the wakeups that came the last time."""
+        self._is_set = False
+        wakeups, self.wakeups = self.wakeups, None
+        return wakeups
+
+    async def wait(self) -> None:
+        if not self._is_set:
+            self._future = asyncio.get_running_loop().create_future()
+            try:
+                await self._future
+            finally:
+                self._future = None
+
+
+class LoopThrottle:
+    """Events in the order of arrival, a few of which are set in each iteration of the loop.
+
+    While the throttle is closed, one event at a time is set, to see whether all can go on.
+    """
+
+    def __init__(self, loop: AbstractEventLoop, budget: LoopBudget | None = None) -> None:
+        self._loop = loop
+        self._budget = budget
+        self._events: OrderedDict[TaskEvent, None] = OrderedDict()
+        self._next: Handle | None = None
+        self._is_closed = False
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def join(self, event: TaskEvent, *, first: bool = False) -> None:
+        """Have an event set when its turn has come."""
+        self._events[event] = None
+        if first:
+            self._events.move_to_end(event, last=False)
+        if self._budget is not None:
+            self._budget.used_seconds = inf
+        self._schedule()
+
+    def leave(self, event: TaskEvent) -> None:
+        """Forget an event whose task has passed, or waits no longer. If the store is busy still, the task closes again."""
+        self._events.pop(event, None)
+        if self._is_closed:
+            self._is_closed = False
+            if self._next is not None:
+                self._next.cancel()
+                self._next = None
+        self._schedule()
+
+    def close(self, seconds: float) -> None:
+        """Let no task pass for a while, and then one."""
+        if self._next is not None:
+            self._next.cancel()
+        self._is_closed = True
+        if seconds < MIN_TIMER_SECONDS:
+            self._next = self._loop.call_soon(self._pass_some)
+        else:
+            self._next = self._loop.call_later(seconds, self._pass_some)
+
+    def _schedule(self) -> None:
+        if self._events and self._next is None and not self._is_closed and not self._loop.is_closed():
+            self._next = self._loop.call_soon(self._pass_some)
+
+    def _pass_some(self) -> None:
+        self._next = None
+        for _ in range(min(1 if self._is_closed else MAX_TASKS_AN_ITERATION, len(self._events))):
+            self._events.popitem(last=False)[0].set()
+        if not self._events and self._budget is not None:
+            self._budget.used_seconds = 0.0
+        self._schedule()
