@@ -1,0 +1,1 @@
+"""The pure parts at the bottom: rules, records, calls and their arguments, the clock, the home, errors."""

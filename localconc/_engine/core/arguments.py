@@ -1,0 +1,189 @@
+"""Checks of the arguments of public calls, made before the store is touched; errors name the argument and the value."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any, Final
+
+FORBIDDEN_IN_NAMES: Final = "/%&><"
+
+#: The most slots that a limit can have.
+MAX_SLOTS: Final = 2**31 - 1
+
+#: The largest number that the store can count with.
+MAX_NUMBER: Final = 2**62
+
+#: The range of a decay above 0. Outside of it, the moments that the store computes with lose whole slots to rounding.
+MIN_DECAY: Final = 1e-9
+MAX_DECAY: Final = 1e9
+
+MAX_LABEL_LENGTH: Final = 200
+
+#: The kinds of truth value that are no numbers here; numpy's has this name from version 2 on, and `bool_` before.
+_BOOL_NAMES: Final = frozenset(["bool", "bool_"])
+
+_valid_names: set[str] = set()
+_MAX_VALID_NAMES: Final = 10_000
+
+
+# ---- texts -----------------------------------------------------------------------------------------------------------
+
+
+def limit_name(argument: str, value: Any) -> str:
+    """Return a name that a limit can have.
+
+    Raises:
+        TypeError, ValueError: the value is no such name.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{argument} must be a string, not {value!r}")
+    if value in _valid_names:
+        return value
+    if not value:
+        raise ValueError(f"{argument} must not be an empty string")
+    forbidden = sorted({character for character in value if character in FORBIDDEN_IN_NAMES or character == "\0"})
+    if forbidden:
+        raise ValueError(f"A limit's name can't contain {' or '.join(map(repr, forbidden))}: {value!r}")
+    if printable(value) != value:
+        raise ValueError(f"A limit's name can't contain what UTF-8 can't encode: {value!r}")
+    if len(_valid_names) >= _MAX_VALID_NAMES:
+        _valid_names.clear()
+    _valid_names.add(value)
+    return value
+
+
+def limit_names(value: Any) -> tuple[str, ...]:
+    """Return the names of one call, each once, from a string, an iterable of strings, or None."""
+    if isinstance(value, str):
+        return (limit_name("names", value),)
+    if value is None:
+        return ()
+    if not isinstance(value, Iterable) or isinstance(value, (bytes, bytearray)):
+        raise TypeError(f"names must be a string or an iterable of strings, not {value!r}")
+    return tuple(dict.fromkeys(limit_name("names", name) for name in value))
+
+
+def label(value: Any) -> str:
+    """Return the label of a call, made printable; an empty one without."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise TypeError(f"label must be a string, not {value!r}")
+    if len(value) > MAX_LABEL_LENGTH:
+        raise ValueError(f"label must have at most {MAX_LABEL_LENGTH} characters, but {value!r} has {len(value)}")
+    return printable(value)
+
+
+def printable(text: str) -> str:
+    """Return the text with a replacement character for each part that is not Unicode.
+
+    File names, arguments and environment variables can hold any bytes, which Python keeps as lone surrogates; nobody
+    can print, encode or store those. Names of threads, tasks, commands and paths pass through here before they are.
+    """
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "".join("\N{REPLACEMENT CHARACTER}" if "\ud800" <= each <= "\udfff" else each for each in text)
+    return text
+
+
+# ---- numbers ---------------------------------------------------------------------------------------------------------
+
+
+def whole(argument: str, value: Any, at_least: int, at_most: int = MAX_SLOTS) -> int:
+    """Return a whole number in the allowed range: any type with `__index__` is one, numpy's too, but a bool is not."""
+    if _is_bool(value) or not hasattr(type(value), "__index__"):
+        raise TypeError(f"{argument} must be a whole number, not {value!r}")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{argument} must be a whole number, not {value!r}") from None
+    if not at_least <= number <= at_most:
+        raise ValueError(f"{argument} must be from {at_least} to {at_most}, but is {value!r}")
+    return int(number)  # an int of a subclass may print, or compare, in its own way
+
+
+def flag(argument: str, value: Any) -> bool:
+    """Return a truth value; 0 and 1 are accepted for False and True."""
+    if not isinstance(value, (bool, int)) and type(value).__name__ not in _BOOL_NAMES:
+        raise TypeError(f"{argument} must be True or False, not {value!r}")
+    return bool(value)
+
+
+def decay(value: Any) -> float:
+    """Return a slot decay per second: 0, or a number from `MIN_DECAY` to `MAX_DECAY`."""
+    number = float(_number("slot_decay_per_second", value))
+    if number != 0 and not MIN_DECAY <= number <= MAX_DECAY:
+        raise ValueError(f"slot_decay_per_second must be 0, or from {MIN_DECAY:g} to {MAX_DECAY:g}, but is {value!r}")
+    return abs(number)  # of -0.0
+
+
+def timeout(value: Any) -> float | None:
+    """Return a time-out in seconds: an int or a float as it was given, since an error shows it so.
+
+    None and infinity both return None, which is to wait for as long as it takes. A `timedelta` is a time-out, too.
+    """
+    if value is None:
+        return None
+    seconds = value.total_seconds() if isinstance(value, timedelta) else _number("timeout_seconds", value)
+    if not seconds >= 0:
+        raise ValueError(f"timeout_seconds must be 0 or more, but is {value!r}")
+    return None if seconds == math.inf else seconds
+
+
+def lease_duration(value: Any) -> float | None:
+    """Return the seconds that a server's lease shall last; None leaves it to the server."""
+    if value is None:
+        return None
+    seconds = value.total_seconds() if isinstance(value, timedelta) else _number("lease_duration", value)
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"lease_duration must be above 0, and finite, but is {value!r}")
+    return seconds
+
+
+def create_if_missing(value: Any) -> bool:
+    """Return whether to create a missing limit."""
+    if value is True:
+        return True
+    if value is False or value is None:
+        return False
+    raise TypeError(
+        f"create_if_missing must be True, False or None, not {value!r}: since Prefect 3.0.2 the fourth positional "
+        "argument there is max_retries, which localconc takes by name (max_retries=…)"
+    )
+
+
+def _number(argument: str, value: Any) -> float:
+    """Return a number as an int or a float; any type with `__index__` or `__float__` is one, but a bool is not."""
+    kind = type(value)
+    if kind is int or kind is float:
+        _check_size(argument, value)
+        return value  # type: ignore[no-any-return]
+    if _is_bool(value) or not (hasattr(kind, "__index__") or hasattr(kind, "__float__")):
+        raise TypeError(f"{argument} must be a number, not {value!r}")
+    try:
+        if hasattr(kind, "__index__"):
+            number = int(operator.index(value))
+            _check_size(argument, number)
+            return number
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{argument} is too large: {value!r}") from None
+    except (TypeError, ValueError):
+        raise TypeError(f"{argument} must be a number, not {value!r}") from None
+
+
+def _check_size(argument: str, number: float) -> None:
+    try:
+        float(number)
+    except OverflowError:
+        raise ValueError(f"{argument} is too large: {number!r}") from None
+
+
+def _is_bool(value: Any) -> bool:
+    return type(value).__name__ in _BOOL_NAMES

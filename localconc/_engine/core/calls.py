@@ -1,0 +1,187 @@
+"""One call of `concurrency` or `rate_limit`, checked; it is the same for threads and for tasks."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+from localconc._engine.core import arguments, environment
+from localconc._engine.core.errors import malformed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import timedelta
+
+Mode = Literal["concurrency", "rate_limit"]
+
+#: Slots that are held until they are released, and slots that are left to drain.
+CONCURRENCY: Final = "concurrency"
+RATE_LIMIT: Final = "rate_limit"
+_MODES: Final[dict[str, Mode]] = {CONCURRENCY: CONCURRENCY, RATE_LIMIT: RATE_LIMIT}
+
+#: The variable that makes `strict=True` the default of every call.
+STRICT: Final = "LOCALCONC_STRICT"
+_strict_variable = environment.reader(STRICT)
+
+_MAX_REMEMBERED: Final = 1_000
+
+
+class Request(NamedTuple):
+    """What a call asks for; complete, so that any process can admit it on behalf of a waiter."""
+
+    names: tuple[str, ...]
+    slots: int = 1
+    mode: Mode = CONCURRENCY
+    create_if_missing: bool = True
+    limit: int | None = None
+    slot_decay_per_second: float | None = None
+    strict: bool = False
+    label: str = ""
+
+    def to_text(self) -> str:
+        """Return the request as its row keeps it: numbers, then names, with slashes between, which no name contains.
+
+        A label follows the first `>`, which no name contains either, so it may consist of any characters. It is not
+        JSON, because that takes three milliseconds to load, in the first transaction of every process that waits.
+        """
+        names, slots, mode, create, limit, decay, strict, label = self
+        text = f"{mode}/{slots}/{int(create)}/{limit}/{decay!r}/{int(strict)}/{'/'.join(names)}"
+        return f"{text}>{label}" if label else text
+
+    @classmethod
+    def from_text(cls, text: str) -> Request:
+        """Return the request as it was before `to_text`.
+
+        Raises:
+            StoreError: the text is nothing that localconc wrote.
+        """
+        return _parsed(text)
+
+
+@lru_cache(_MAX_REMEMBERED)  # many waiters ask for the same, and each admission reads the first of them anew
+def _parsed(text: str) -> Request:
+    try:
+        fields, _, label = text.partition(">")
+        mode, slots, create, limit, decay, strict, *names = fields.split("/")
+        return Request(
+            tuple(names),
+            int(slots),
+            _MODES[mode],
+            create == "1",
+            None if limit == "None" else int(limit),
+            None if decay == "None" else float(decay),
+            strict == "1",
+            label,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise malformed("A waiting request", text) from error
+
+
+class Lease(NamedTuple):
+    """What Prefect's calls say about leases: it has no effect on a machine, and a server's keeper passes it on."""
+
+    duration: float | None
+    holder: Any
+    raise_on_renewal_failure: bool | None
+
+
+class Call(NamedTuple):
+    """What a call asks for, and how long it waits."""
+
+    request: Request
+    timeout_seconds: float | None
+    max_retries: int | None
+    lease: Lease | None = None
+    #: Whether the call left `strict` to the environment.
+    has_default_strict: bool = False
+
+    def as_of_now(self) -> Call:
+        """Return the call with the strictness that the environment asks for now: for decorators, which keep a call."""
+        if not self.has_default_strict or self.request.strict is strict_default():
+            return self
+        return self._replace(request=self.request._replace(strict=not self.request.strict))
+
+
+def strict_default() -> bool:
+    """Return whether calls are strict that don't say so themselves."""
+    value = _strict_variable()
+    return value is not None and environment.is_on(value)
+
+
+#: Calls that were found valid, by their arguments: the same line of a program runs many times. Only arguments of these
+#: plain types are looked up, because others may be equal without being the same (`1 == True`), can change, or have no
+#: hash; of a time-out the type counts, because an error message shows it as it was given: 1 or 1.0.
+_valid_calls: dict[tuple[Any, ...], Call] = {}
+_NUMBER_TYPES: Final = frozenset([int, float, type(None)])
+
+
+def checked_call(
+    mode: Mode,
+    names: str | Iterable[str] | None,
+    occupy: int,
+    timeout_seconds: float | timedelta | None,
+    create_if_missing: bool | None,
+    max_retries: int | None,
+    limit: int | None,
+    slot_decay_per_second: float | None,
+    strict: bool | None = None,
+    label: str | None = None,
+    lease_duration: float | None = None,
+    holder: Any = None,
+    raise_on_lease_renewal_failure: bool | None = None,
+) -> Call:
+    """Check the arguments of a call.
+
+    Args:
+        strict: None for what the environment says (`LOCALCONC_STRICT`).
+
+    Raises:
+        ValueError, TypeError: an argument is out of range; the message names it and the value.
+    """
+    timeout_type = type(timeout_seconds)
+    key: tuple[Any, ...] | None = None
+    if (
+        create_if_missing is True
+        and max_retries is lease_duration is holder is raise_on_lease_renewal_failure is None
+        and (strict is None or strict is False or strict is True)
+        and (label is None or type(label) is str)
+        and type(names) is str
+        and type(occupy) is int
+        and (limit is None or type(limit) is int)
+        and timeout_type in _NUMBER_TYPES
+        and type(slot_decay_per_second) in _NUMBER_TYPES
+    ):
+        strictness = _strict_variable() if strict is None else strict
+        key = (names, mode, occupy, limit, slot_decay_per_second, timeout_seconds, timeout_type, strictness, label)
+        known = _valid_calls.get(key)
+        if known is not None:
+            return known
+    request = Request(
+        names=arguments.limit_names(names),
+        slots=arguments.whole("occupy", occupy, 1, arguments.MAX_NUMBER),  # more than any limit is refused with words
+        mode=mode,
+        create_if_missing=arguments.create_if_missing(create_if_missing),
+        limit=None if limit is None else arguments.whole("limit", limit, 0),
+        slot_decay_per_second=None if slot_decay_per_second is None else arguments.decay(slot_decay_per_second),
+        strict=strict_default() if strict is None else arguments.flag("strict", strict),
+        label=arguments.label(label),
+    )
+    call = Call(
+        request,
+        arguments.timeout(timeout_seconds),
+        None if max_retries is None else arguments.whole("max_retries", max_retries, 0),
+        _lease(lease_duration, holder, raise_on_lease_renewal_failure),
+        has_default_strict=strict is None,
+    )
+    if key is not None:
+        if len(_valid_calls) >= _MAX_REMEMBERED:
+            _valid_calls.clear()
+        _valid_calls[key] = call
+    return call
+
+
+def _lease(duration: Any, holder: Any, raises: Any) -> Lease | None:
+    if duration is holder is raises is None:
+        return None
+    raises = None if raises is None else arguments.flag("raise_on_lease_renewal_failure", raises)
+    return Lease(arguments.lease_duration(duration), holder, raises)

@@ -1,0 +1,109 @@
+"""What an error of SQLite or of the system means to the caller, and what to do about it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from localconc._engine.core.arguments import printable
+from localconc.errors import StoreError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Busy(Exception):
+    """The store can't be used at this moment; try again soon."""
+
+
+class Damaged(Exception):
+    """The file is not a sound database."""
+
+
+# ---- SQLite's codes --------------------------------------------------------------------------------------------------
+
+# As numbers of our own: a replacement of the standard module (pysqlite3, for one) may lack the constants, and
+# `sqlite_errorcode` with them. SQLite never changes the numbers.
+ERROR: Final = 1
+PERM: Final = 3
+BUSY: Final = 5
+LOCKED: Final = 6
+READONLY: Final = 8
+IOERR: Final = 10
+CORRUPT: Final = 11
+FULL: Final = 13
+CANTOPEN: Final = 14
+PROTOCOL: Final = 15
+NOTADB: Final = 26
+IOERR_SHORT_READ: Final = 522
+
+_BUSY_CODES: Final = frozenset({BUSY, LOCKED, PROTOCOL})
+_DAMAGED_CODES: Final = frozenset({CORRUPT, NOTADB, IOERR_SHORT_READ})
+
+#: What SQLite says for a code, to tell it where nothing but the text is known.
+_CODES_BY_TEXT: Final = {
+    "database is locked": BUSY,
+    "database table is locked": LOCKED,
+    "database schema is locked": LOCKED,
+    "locking protocol": PROTOCOL,
+    "malformed": CORRUPT,
+    "file is not a database": NOTADB,
+    "file is encrypted": NOTADB,
+    "disk is full": FULL,
+    "readonly": READONLY,
+    "unable to open": CANTOPEN,
+    "access permission denied": PERM,
+    "disk i/o error": IOERR,
+}
+
+_REMEDIES: Final = {
+    FULL: "the disk is full: free some space; held slots stay held, and releases are retried",
+    READONLY: "it is read-only: make the file and its directory writable, or change LOCALCONC_HOME",
+    CANTOPEN: "it can't be opened: check the permissions of the file and its directory",
+    PERM: "access is denied: check the permissions of the file and its directory",
+    IOERR: "reading or writing failed: check whether the disk is full, failing or no longer there",
+}
+
+
+def error_code(error: Exception) -> int:
+    """Return SQLite's extended code of an error, by its name or text if the module does not tell the number."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if isinstance(code, int):
+        return code
+    name = str(getattr(error, "sqlite_errorname", "")).removeprefix("SQLITE_")
+    by_name = globals().get(name)
+    if isinstance(by_name, int):
+        return by_name
+    text = str(error).lower()
+    return next((code for words, code in _CODES_BY_TEXT.items() if words in text), ERROR)
+
+
+# ---- errors for the caller -------------------------------------------------------------------------------------------
+
+
+def explained(error: Exception, path: Path) -> Exception:
+    """Return the error to raise instead: `Busy`, `Damaged`, or a `StoreError` that says what to do."""
+    if isinstance(error, OSError):
+        return StoreError(
+            f"The home {shown(path.parent)} can't be used ({error.strerror}: {shown(error.filename or path)}): check "
+            "its permissions and free some space, or set LOCALCONC_HOME to another directory."
+        )
+    extended_code = error_code(error)
+    code = extended_code & 0xFF
+    if code in _BUSY_CODES:
+        return Busy()
+    if code in _DAMAGED_CODES or extended_code in _DAMAGED_CODES or "no such table" in str(error):
+        return Damaged(str(error))
+    if code == CANTOPEN and path.is_dir():
+        return Damaged(f"{shown(path)} is a directory")
+    remedy = _REMEDIES.get(code, "if this persists, move it away; localconc builds a new one from the definitions")
+    return StoreError(f"The database {shown(path)} can't be used ({error}): {remedy}.")
+
+
+def malformed(what: str, value: object) -> StoreError:
+    """Return the error for a row that localconc did not write: a failing disk or another user of the home did."""
+    return StoreError(f"{what} in the database is malformed ({str(value)[:80]!r}). Run `localconc doctor`.")
+
+
+def shown(path: object) -> str:
+    """Return a path as messages show it: what is not Unicode in it is replaced."""
+    return printable(str(path))
