@@ -1,74 +1,172 @@
-"""What time it is, and how a thread or task pauses: the one thing that tests replace to move time by hand."""
+"""What time it is, and how a thread or task pauses: the one thing that tests replace to move time by hand.
+
+Programs under test replace the standard library's time, too: freezegun exchanges the functions of the module `time`,
+wherever they were imported to; time-machine changes what they do. The engine goes by the real time all the same, since
+other processes do: it binds functions, inside of other objects, that neither of the two changes.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
 from functools import cache, partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from types import BuiltinFunctionType
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from collections.abc import Callable
-    from typing import Any
 
-    from localconc._engine.wakeup import Mailbox
+    from localconc._engine.waiting.mailbox import Mailbox
 
 
 class Clock(Protocol):
     """A time that all processes of the machine agree on, and pauses that follow it."""
 
     def now(self) -> float:
-        """Seconds since the machine started, suspended time included; no jump of the wall clock moves it."""
+        """Return the seconds since the machine started, suspended time included; no jump of the wall clock moves it."""
 
     def wall(self) -> float:
-        """Seconds since 1970 (UTC): for people to read, and to carry decay over a reboot."""
+        """Return the seconds since 1970 (UTC): for people to read, and to carry decay over a reboot."""
 
     def boot_identity(self) -> str:
-        """A text that differs after every reboot; empty where the system tells none."""
+        """Return a text that differs after every reboot; "" if the system tells none.
+
+        A container may have one of its own on the same boot.
+        """
 
     def pause(self, mailbox: Mailbox, until: float | None, watched_fd: int | None) -> None:
-        """Block this thread until the moment, a signal to the mailbox, or an event on the watched descriptor."""
+        """Block this thread until the moment, a wakeup in the mailbox, or an event on the watched descriptor."""
 
-    async def pause_task(self, arrival: Any, until: float | None) -> None:
-        """Suspend this task until the moment or until the arrival (`set`, `wait`) is set; it may come back set."""
+    async def pause_task(self, event: Any, until: float | None) -> None:
+        """Suspend this task until the moment, or until the event (`set`, `wait`) is set; it may come back set."""
 
 
-# CLOCK_BOOTTIME counts suspended time on Linux; CLOCK_MONOTONIC does on macOS; time.monotonic does on Windows.
-_SOURCES = {"linux": "CLOCK_BOOTTIME", "darwin": "CLOCK_MONOTONIC"}
+# ---- where the time comes from ---------------------------------------------------------------------------------------
+
+#: CLOCK_BOOTTIME counts suspended time on Linux; CLOCK_MONOTONIC does on macOS; `time.monotonic` does on Windows.
+_SOURCES: Final = {"linux": "CLOCK_BOOTTIME", "darwin": "CLOCK_MONOTONIC"}
+
+_OFFSETS_PATH: Final = "/proc/self/timens_offsets"
+
+
+class _RealTime:
+    """The wall clock's number, as `clock_gettime` takes it; time-machine moves that clock for plain numbers only."""
+
+    __index__ = getattr(time, "CLOCK_REALTIME", 0).conjugate  # returns the number itself, in C, at each call
+
+
+def boot_offset_seconds() -> float:
+    """Return how far the boot clock of this time namespace is ahead of the machine's, which all processes agree on."""
+    try:
+        with open(_OFFSETS_PATH, encoding="ascii") as file:
+            lines = [line.split() for line in file]
+        return next((int(line[1]) + int(line[2]) / 1e9 for line in lines if line[0] in ("boottime", "7")), 0.0)
+    except (OSError, ValueError, IndexError):
+        return 0.0  # no such namespaces here
 
 
 def _time_since_boot() -> Callable[[], float]:
     source = getattr(time, _SOURCES.get(sys.platform, ""), None)
     if source is None:
-        return time.monotonic
-    return partial(time.clock_gettime, source)
+        return _hidden(time.monotonic)
+    read = partial(time.clock_gettime, source)
+    offset = boot_offset_seconds()
+    return (lambda: read() - offset) if offset else read
+
+
+def _wall_time() -> Callable[[], float]:
+    if not hasattr(time, "clock_gettime"):
+        return _hidden(time.time)
+    read: Callable[[], float] = partial(time.clock_gettime, _RealTime())  # type: ignore[arg-type]
+    return read
+
+
+def _hidden(function: Callable[[], float]) -> Callable[[], float]:
+    """Return a function in a wrapping that keeps freezegun from finding it."""
+    return partial(function)
+
+
+#: The wall clock of the machine, whatever a test does to the time.
+wall: Callable[[], float] = _wall_time()
 
 
 class SystemClock:
     """The machine's own time."""
 
     now: Callable[[], float] = staticmethod(_time_since_boot())
-    wall: Callable[[], float] = staticmethod(time.time)
+    wall: Callable[[], float] = staticmethod(wall)
 
     @cache  # noqa: B019 (what it keeps alive has no state)
     def boot_identity(self) -> str:
         try:
-            return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        except OSError:
-            return ""  # a clock that went backwards tells of the reboot then
+            with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+                return file.read().strip()
+        except (OSError, ValueError):
+            return ""
 
     def pause(self, mailbox: Mailbox, until: float | None, watched_fd: int | None) -> None:
         mailbox.wait(None if until is None else until - self.now(), watched_fd)
 
-    async def pause_task(self, arrival: Any, until: float | None) -> None:
+    async def pause_task(self, event: Any, until: float | None) -> None:
         if until is None:
-            await arrival.wait()
+            await event.wait()
             return
         from asyncio import get_running_loop
 
-        alarm = get_running_loop().call_later(max(0.0, until - self.now()), arrival.set)
+        alarm = call_later(get_running_loop(), until - self.now(), event.set)
         try:
-            await arrival.wait()
+            await event.wait()
         finally:
             alarm.cancel()
+
+
+# ---- timers of event loops -------------------------------------------------------------------------------------------
+
+
+class Timer(Protocol):
+    """A call that is to come."""
+
+    def cancel(self) -> None:
+        """Do not call; it may be called from the loop's thread only."""
+
+
+def call_later(loop: AbstractEventLoop, seconds: float, callback: Callable[[], object]) -> Timer:
+    """Let an event loop call a function after some (real) seconds.
+
+    While a test has frozen the time, a loop of asyncio never finds that its own timers are due.
+    """
+    seconds = max(0.0, seconds)
+    if isinstance(time.monotonic, BuiltinFunctionType):
+        return loop.call_later(seconds, callback)
+    return _ThreadTimer(loop, seconds, callback)
+
+
+class _ThreadTimer:
+    """A timer that sleeps in a thread of its own."""
+
+    def __init__(self, loop: AbstractEventLoop, seconds: float, callback: Callable[[], object]) -> None:
+        from _thread import allocate_lock, start_new_thread
+
+        self._loop = loop
+        self._callback: Callable[[], object] | None = callback
+        self._cancelled = allocate_lock()
+        self._cancelled.acquire()
+        start_new_thread(self._sleep, (seconds,))
+
+    def _sleep(self, seconds: float) -> None:
+        from contextlib import suppress
+
+        if not self._cancelled.acquire(timeout=seconds):
+            with suppress(RuntimeError):  # the loop was closed
+                self._loop.call_soon_threadsafe(self._call)
+
+    def _call(self) -> None:
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            callback()
+
+    def cancel(self) -> None:
+        if self._callback is not None:
+            self._callback = None
+            self._cancelled.release()

@@ -7,52 +7,36 @@ import stat
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 import platformdirs
 
+from localconc._engine.core.arguments import printable
+from localconc._engine.core.files import make_directory
+from localconc._engine.core.filesystems import filesystem_type, is_network_filesystem
 from localconc.errors import StoreError
 
-DATABASE_NAME = "localconc.db"
-GATE_NAME = "gate.lock"
-JOURNAL_NAME = "definitions.jsonl"
-OWNERS_NAME = "owners"
+DATABASE_NAME: Final = "localconc.db"
+MAINTENANCE_LOCK_NAME: Final = "gate.lock"
+DEFINITIONS_LOG_NAME: Final = "definitions.jsonl"
+OWNERS_NAME: Final = "owners"
 
-#: Where file locks and shared memory are not dependable between machines, or at all.
-NETWORK_FILESYSTEMS = frozenset(
-    [
-        "9p",
-        "afs",
-        "beegfs",
-        "ceph",
-        "cifs",
-        "coda",
-        "davfs",
-        "fuse.ceph",
-        "fuse.davfs2",
-        "fuse.glusterfs",
-        "fuse.rclone",
-        "fuse.s3fs",
-        "fuse.sshfs",
-        "gfs2",
-        "glusterfs",
-        "gpfs",
-        "lustre",
-        "ncpfs",
-        "nfs",
-        "nfs4",
-        "ocfs2",
-        "orangefs",
-        "pvfs2",
-        "smb3",
-        "smbfs",
-        "virtiofs",
-        "vboxsf",
-    ]
+HOME_VARIABLE: Final = "LOCALCONC_HOME"
+_DATA_VARIABLE: Final = "XDG_DATA_HOME"
+
+#: Where confined programs of the same user find their data, below the user's own directory.
+_DATA_OF_CONFINED_PROGRAMS: Final = (
+    "snap/*/current/.local/share",
+    "snap/*/common/.local/share",
+    ".var/app/*/data",
 )
 
 
+# ---- which directory -------------------------------------------------------------------------------------------------
+
+
 def home() -> Path:
-    """The directory of the database, read anew from the environment at each call.
+    """Return the directory of the database, read anew from the environment at each call.
 
     >>> import os; os.environ["LOCALCONC_HOME"] = "/tmp/limits"
     >>> home()
@@ -65,137 +49,174 @@ def home() -> Path:
     Raises:
         StoreError: it is relative to a directory, or to a user, that does not exist.
     """
-    configured = os.environ.get("LOCALCONC_HOME")
+    configured = os.environ.get(HOME_VARIABLE)
     if configured:
         try:
             return Path(configured).expanduser().absolute()
-        except (RuntimeError, OSError) as error:  # no such user; or a working directory that is gone
+        except (RuntimeError, OSError) as error:  # no such user, or a working directory that is gone
             raise StoreError(
-                f"LOCALCONC_HOME is {configured!r}, which can't be followed ({error}): set it to an absolute path."
+                f"LOCALCONC_HOME is {printable(configured)!r}, which can't be resolved ({error}): set it to an "
+                "absolute path."
             ) from error
-    return platformdirs.user_data_path("localconc")
+    try:
+        directory = platformdirs.user_data_path("localconc")
+    except (RuntimeError, KeyError, OSError) as error:
+        raise _no_home(str(error)) from error
+    if not directory.is_absolute() or directory.parts[1:2] == ("~",):
+        raise _no_home(f"it would be {printable(str(directory))!r}, which depends on the working directory")
+    return directory
+
+
+def _no_home(reason: str) -> StoreError:
+    return StoreError(
+        f"The user's data directory can't be told ({reason}): HOME is not set to an absolute path, or there is no such "
+        "user on this machine. Set LOCALCONC_HOME, or HOME, to an absolute path."
+    )
+
+
+def home_source() -> str:
+    """Return in words what decides on the home: a variable of the environment, or the user's data directory."""
+    if os.environ.get(HOME_VARIABLE):
+        return HOME_VARIABLE
+    configured = os.environ.get(_DATA_VARIABLE, "").strip()
+    with suppress(StoreError):
+        if configured and home().is_relative_to(configured):
+            return _DATA_VARIABLE
+    return "the user's data directory"
+
+
+def other_homes() -> list[Path]:
+    """Return further homes of the same user in which limits are kept: each is a set of limits of its own.
+
+    They come about when a program runs with another environment: in a snap or a flatpak, from cron, or with sudo.
+    """
+    seen = set()
+    with suppress(StoreError, OSError):
+        seen.add(_place_of(home()))
+    others = []
+    for candidate in _usual_homes():
+        with suppress(OSError):
+            os.lstat(candidate / DATABASE_NAME)
+            place = _place_of(candidate)
+            if place not in seen:
+                seen.add(place)
+                others.append(candidate)
+    return others
+
+
+def _usual_homes() -> list[Path]:
+    homes = []
+    configured = os.environ.get(_DATA_VARIABLE, "").strip()
+    if os.path.isabs(configured):
+        homes.append(Path(configured) / "localconc")
+    with suppress(RuntimeError, KeyError, OSError):
+        homes.append(platformdirs.user_data_path("localconc"))
+    for user_directory in _user_directories():
+        homes.append(user_directory / ".local" / "share" / "localconc")
+        for pattern in _DATA_OF_CONFINED_PROGRAMS:
+            with suppress(OSError):
+                homes.extend(data / "localconc" for data in sorted(user_directory.glob(pattern)))
+    return [each for each in homes if each.is_absolute()]
+
+
+def _user_directories() -> list[Path]:
+    """Return what HOME says, and what the machine's list of users says, which cron and sudo go by."""
+    directories = {Path(os.environ.get("HOME") or "")}
+    if sys.platform != "win32":
+        import pwd
+
+        with suppress(KeyError):
+            directories.add(Path(pwd.getpwuid(os.getuid()).pw_dir))
+    return sorted(directory for directory in directories if directory.is_absolute())
+
+
+def _place_of(directory: Path) -> tuple[int, int]:
+    found = os.stat(directory)
+    return found.st_dev, found.st_ino
+
+
+# ---- making it -------------------------------------------------------------------------------------------------------
 
 
 def prepare(directory: Path) -> None:
-    """Create the home, private, where it is missing; refuse one that can't hold a trustworthy database.
+    """Create the home, private, if it is missing; refuse one that can't hold a trustworthy database.
 
     Raises:
         StoreError: it is on a network filesystem, is no directory, or can't be created.
     """
+    owners = directory / OWNERS_NAME
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (directory / OWNERS_NAME).mkdir(mode=directory_mode(directory), exist_ok=True)
+        make_directory(directory, 0o700)
+        make_directory(owners, directory_mode(directory))
         if is_group_shared(directory):
-            _open_to_group(directory / OWNERS_NAME)
-    except FileExistsError:
+            _open_to_group(owners)
+    except (FileExistsError, NotADirectoryError):
         raise StoreError(
-            f"The home {directory} is not a directory: move that file away, or set LOCALCONC_HOME to a directory."
+            f"The home {printable(str(directory))} is not a directory: move that file away, or set LOCALCONC_HOME to a "
+            "directory."
         ) from None
     except PermissionError as error:
         if os.path.isdir(directory) and not os.access(directory, os.R_OK | os.X_OK):
             raise StoreError(
-                f"The home {directory} is not open to you: change its owner or mode, or set LOCALCONC_HOME to another "
-                "directory."
+                f"You do not have permission to use the home {printable(str(directory))}: change its owner or mode, or "
+                "set LOCALCONC_HOME to another directory."
             ) from error
-        if not os.path.isdir(directory / OWNERS_NAME):  # which, other than the same of a Path, never raises
-            raise _cannot_create(directory, error) from error
+        raise _cannot_create(directory, error) from error
     except OSError as error:
         raise _cannot_create(directory, error) from error
-    if os.path.islink(directory / OWNERS_NAME):
+    if os.path.islink(owners):
         raise StoreError(
-            f"The directory {directory / OWNERS_NAME} is a symbolic link, which localconc does not follow: remove it."
+            f"The directory {printable(str(owners))} is a symbolic link, which localconc does not follow: remove it."
         )
-    filesystem = filesystem_type(directory)
-    if filesystem in NETWORK_FILESYSTEMS:
+    kind = filesystem_type(directory)
+    if is_network_filesystem(kind):
         raise StoreError(
-            f"The home {directory} is on a network filesystem ({filesystem}), where file locks can't be trusted: "
-            "set LOCALCONC_HOME to a directory on a local disk."
+            f"The home {printable(str(directory))} is on a network filesystem ({printable(kind)}), where file locks "
+            "can't be trusted: set LOCALCONC_HOME to a directory on a local disk."
         )
 
 
 def _cannot_create(directory: Path, error: OSError) -> StoreError:
     return StoreError(
-        f"The home {directory} can't be created ({error.strerror}): make its parent writable and leave some space, "
-        "or set LOCALCONC_HOME to a directory that you can write."
+        f"The home {printable(str(directory))} can't be created ({error.strerror}): make its parent writable and free "
+        "some space, or set LOCALCONC_HOME to a directory that you can write."
     )
 
 
+# ---- who may read it -------------------------------------------------------------------------------------------------
+
+
 def is_group_shared(directory: Path) -> bool:
-    """Whether the user opened the home to a group on purpose."""
-    return sys.platform != "win32" and bool(directory.stat().st_mode & stat.S_IWGRP)
+    """Return whether the user opened the home to a group on purpose."""
+    return sys.platform != "win32" and bool(os.stat(directory).st_mode & stat.S_IWGRP)
 
 
 def directory_mode(directory: Path) -> int:
-    """The mode of directories inside the home: private, unless the home is group-shared."""
+    """Return the mode of directories inside the home: private, unless the home is group-shared."""
     return 0o2770 if is_group_shared(directory) else 0o700
 
 
 def file_mode(directory: Path) -> int:
-    """The mode of files inside the home: private, unless the home is group-shared."""
+    """Return the mode of files inside the home: private, unless the home is group-shared."""
     return 0o660 if is_group_shared(directory) else 0o600
 
 
 def _open_to_group(directory: Path) -> None:
-    """Let the group of a shared home use a directory in it, if that is ours and no symbolic link."""
+    """Let the group of a shared home use a directory in it, if that is this user's and no symbolic link."""
     with suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
             with suppress(OSError):  # of a group that this user is not in
-                os.fchown(descriptor, -1, directory.parent.stat().st_gid)
+                os.fchown(descriptor, -1, os.stat(directory.parent).st_gid)
             os.fchmod(descriptor, directory_mode(directory.parent))
         finally:
             os.close(descriptor)
 
 
 def give_to_group(path: Path) -> None:
-    """Let a file that SQLite made belong to the group of its shared home, if that is ours and no symbolic link.
+    """Let a file that SQLite made belong to the group of its shared home, if that is this user's and no symbolic link.
 
-    By its path: to open and close it would take away SQLite's own locks on it.
+    It goes by the path, because opening and closing the file would take away SQLite's own locks on it.
     """
     with suppress(OSError):
-        os.chown(path, -1, path.parent.stat().st_gid, follow_symlinks=False)
-
-
-def create_file(path: Path, mode: int) -> int:
-    """Create a file that did not exist and open it for writing, with exactly this mode whatever the umask.
-
-    Raises:
-        FileExistsError: something, be it a symbolic link, is there already.
-    """
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-    descriptor = os.open(path, flags, mode & 0o700)
-    if hasattr(os, "fchmod"):
-        if mode & stat.S_IWGRP:
-            with suppress(OSError):  # of a group that this user is not in
-                os.fchown(descriptor, -1, path.parent.stat().st_gid)
-        os.fchmod(descriptor, mode)
-    return descriptor
-
-
-def open_or_create_file(path: Path, mode: int) -> int:
-    """Open a file of the home for reading and writing, without following a symbolic link; create it if missing."""
-    while True:
-        try:
-            return create_file(path, mode)
-        except FileExistsError:
-            pass
-        try:
-            return os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0))
-        except FileNotFoundError:
-            continue
-
-
-def filesystem_type(directory: Path) -> str:
-    """The type of the filesystem that holds the directory, as the kernel names it; empty where it can't be told."""
-    try:
-        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError:
-        return ""
-    resolved = f"{directory.resolve()}/"
-    innermost, innermost_type = "", ""
-    for line in mounts.splitlines():
-        before, _, after = line.partition(" - ")
-        mount_point = before.split()[4].replace("\\040", " ").rstrip("/") + "/"
-        if resolved.startswith(mount_point) and len(mount_point) >= len(innermost):
-            innermost, innermost_type = mount_point, after.split()[0]
-    return innermost_type
+        os.chown(path, -1, os.stat(path.parent).st_gid, follow_symlinks=False)

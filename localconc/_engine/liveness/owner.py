@@ -1,27 +1,54 @@
-"""Which processes live: each that holds or waits owns a small file and keeps a native lock on it until it dies.
+"""A process's claim to be alive: a small file in the home, with a native lock that the process keeps until it dies.
 
-The kernel lets go of the lock at the moment of death, whatever killed the process; so there is no lease, no
-heartbeat, and no time-out that a stopped or slow process could miss. On Linux a `Watch` also sleeps on the pidfds
-of the others and learns of a death in under a millisecond; the lock alone decides whether it is true.
+The kernel releases the lock at the moment of death, whatever killed the process; so there is no lease, no heartbeat,
+and no time-out that a stopped or slow process could miss.
+
+The file also tells which of its mailboxes exist, and it is the board on which the process acknowledges the grants that
+it has picked up. Its bytes: the pid as text, at 32 the number of mailboxes, from 64 the board.
 """
 
 from __future__ import annotations
 
 import os
-import select
+import re
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from filelock import lock_descriptor
 
-from localconc._engine.home import OWNERS_NAME, create_file, file_mode
+from localconc._engine.core.clock import wall
+from localconc._engine.core.files import close_same, create_file, identity_of, is_same, open_to_read, read_at, write_at
+from localconc._engine.core.home import OWNERS_NAME, file_mode
+from localconc._engine.liveness.processes import command, has_exited, pid_namespace, started
 
-#: More processes than this are not watched one by one; waiters then look at the locks instead.
-MOST_WATCHED = 256
+if sys.platform != "win32":
+    import fcntl
 
-_SUFFIX = ".lock"
+_SUFFIX: Final = ".lock"
+_FRESH_SUFFIX: Final = ".new"
+
+#: Names in the directory of owners: a key, and what the file is to that owner (`.lock`, `.new`, `.<mailbox>`).
+_FILE_NAME: Final = re.compile(r"([0-9a-f]{24})\.(lock|new|[0-9]{1,5})", re.ASCII)
+
+_MAILBOXES_AT: Final = 32
+_BOARD_AT: Final = 64
+
+#: As many grants in a row can be told apart on the board.
+BOARD_WORDS: Final = 1024
+_WORD_BYTES: Final = 8
+_FILE_BYTES: Final = _BOARD_AT + BOARD_WORDS * _WORD_BYTES
+
+MAX_MAILBOXES: Final = 99_999
+
+#: A file that was not locked this long after its creation belongs to a process that died in between.
+_FRESH_SECONDS: Final = 60.0
+
+#: Attempts to create the file, in case that others remove or lock it in the middle.
+_MAX_ATTEMPTS: Final = 10
+_RETRY_SECONDS: Final = 0.002
 
 
 class OwnerRow(NamedTuple):
@@ -37,7 +64,11 @@ class OwnerRow(NamedTuple):
 
 
 class Owner:
-    """This process's claim to be alive: a locked file in the home."""
+    """This process's claim to be alive; to be used under the engine's lock.
+
+    Attributes:
+        descriptor: the open file that carries the lock. A command that inherits it keeps the claim alive.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -46,231 +77,274 @@ class Owner:
         self.pid_namespace = pid_namespace()
         self.started = started(self.pid)
         self.command = command()
-        self.path = _path(directory, self.key)
-        self.descriptor = self._create()
+        self.path = directory / OWNERS_NAME / (self.key + _SUFFIX)
+        self._mailboxes: set[int] = set()
+        self._mailboxes_ever = 0
+        content = (b"%d\n" % self.pid).ljust(_FILE_BYTES, b"\0")
+        self.descriptor = self._create(content)
+        self._identity = identity_of(self.descriptor)
 
-    def _create(self) -> int:
-        descriptor = create_file(self.path, file_mode(self._directory))
-        os.write(descriptor, b"%d\n" % self.pid)
-        if not lock_descriptor(descriptor, blocking=False):  # nobody else knows the name yet
-            raise OSError(f"the new file {self.path} is locked by somebody else")
-        return descriptor
+    def __repr__(self) -> str:
+        return f"<Owner {self.key} of pid {self.pid}>"
 
-    def ensure_file(self) -> None:
-        """Put the file back, locked, if somebody deleted it."""
-        if not self.path.exists():
-            with suppress(FileExistsError):
-                old, self.descriptor = self.descriptor, self._create()
-                os.close(old)
+    def _create(self, content: bytes) -> int:
+        """Create the locked file and return its descriptor.
 
-    def abandon(self) -> None:
-        """Close the descriptor in a forked child: the child must not keep its parent's claim alive."""
-        with suppress(OSError):
-            os.close(self.descriptor)
+        Others who look for dead owners try the lock, too. So the file gets its name only when it is locked; where an
+        open file can't be renamed, the lock is tried until they have looked.
+        """
+        fresh = self.path.with_suffix(_FRESH_SUFFIX) if sys.platform != "win32" else self.path
+        for _ in range(_MAX_ATTEMPTS):
+            with suppress(FileNotFoundError):
+                os.unlink(fresh)
+            descriptor = create_file(fresh, file_mode(self._directory))
+            try:
+                write_at(descriptor, content, 0)
+                if lock_descriptor(descriptor, blocking=False):
+                    if fresh != self.path:
+                        os.replace(fresh, self.path)
+                    return descriptor
+            except FileNotFoundError:
+                pass  # it was taken for the leftover of a process that died
+            except BaseException:
+                os.close(descriptor)
+                with suppress(OSError):
+                    os.unlink(fresh)
+                raise
+            os.close(descriptor)
+            time.sleep(_RETRY_SECONDS)
+        raise OSError(f"the new file {fresh} was removed or locked by another process, again and again")
+
+    # ---- the claim ---------------------------------------------------------------------------------------------------
+
+    def holds_its_descriptor(self) -> bool:
+        """Return whether the descriptor still is the file that was opened: a daemoniser may have closed it."""
+        return is_same(self.descriptor, self._identity)
+
+    def ensure_file(self) -> bool:
+        """Put the file back, locked, if somebody deleted it, or replaced it by a copy; return whether that was so.
+
+        What is on the board goes over to the new file: without it, slots that this process holds would seem unclaimed.
+        """
+        with suppress(FileNotFoundError):
+            found = os.lstat(self.path)
+            if (found.st_dev, found.st_ino) == self._identity and self.holds_its_descriptor():
+                return False
+        content = (b"%d\n" % self.pid).ljust(_FILE_BYTES, b"\xff")  # any grant may have been picked up
+        if self.holds_its_descriptor():
+            content = read_at(self.descriptor, _FILE_BYTES, 0)
+        descriptor = self._create(content)
+        self._close()
+        self.descriptor, self._identity = descriptor, identity_of(descriptor)
+        self._write_number_of_mailboxes()
+        return True
+
+    def close_in_child(self) -> None:
+        """Close the descriptor in a forked child, which must not keep its parent's claim alive."""
+        self._close()
 
     def retire(self) -> None:
-        """Give up the claim and remove the file."""
-        with suppress(OSError):  # an orphaned file is cleared up by others
-            self.path.unlink(missing_ok=True)
-        self.abandon()
+        """Give up the claim, and remove its files."""
+        for index in range(self._mailboxes_ever):
+            self._unlink(f"{self.key}.{index}")
+        self._unlink(self.path.name)
+        self._close()
+
+    def _close(self) -> None:
+        close_same(self.descriptor, self._identity)
+
+    def _unlink(self, name: str) -> None:
+        with suppress(OSError):  # others clear up an orphaned file
+            os.unlink(self._directory / OWNERS_NAME / name)
+
+    # ---- mailboxes ---------------------------------------------------------------------------------------------------
+
+    def add_mailbox(self) -> str:
+        """Return the name of the file for one more mailbox; whoever clears up after this process removes it.
+
+        Raises:
+            OSError: there are too many.
+        """
+        index = next((index for index in range(self._mailboxes_ever) if index not in self._mailboxes), None)
+        if index is None:
+            index = self._mailboxes_ever
+            if index >= MAX_MAILBOXES:
+                raise OSError(f"this process has {index} mailboxes already")
+            self._mailboxes_ever += 1
+            self._write_number_of_mailboxes()
+        self._mailboxes.add(index)
+        return f"{self.key}.{index}"
+
+    def remove_mailbox(self, name: str) -> None:
+        """Remove the file of a mailbox; another one may have its name from now on."""
+        self._unlink(name)
+        self._mailboxes.discard(int(name.rpartition(".")[2]))
+
+    def _write_number_of_mailboxes(self) -> None:
+        write_at(self.descriptor, self._mailboxes_ever.to_bytes(_WORD_BYTES, "little"), _MAILBOXES_AT)
+
+    # ---- the board ---------------------------------------------------------------------------------------------------
+
+    def acknowledge(self, serial: int) -> bool:
+        """Write down that this process has picked up the grant with this serial; return whether that succeeded.
+
+        It is one system call, so it does not look whether the descriptor still is this file: call it with a wakeup that
+        was received on a descriptor just before, or after `holds_its_descriptor`.
+        """
+        word = serial.to_bytes(_WORD_BYTES, "little")
+        try:
+            write_at(self.descriptor, word, _BOARD_AT + serial % BOARD_WORDS * _WORD_BYTES)
+        except OSError:
+            return False
+        return True
 
 
-def _path(directory: Path, key: str) -> Path:
-    return directory / OWNERS_NAME / (key + _SUFFIX)
+# ---- the claims of others --------------------------------------------------------------------------------------------
 
 
-def is_alive(directory: Path, owner: OwnerRow) -> bool:
-    """Whether the process behind a row still runs. Where in doubt, it does."""
-    if owner.is_command and owner.pid_namespace == pid_namespace():
-        return not has_ended(owner)  # a command may close the lock it inherited, or leave it to children
-    locked = _is_locked(_path(directory, owner.key))
+def is_alive(directory: Path, row: OwnerRow) -> bool:
+    """Return whether the process of a row still runs; if nobody can tell, it does."""
+    if row.is_command and row.pid_namespace == pid_namespace():
+        return not has_ended(row)  # a command may close the lock that it inherited, or leave it to children
+    locked = _is_locked(path_of(directory, row.key))
     if locked is not None:
         return locked
-    # Its file was deleted under it: the process table is the next best witness, where it is the same one.
-    return owner.pid_namespace != pid_namespace() or not has_ended(owner)
+    # The file was deleted, or may not be opened: the process table is the next best witness, if it is the same one.
+    return row.pid_namespace != pid_namespace() or not has_ended(row)
 
 
-def has_ended(owner: OwnerRow) -> bool:
-    """Whether the process of a row in this pid namespace is known to be gone, be it that nobody collected it yet."""
-    if hasattr(os, "pidfd_open"):
-        try:
-            descriptor = os.pidfd_open(owner.pid)
-        except OSError as error:
-            return isinstance(error, ProcessLookupError)
-        try:
-            if select.select([descriptor], [], [], 0)[0]:
-                return True
-        finally:
-            os.close(descriptor)
-    elif not _exists(owner.pid):
+def has_ended(row: OwnerRow) -> bool:
+    """Return whether the process of a row of this pid namespace is known to be gone, collected by its parent or not."""
+    if has_exited(row.pid):
         return True
-    started_now = started(owner.pid)
-    return "" not in (started_now, owner.started) and started_now != owner.started  # the pid is another's now
+    started_now = started(row.pid)
+    return "" not in (started_now, row.started) and started_now != row.started  # the pid has passed on to another
 
 
-def remove_file(directory: Path, owner: OwnerRow) -> None:
-    """Remove the file of a dead owner."""
-    with suppress(OSError):
-        _path(directory, owner.key).unlink(missing_ok=True)
+def acknowledged(directory: Path, key: str, serial: int) -> bool:
+    """Return whether an owner has picked up the grant with this serial; True if nobody can tell.
 
-
-def living_pids(directory: Path, except_key: str) -> list[int]:
-    """The processes that own a locked file in the home, whether or not a database knows them."""
-    pids = []
-    for path in (directory / OWNERS_NAME).glob("*" + _SUFFIX):
-        if path.stem != except_key and _is_locked(path):
-            with suppress(OSError, ValueError):
-                pids.append(int(path.read_text(encoding="ascii")))
-    return sorted(pids)
-
-
-def orphaned_files(directory: Path, known_keys: set[str]) -> list[Path]:
-    """Files of owners that are neither alive nor in the store: left by processes that died while they registered."""
-    return [
-        path
-        for path in (directory / OWNERS_NAME).glob("*" + _SUFFIX)
-        if path.stem not in known_keys and _is_locked(path) is False
-    ]
-
-
-def _is_locked(path: Path) -> bool | None:
-    """Whether some process holds the lock of an owner's file; None if the file is gone."""
+    Serials of an owner grow. A word on the board that is larger than the serial means that this and `BOARD_WORDS` later
+    grants were picked up, or that the later one was picked up first, which counts as picked up, too.
+    """
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0))
-    except FileNotFoundError:
-        return None
+        descriptor = open_to_read(path_of(directory, key))
     except OSError:
-        return True  # it can't be looked at: in doubt, it lives
+        return True
     try:
-        return not lock_descriptor(descriptor, blocking=False)
+        word = read_at(descriptor, _WORD_BYTES, _BOARD_AT + serial % BOARD_WORDS * _WORD_BYTES)
     except OSError:
         return True
     finally:
         os.close(descriptor)
+    return len(word) < _WORD_BYTES or int.from_bytes(word, "little") >= serial
 
 
-# ---- what identifies a process -------------------------------------------------------------------------------------
+def path_of(directory: Path, key: str) -> Path:
+    """Return the path of an owner's file; for a key that localconc did not make, a path where nothing is."""
+    name = f"{key}{_SUFFIX}"
+    return directory / OWNERS_NAME / (name if _FILE_NAME.fullmatch(name) else f"malformed{_SUFFIX}")
 
 
-def pid_namespace() -> str:
-    """Which numbering of processes this one lives in (containers have their own); empty where there is only one."""
-    try:
-        return os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return ""
-
-
-def started(pid: int) -> str:
-    """When a process started, in the kernel's own ticks: tells it from a later one of the same pid. Empty if gone."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        return text.rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return "" if sys.platform == "linux" or not _exists(pid) else "?"
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def command() -> str:
-    """The command line of this process, for people to read."""
-    try:
-        words = Path("/proc/self/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
-        return b" ".join(words).decode(errors="replace")[:200]
-    except OSError:
-        return " ".join(sys.orig_argv)[:200]
-
-
-# ---- learning of deaths ----------------------------------------------------------------------------------------------
-
-
-class Watch:
-    """The living owners of a store other than this process, as one descriptor that is readable once one has died."""
-
-    def __init__(self) -> None:
-        self._epoll = select.epoll() if hasattr(os, "pidfd_open") and hasattr(select, "epoll") else None
-        self._pidfds: dict[int, tuple[int, OwnerRow]] = {}  # by pidfd
-        self._unwatched: dict[int, OwnerRow] = {}
-        self.newest_owner_id = 0
-
-    @property
-    def descriptor(self) -> int | None:
-        """What to sleep on, besides the mailbox."""
-        return self._epoll.fileno() if self._epoll is not None and self._pidfds else None
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the death of any owner it was told of will make the descriptor readable."""
-        return self._epoll is not None and not self._unwatched
-
-    def add(self, owners: list[OwnerRow]) -> None:
-        """Watch more owners."""
-        watched = {owner_id for owner_id, _ in self._pidfds.values()}
-        for owner in owners:
-            if owner.id not in watched and not self._add(owner):
-                self._unwatched[owner.id] = owner
-
-    def _add(self, owner: OwnerRow) -> bool:
-        if self._epoll is None or len(self._pidfds) >= MOST_WATCHED or owner.pid_namespace != pid_namespace():
-            return False
+def remove_file(directory: Path, row: OwnerRow) -> None:
+    """Remove the file of a dead owner, and its mailboxes."""
+    path = path_of(directory, row.key)
+    number = 0
+    with suppress(OSError):
+        descriptor = open_to_read(path)
         try:
-            descriptor = os.pidfd_open(owner.pid)
-        except ProcessLookupError:
-            return False
-        except OSError:
-            return False  # out of descriptors, or not permitted
-        self._pidfds[descriptor] = (owner.id, owner)
-        self._epoll.register(descriptor, select.EPOLLIN)
+            number = int.from_bytes(read_at(descriptor, _WORD_BYTES, _MAILBOXES_AT), "little")
+        finally:
+            os.close(descriptor)
+    for index in range(min(number, MAX_MAILBOXES)):
+        with suppress(OSError):
+            os.unlink(path.with_suffix(f".{index}"))
+    with suppress(OSError):
+        os.unlink(path)
+
+
+def living_pids(directory: Path, except_key: str) -> list[int]:
+    """Return the processes that own a locked file in the home, whether or not a database knows them."""
+    pids = []
+    for key, paths in _files_by_key(directory).items():
+        path = path_of(directory, key)
+        if key != except_key and path in paths and _is_locked(path):
+            with suppress(OSError, ValueError):
+                pids.append(_pid_in(path))
+    return sorted(pids)
+
+
+def orphaned_files(directory: Path, known_keys: set[str]) -> list[Path]:
+    """Return the files of owners that neither live nor are in the store: their processes died while they registered."""
+    orphans = []
+    for key, paths in _files_by_key(directory).items():
+        path = path_of(directory, key)
+        fresh = path.with_suffix(_FRESH_SUFFIX)
+        if fresh in paths and _is_old(fresh):
+            orphans.append(fresh)
+        if key not in known_keys and not (path in paths and _is_locked(path) is not False):
+            orphans.extend(each for each in paths if each != fresh)
+    return sorted(orphans)
+
+
+def _files_by_key(directory: Path) -> dict[str, set[Path]]:
+    files: dict[str, set[Path]] = {}
+    try:
+        names = os.listdir(directory / OWNERS_NAME)
+    except FileNotFoundError:
+        return files
+    for name in names:
+        match = _FILE_NAME.fullmatch(name)
+        if match:
+            files.setdefault(match[1], set()).add(directory / OWNERS_NAME / name)
+    return files
+
+
+def _is_old(path: Path) -> bool:
+    try:
+        return abs(wall() - os.lstat(path).st_mtime) > _FRESH_SECONDS
+    except OSError:
+        return False
+
+
+def _pid_in(path: Path) -> int:
+    descriptor = open_to_read(path)
+    try:
+        return int(read_at(descriptor, _MAILBOXES_AT, 0).partition(b"\n")[0])
+    finally:
+        os.close(descriptor)
+
+
+def _is_locked(path: Path) -> bool | None:
+    """Return whether some process holds the lock of an owner's file; None if the file is gone or may not be opened."""
+    try:
+        descriptor = open_to_read(path)
+    except OSError:
+        return None
+    try:
+        return _is_locked_descriptor(descriptor)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+if sys.platform != "win32":
+
+    def _is_locked_descriptor(descriptor: int) -> bool:
+        # A shared lock: two who look at the same time don't take each other for the owner.
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            return True
+        return False
+
+else:
+
+    def _is_locked_descriptor(descriptor: int) -> bool:
+        # Others may be looking, too, which takes them no time: a lock that stays is the owner's.
+        for _ in range(_MAX_ATTEMPTS):
+            if lock_descriptor(descriptor, blocking=False):
+                return False
+            time.sleep(_RETRY_SECONDS)
         return True
-
-    @property
-    def has_news(self) -> bool:
-        """Whether somebody who is watched has died."""
-        return self._epoll is not None and bool(self._pidfds) and bool(self._epoll.poll(0))
-
-    def suspects(self) -> list[OwnerRow]:
-        """Owners whose process has ended, and those that can't be watched: look at their locks."""
-        suspects = list(self._unwatched.values())
-        if self._epoll is not None and self._pidfds:
-            for descriptor, _ in self._epoll.poll(0):
-                if descriptor in self._pidfds:
-                    suspects.append(self._pidfds[descriptor][1])
-        return suspects
-
-    def remove(self, owner: OwnerRow, *, ended: bool) -> None:
-        """Stop watching an owner that is gone, or (not `ended`) one that outlives its process: its lock counts."""
-        for descriptor, (owner_id, _) in list(self._pidfds.items()):
-            if owner_id == owner.id:
-                assert self._epoll is not None
-                self._epoll.unregister(descriptor)
-                os.close(descriptor)
-                del self._pidfds[descriptor]
-        self._unwatched.pop(owner.id, None)
-        if not ended:
-            self._unwatched[owner.id] = owner
-
-    def forget(self) -> None:
-        """Watch nobody any longer, and know nobody."""
-        for descriptor in self._pidfds:
-            assert self._epoll is not None
-            self._epoll.unregister(descriptor)
-            os.close(descriptor)
-        self._pidfds.clear()
-        self._unwatched.clear()
-        self.newest_owner_id = 0
-
-    def close(self) -> None:
-        """Close all descriptors; in a forked child this does not touch the parent's."""
-        for descriptor in self._pidfds:
-            os.close(descriptor)
-        self._pidfds.clear()
-        if self._epoll is not None:
-            self._epoll.close()
-            self._epoll = None

@@ -1,79 +1,67 @@
-"""How a waiter is told: a datagram to the mailbox named in its row, with a slow poll behind it.
+"""Where a waiter receives wakeups, with a slow poll behind it.
 
-A signal is a hint to look at the store. Anybody may send one, any may be lost, nothing depends on it. One that tells
-of a grant saves the look: it is sent after the commit and carries the secret of the waiter's row, which only those who
-can read the store know, so it proves what the store says.
+A wakeup is a hint to look at the store. Any process may send one, any may be lost, nothing depends on it. One that
+tells of a grant saves the look: it is sent after the commit and carries the secret of the waiter's row, which only
+those who can read the store know, so it proves what the store says.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import select
-import sys
-import time
+import stat
+import threading
+from collections import deque
 from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from time import sleep
+from typing import TYPE_CHECKING, Final
+
+from localconc._engine.core.clock import SystemClock
+from localconc._engine.core.files import close_same, identity_of, is_same
+from localconc._engine.core.home import OWNERS_NAME, file_mode, is_group_shared
+from localconc._engine.waiting.notifier import MAX_PATH_BYTES, MAX_WAKEUP_BYTES, Wakeup, close_socket, new_socket
+from localconc._engine.waiting.timing import EXACT_SLEEP_SECONDS, MAX_EXACT_SECONDS, SLOW_POLL_SECONDS
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
+    from pathlib import Path
 
-#: Addresses begin with this, so that a hostile row can't make us write to other programs' sockets.
-ADDRESS_PREFIX: Final = "localconc-"
+    from localconc._engine.liveness.owner import Owner
 
-#: How often a waiter looks without being told: where signals and watches work, and where they don't.
-SLOW_POLL_SECONDS: Final = 0.8
-QUICK_POLL_SECONDS: Final = 0.05
+#: Mailboxes that are kept for the next waiters; the descriptors of all others are given back.
+MAX_FREE: Final = 16
 
-#: With so many in front, a waiter leaves it to them, and looks this many times less often.
-FAR_BEHIND: Final = 4
-FAR_BEHIND_FACTOR: Final = 6
+#: The share of the descriptors that a process may open which waiting threads may take, at two for each.
+MAX_DESCRIPTOR_SHARE: Final = 1 / 4
 
-#: Who should have acted by then, when slots had drained, is stopped: others act for it.
-OVERDUE_SECONDS: Final = 0.02
-
-MOST_SIGNAL_BYTES: Final = 128
-
-#: The last stretch before a moment is slept through exactly, as poll() counts whole milliseconds only. For a moment far
-#: away, this is not worth a second wake-up.
-EXACT_SLEEP_SECONDS: Final = 0.002
-LONGEST_EXACT_SECONDS: Final = 0.1
-
-
-class Signal(NamedTuple):
-    """What a waiter is told: to look, or (with the secret of its row) that it was admitted, and when."""
-
-    ticket: int
-    secret: int = 0
-    admitted_at: float = 0.0
-    admitted_since: float = 0.0
-
-    def to_bytes(self) -> bytes:
-        if not self.secret:
-            return b"%d" % self.ticket
-        return f"{self.ticket} {self.secret} {self.admitted_at!r} {self.admitted_since!r}".encode()
-
-    @classmethod
-    def from_bytes(cls, text: bytes) -> Signal | None:
-        """The signal, or None for what somebody else made up."""
-        words = text.split()
-        try:
-            if len(words) == 1:
-                return cls(int(words[0]))
-            ticket, secret, admitted_at, admitted_since = words
-            return cls(int(ticket), int(secret), float(admitted_at), float(admitted_since))
-        except ValueError:
-            return None
+_now = SystemClock.now
 
 
 class Mailbox:
-    """Where one waiting thread, or one event loop, receives signals."""
+    """Where one waiting thread, or one event loop, receives wakeups; this kind only from its own process.
 
-    #: Name in the waiter's row; empty where nobody can send.
-    address = ""
+    Attributes:
+        address: its name in the waiter's row.
+        on_delivery: what a sender of this process calls, in its own thread, after it has left a wakeup: for an event
+            loop, which waits for the mailbox in a way of its own.
+    """
 
-    def __init__(self) -> None:
-        self._received: list[Signal] = []
+    def __init__(self, address: str = "") -> None:
+        self.address = address
+        self.on_delivery: Callable[[], object] | None = None
+        self._received: deque[Wakeup] = deque()
+        self._bell = threading.Lock()
+        self._bell.acquire()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.address}>"
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether other processes can send to it; else its waiter has to look more often."""
+        return False
 
     @property
     def descriptor(self) -> int | None:
@@ -81,116 +69,339 @@ class Mailbox:
         return None
 
     def wait(self, seconds: float | None, watched_fd: int | None) -> None:
-        """Sleep until a signal comes, the watched descriptor is readable, or the time has passed."""
-        time.sleep(QUICK_POLL_SECONDS if seconds is None else max(0.0, min(seconds, QUICK_POLL_SECONDS)))
+        """Sleep until a wakeup comes, the watched descriptor is readable (if sockets work), or the time has passed."""
+        if not self._received:
+            self._bell.acquire(timeout=max(0.0, SLOW_POLL_SECONDS if seconds is None else min(seconds, 1e6)))
+
+    def deliver(self, wakeup: Wakeup) -> None:
+        """Leave a wakeup, from any thread of this process."""
+        self._received.append(wakeup)
+        on_delivery = self.on_delivery
+        if on_delivery is not None:
+            on_delivery()
+        else:
+            self._ring()
+
+    def _ring(self) -> None:
+        with suppress(RuntimeError):  # it has rung already
+            self._bell.release()
 
     def drain(self) -> None:
-        """Receive all signals that have come."""
+        """Receive all wakeups that have come by the descriptor."""
 
-    def take(self) -> list[Signal]:
-        """The signals received since the last time."""
-        received, self._received = self._received, []
-        return received
+    def take(self) -> list[Wakeup]:
+        """Return the wakeups received since the last time, for whatever serials."""
+        received = self._received
+        taken = []
+        while received:  # a sender may add one at any moment, so the queue is never exchanged
+            taken.append(received.popleft())
+        return taken
 
-    def abandon(self) -> None:
-        """Stop receiving, in a forked child: the mailbox goes on to be the parent's."""
+    def close(self) -> None:
+        """Stop receiving."""
+
+    def close_in_child(self) -> None:
+        """Stop receiving in a forked child; the mailbox goes on to be the parent's."""
 
 
 class SocketMailbox(Mailbox):
-    """A Unix datagram socket: in Linux's abstract namespace, or a file in the home."""
+    """A Unix datagram socket with a file in the home, which works across network namespaces.
 
-    def __init__(self, directory: Path) -> None:
-        super().__init__()
-        self._socket = _new_socket()
-        self.address = ADDRESS_PREFIX + os.urandom(8).hex()
+    Senders of this process reach a sleeping thread through an eventfd, which costs a tenth of a datagram. If somebody
+    closes the descriptors under the process, the mailbox goes on as one without: it neither reads from nor writes to
+    what has taken their numbers.
+
+    Raises:
+        OSError, AttributeError: there are no such sockets here, or no descriptors are left.
+    """
+
+    def __init__(self, directory: Path, address: str) -> None:
+        super().__init__(address)
+        self._lock = threading.RLock()  # a sender must not write to an eventfd that is closed at this moment
+        self._socket: socket.socket | None = new_socket()
+        self._descriptor = self._socket.fileno()
+        self._identity = identity_of(self._descriptor)
+        self._poll = select.poll()
+        self._poll.register(self._descriptor, select.POLLIN)
+        self._eventfd = -1
+        self._eventfd_identity = (0, 0)
+        self._watched_fd: int | None = None
         try:
-            self._socket.bind(_socket_path(directory, self.address))
-        except OSError:
+            self._path = _bind(self._socket, directory, address)
+        except BaseException:
             self._socket.close()
             raise
-        self._file = None if sys.platform == "linux" else directory / self.address
+
+    @property
+    def is_reachable(self) -> bool:
+        return self._socket is not None
 
     @property
     def descriptor(self) -> int | None:
-        return self._socket.fileno()
+        return self._descriptor if self._socket is not None else None
+
+    # ---- sleeping ------------------------------------------------------------------------------------------------
 
     def wait(self, seconds: float | None, watched_fd: int | None) -> None:
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
+        if self._eventfd < 0:
+            self._open_eventfd()
+        if watched_fd != self._watched_fd:
+            self._watch(watched_fd)
+        if self._received:  # left before there was an eventfd
+            return
+        if self._socket is None:
+            super().wait(seconds, None)
+            return
+        for descriptor, _ in self._sleep(seconds):
+            if descriptor == self._eventfd:
+                self._silence()
+            elif descriptor == self._descriptor:
+                self._receive()  # one wakeup, most often the only one; another ends the next wait at once
+
+    def _sleep(self, seconds: float | None) -> list[tuple[int, int]]:
+        poll = self._poll.poll
+        if seconds is None or seconds > MAX_EXACT_SECONDS:
+            return poll(None if seconds is None else seconds * 1000)
+        deadline = _now() + seconds
+        coarse = seconds - EXACT_SLEEP_SECONDS / 2
+        ready = poll(coarse * 1000) if coarse > 0 else []
+        if not ready:
+            remaining = deadline - _now()
+            if remaining > 0:
+                sleep(min(remaining, EXACT_SLEEP_SECONDS))
+            ready = poll(0)
+        return ready
+
+    def _watch(self, watched_fd: int | None) -> None:
+        if self._watched_fd is not None:
+            with suppress(KeyError):
+                self._poll.unregister(self._watched_fd)
         if watched_fd is not None:
-            poll.register(watched_fd, select.POLLIN)
-        if seconds is None or seconds > LONGEST_EXACT_SECONDS:
-            poll.poll(None if seconds is None else seconds * 1000)
-        else:
-            deadline = time.monotonic() + seconds
-            coarse = seconds - EXACT_SLEEP_SECONDS / 2
-            if coarse <= 0 or not poll.poll(coarse * 1000):
-                remaining = deadline - time.monotonic()
-                if remaining > 0:
-                    select.select((), (), (), min(remaining, EXACT_SLEEP_SECONDS))
-        self._receive()  # one signal, most often the only one; another makes the next wait end at once
+            self._poll.register(watched_fd, select.POLLIN)
+        self._watched_fd = watched_fd
+
+    # ---- receiving -----------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
         while self._receive():
             pass
 
     def _receive(self) -> bool:
-        try:
-            signal = Signal.from_bytes(self._socket.recv(MOST_SIGNAL_BYTES))
-        except BlockingIOError:
+        receiver = self._socket
+        if receiver is None:
             return False
-        if signal is not None:
-            self._received.append(signal)
+        if not is_same(self._descriptor, self._identity):
+            self.close()
+            return False
+        try:
+            wakeup = Wakeup.from_bytes(receiver.recv(MAX_WAKEUP_BYTES))
+        except OSError:  # nothing more has come
+            return False
+        if wakeup is not None:
+            self._received.append(wakeup)
         return True
 
-    def abandon(self) -> None:
-        self._socket.close()
+    # ---- senders of this process ---------------------------------------------------------------------------------
 
-    def __del__(self) -> None:
-        if self._file is not None and self._socket.fileno() >= 0:
-            self._file.unlink(missing_ok=True)
+    def _open_eventfd(self) -> None:
+        if not hasattr(os, "eventfd") or self._socket is None:
+            return
+        with suppress(OSError):  # out of descriptors: the socket serves these senders, too
+            eventfd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self._poll.register(eventfd, select.POLLIN)
+            self._eventfd_identity = identity_of(eventfd)
+            self._eventfd = eventfd
+
+    def _ring(self) -> None:
+        with self._lock:
+            if self._socket is None:
+                super()._ring()
+            elif self._eventfd >= 0:
+                if is_same(self._eventfd, self._eventfd_identity):
+                    with suppress(BlockingIOError):  # full: it rings already
+                        os.eventfd_write(self._eventfd, 1)
+            else:
+                self._send_to_itself()
+
+    def _send_to_itself(self) -> None:
+        assert self._socket is not None
+        if is_same(self._descriptor, self._identity):
+            with suppress(OSError):  # so full that it rings anyway
+                self._socket.sendto(b"", self._path)
+
+    def _silence(self) -> None:
+        if not is_same(self._eventfd, self._eventfd_identity):
+            self.close()
+            return
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._eventfd)
+
+    def close(self) -> None:
+        with self._lock:
+            closed, self._socket = self._socket, None
+            if closed is not None:
+                close_socket(closed, self._identity)
+            if self._eventfd >= 0:
+                close_same(self._eventfd, self._eventfd_identity)
+                self._eventfd = -1
+        super()._ring()  # a thread that sleeps here goes on to look for itself
+
+    def close_in_child(self) -> None:
+        self._lock = threading.RLock()  # another thread of the parent may have had it at the moment of the fork
+        self.close()
 
 
-def open_mailbox(directory: Path) -> Mailbox:
-    """A mailbox of the best kind that works here."""
-    if hasattr(select, "poll"):
-        with suppress(OSError, AttributeError):  # out of descriptors, a path too long, or no such sockets here
-            return SocketMailbox(directory)
-    return Mailbox()
+def _bind(opened: socket.socket, directory: Path, address: str) -> bytes:
+    """Give a socket its file in the home, open to those who may use the home; return the path to send to."""
+    owners = os.fsencode(directory / OWNERS_NAME)
+    name = address.encode()
+    path = owners + b"/" + name
+    if len(path) <= MAX_PATH_BYTES:
+        _bind_to_path(opened, path)
+    else:
+        descriptor = os.open(owners, os.O_RDONLY | os.O_DIRECTORY)
+        try:  # a short name for a directory, which only Linux has
+            _bind_to_path(opened, b"/proc/self/fd/%d/" % descriptor + name)
+        finally:
+            os.close(descriptor)
+    _open_to_users(path, directory)
+    return path
 
 
-def _new_socket() -> socket.socket:
-    import socket
-
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    made.setblocking(False)
-    return made
-
-
-def _socket_path(directory: Path, address: str) -> str:
-    return "\0" + address if sys.platform == "linux" else str(directory / address)
+def _bind_to_path(opened: socket.socket, path: bytes) -> None:
+    try:
+        opened.bind(path)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        os.unlink(path)  # left by an earlier mailbox of this process
+        opened.bind(path)
 
 
-class Post:
-    """Sends signals; keeps one unconnected socket for all of them."""
+def _open_to_users(path: bytes, directory: Path) -> None:
+    """Let those send to a mailbox who may use the home, and let its file belong to the owner of the home.
+
+    It changes what it has opened, not what the path may have become in a directory that others can write.
+    """
+    if not hasattr(os, "O_PATH"):
+        with suppress(OSError, NotImplementedError):
+            os.chmod(path, file_mode(directory), follow_symlinks=False)
+        return
+    descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW)
+    try:
+        found, owner = os.fstat(descriptor), os.stat(directory)
+        if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.geteuid():
+            return
+        link = f"/proc/self/fd/{descriptor}"
+        if is_group_shared(directory):
+            with suppress(OSError):  # of a group that this user is not in
+                os.chown(link, -1, owner.st_gid)
+        os.chmod(link, file_mode(directory))
+        if found.st_uid == 0 and owner.st_uid != 0:
+            os.chown(link, owner.st_uid, owner.st_gid)
+    finally:
+        os.close(descriptor)
+
+
+# ---- all mailboxes of a process --------------------------------------------------------------------------------------
+
+
+class MailboxPool:
+    """The mailboxes of this process in one home: those in use, and some that are kept for the next waiters."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._socket: socket.socket | None = None
+        self._lock = threading.RLock()  # a signal handler may acquire while a mailbox is taken
+        self._free: list[Mailbox] = []
+        self._in_use: dict[str, Mailbox] = {}
+        self._owner: Owner | None = None
+        self._local_ever = 0
+        self._is_closed = False
 
-    def send(self, signals: list[tuple[str, Signal]]) -> None:
-        """Tell waiters, given by their mailbox's address. Never fails, never blocks."""
-        for address, signal in signals:
-            if not isinstance(address, str) or not address.startswith(ADDRESS_PREFIX) or "/" in address:
-                continue
-            try:
-                if self._socket is None:
-                    self._socket = _new_socket()
-                self._socket.sendto(signal.to_bytes(), _socket_path(self._directory, address))
-            except (OSError, AttributeError):
-                continue  # gone, or so full that it will look anyway
+    def __repr__(self) -> str:
+        return f"<MailboxPool of {self._directory}: {len(self._in_use)} in use, {len(self._free)} free>"
+
+    def find(self, address: str) -> Mailbox | None:
+        """Return the mailbox of this process that has an address and is in use."""
+        return self._in_use.get(address)
+
+    def take(self, owner: Owner) -> Mailbox:
+        """Return a mailbox that nobody else uses. It never fails: at worst, only this process can send to it."""
+        with self._lock:
+            if owner is not self._owner:
+                self._drop_free()
+                self._owner = owner
+            mailbox = self._reused() or self._opened(owner) or self._local(owner)
+            self._in_use[mailbox.address] = mailbox
+            return mailbox
+
+    def _reused(self) -> Mailbox | None:
+        while self._free:
+            mailbox = self._free.pop()
+            mailbox.drain()  # what came late is for an earlier waiter
+            mailbox.take()
+            if mailbox.is_reachable:
+                return mailbox
+            self._discard(mailbox)
+        return None
+
+    def _opened(self, owner: Owner) -> Mailbox | None:
+        if len(self._in_use) >= _max_sockets() or not hasattr(select, "poll"):
+            return None
+        address = ""
+        try:
+            address = owner.add_mailbox()
+            return SocketMailbox(self._directory, address)
+        except (OSError, AttributeError):  # no such sockets here, or no descriptors are left
+            if address:
+                owner.remove_mailbox(address)
+            return None
+
+    def _local(self, owner: Owner) -> Mailbox:
+        self._local_ever += 1
+        return Mailbox(f"{owner.key}:{self._local_ever}")
+
+    def put(self, mailbox: Mailbox) -> None:
+        """Take back a mailbox that its waiter has done with."""
+        mailbox.on_delivery = None
+        with self._lock:
+            if self._in_use.pop(mailbox.address, None) is None:
+                return  # it was given up in the meantime
+            is_current = self._owner is not None and mailbox.address.startswith(self._owner.key)
+            if is_current and mailbox.is_reachable and len(self._free) < MAX_FREE and not self._is_closed:
+                self._free.append(mailbox)
+            else:
+                self._discard(mailbox)
+
+    def _discard(self, mailbox: Mailbox) -> None:
+        mailbox.close()
+        owner = self._owner
+        if owner is not None and mailbox.address.startswith(f"{owner.key}."):
+            owner.remove_mailbox(mailbox.address)
+
+    def _drop_free(self) -> None:
+        free, self._free = self._free, []
+        for mailbox in free:
+            self._discard(mailbox)
 
     def close(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        """Close the free mailboxes, and the others as they come back."""
+        with self._lock:
+            self._is_closed = True
+            self._drop_free()
+
+    def close_in_child(self) -> None:
+        """Close the descriptors of all mailboxes in a forked child; they go on to be the parent's."""
+        self._lock = threading.RLock()
+        for mailbox in [*self._free, *self._in_use.values()]:
+            mailbox.close_in_child()
+        self._free, self._in_use = [], {}
+
+
+def _max_sockets() -> int:
+    """Return how many mailboxes may have sockets: the program needs descriptors for other things."""
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    descriptors = limit if limit != resource.RLIM_INFINITY else 2**20
+    return max(MAX_FREE, int(descriptors * MAX_DESCRIPTOR_SHARE) // 2)

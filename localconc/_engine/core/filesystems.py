@@ -1,0 +1,68 @@
+"""Filesystems, and which of them keep the promises that a database needs: locks and shared memory that work.
+
+Those that other machines can write to are refused, and so are those that a virtual machine shares with its host: their
+locks end at one machine, or do nothing. Most filesystems in user space (FUSE) are of these kinds, and new ones come up
+every year; so of those only the ones that are known to be local are accepted.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+#: Shared between machines, or between a virtual machine and its host.
+_NETWORK: Final = """
+    9p acfs afpfs afs auristorfs beegfs beegfs_nodev ceph cifs coda curvefs cvfs cxfs davfs davfs2 drvfs fakeowner fhgfs
+    gfs gfs2 glusterfs gpfs grpcfuse juicefs lustre mvfs ncp ncpfs nfs nfs3 nfs4 ocfs2 orangefs osxfs panfs prl_fs pvfs
+    pvfs2 shfs smb2 smb3 smbfs snfs sshfs vboxsf virtiofs vmhgfs webdav wekafs
+"""
+
+#: Filesystems in user space that keep their files on a local disk, or pass everything on to a local filesystem.
+_LOCAL_USER_SPACE: Final = """
+    apfs bindfs btrfs cryfs dislocker encfs exfat exfat-fuse ext2 ext3 ext4 fuse-ext2 fuse-overlayfs fuse2fs gocryptfs
+    hfsfuse lowntfs-3g mergerfs ntfs ntfs-3g overlayfs securefs snapraid unionfs unionfs-fuse veracrypt zfs zfs-fuse
+"""
+
+NETWORK_FILESYSTEMS: Final = frozenset(_NETWORK.split())
+LOCAL_USER_SPACE_FILESYSTEMS: Final = frozenset(_LOCAL_USER_SPACE.split())
+
+_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
+
+
+def is_network_filesystem(kind: str) -> bool:
+    """Return whether file locks on a filesystem of this type, as the kernel names it, can't be trusted.
+
+    >>> is_network_filesystem("nfs4"), is_network_filesystem("fuse.gcsfuse"), is_network_filesystem("ext4")
+    (True, True, False)
+    """
+    base, _, subtype = kind.partition(".")
+    if base == "fuse":
+        return subtype not in LOCAL_USER_SPACE_FILESYSTEMS
+    return base in NETWORK_FILESYSTEMS  # `fuseblk` has a local disk beneath
+
+
+def filesystem_type(directory: Path) -> str:
+    """Return the type of the filesystem that holds the directory, as the kernel names it; "" if it can't be told."""
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+            mounts = file.read().split("\n")  # a mount point may contain what else ends a line
+    except OSError:
+        return ""
+    resolved = os.path.realpath(directory).rstrip("/") + "/"
+    innermost, innermost_type = "", ""
+    for line in mounts:
+        before, _, after = line.partition(" - ")
+        fields, described = before.split(" "), after.split(" ")
+        if len(fields) < 5 or not described[0]:
+            continue
+        mount_point = unescaped(fields[4]).rstrip("/") + "/"
+        if resolved.startswith(mount_point) and len(mount_point) >= len(innermost):
+            innermost, innermost_type = mount_point, unescaped(described[0])
+    return innermost_type
+
+
+def unescaped(text: str) -> str:
+    """Return a text of the kernel's tables with its octal escapes (of spaces, tabs, newlines, backslashes) resolved."""
+    return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)

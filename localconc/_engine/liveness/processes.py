@@ -1,0 +1,122 @@
+"""What the operating system tells about a process: whether it has ended, whether it is stopped, and what it is."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from typing import Final
+
+from localconc._engine.core.arguments import printable
+
+MAX_COMMAND_LENGTH: Final = 200
+
+_LARGEST_PID: Final = 2**31 - 1
+
+#: Letters of /proc/<pid>/stat for a process that is stopped by a signal, or by a debugger.
+_STOPPED: Final = ("T", "t")
+_ENDED: Final = ("Z", "X", "x")
+
+# What belongs to one process only, with its pid: a fork that Python does not know of inherits it.
+_pid_namespace: tuple[int, str] = (0, "")
+_sees_own_table: tuple[int, bool] = (0, False)
+
+
+def pid_namespace() -> str:
+    """Return which numbering of processes this one belongs to (containers have their own); "" if there is only one."""
+    global _pid_namespace
+    pid = os.getpid()
+    if _pid_namespace[0] != pid:
+        try:
+            _pid_namespace = pid, os.readlink("/proc/self/ns/pid")
+        except OSError:
+            _pid_namespace = pid, ""
+    return _pid_namespace[1]
+
+
+def has_exited(pid: int) -> bool:
+    """Return whether no process of this pid namespace runs under a pid; one that nobody has collected yet counts too.
+
+    A pid may have passed on to another process: compare `started`.
+    """
+    if type(pid) is not int or not 0 < pid <= _LARGEST_PID:  # of a row that somebody else wrote
+        return True
+    if sys.platform == "win32":
+        from localconc._engine.liveness import windows
+
+        return windows.has_exited(pid)
+    with suppress(OSError, AttributeError):  # out of descriptors, forbidden, the number of a thread, or not on Linux
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return True
+        return _is_readable_and_close(descriptor)
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return isinstance(error, ProcessLookupError)  # else it belongs to another user
+    return _state(pid) in _ENDED
+
+
+def _is_readable_and_close(descriptor: int) -> bool:
+    import select
+
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(0))
+    finally:
+        os.close(descriptor)
+
+
+def started(pid: int) -> str:
+    """Return when a process of this pid namespace started, as the kernel counts; "" if it has ended or can't be told.
+
+    Two processes of the same pid differ in it.
+    """
+    if sys.platform == "win32":
+        from localconc._engine.liveness import windows
+
+        return windows.started(pid)
+    return _stat_field(pid, 19)
+
+
+def is_stopped(pid: int) -> bool | None:
+    """Return whether a process of this pid namespace is stopped (SIGSTOP, Ctrl-Z, a debugger); None if nobody knows."""
+    state = _state(pid)
+    return state in _STOPPED if state else None
+
+
+def _state(pid: int) -> str:
+    return _stat_field(pid, 0)
+
+
+def _stat_field(pid: int, index: int) -> str:
+    """Return a field behind the command in /proc/<pid>/stat; "" if there is none."""
+    if sys.platform != "linux" or not _sees_its_own_table():
+        return ""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            return file.read(4096).rpartition(b")")[2].split()[index].decode("ascii", "replace")
+    except (OSError, IndexError):
+        return ""
+
+
+def _sees_its_own_table() -> bool:
+    """Return whether /proc numbers processes as the system calls here do: after `unshare --pid` it may not."""
+    global _sees_own_table
+    pid = os.getpid()
+    if _sees_own_table[0] != pid:
+        try:
+            _sees_own_table = pid, os.readlink("/proc/self") == str(pid)
+        except OSError:
+            _sees_own_table = pid, False
+    return _sees_own_table[1]
+
+
+def command() -> str:
+    """Return the command line of this process, for people to read."""
+    text = " ".join(sys.orig_argv)
+    with suppress(OSError), open("/proc/self/cmdline", "rb") as file:
+        text = os.fsdecode(b" ".join(file.read().rstrip(b"\0").split(b"\0")))
+    return printable(text)[:MAX_COMMAND_LENGTH]

@@ -1,0 +1,268 @@
+"""How a waiter learns at once that a process in front of it has died.
+
+The kernel tells (by inotify) when the last descriptor of an owner's file is closed: when its process dies, becomes
+another program, or closes all that it has open. That is also when the lock goes, whichever pid namespace or container
+the process is in; and it takes one descriptor for all owners. A command, which may close the file that it inherited, is
+watched by a pidfd instead.
+
+What is learnt is a suspicion: the lock alone decides whether it is true. It goes a moment after the news comes, so a
+suspect is looked at again, for a while.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from localconc._engine.core.clock import SystemClock
+from localconc._engine.core.files import identity_of, is_same
+from localconc._engine.liveness.owner import OwnerRow, path_of
+from localconc._engine.liveness.processes import pid_namespace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from localconc._engine.liveness.inotify import Inotify
+
+#: The owners of a home that are watched one by one; a waiter has to look at the locks of all others.
+MAX_WATCHED: Final = 512
+
+#: A suspect whose lock is still held is looked at again after these pauses.
+RECHECK_PAUSES_SECONDS: Final = (0.0003, 0.001, 0.003, 0.01, 0.03)
+
+IS_SUPPORTED: Final = sys.platform == "linux" and hasattr(select, "epoll")
+
+#: The number in inotify's news that stands for all files: more happened than the kernel keeps.
+OVERFLOW: Final = -1
+
+
+#: Epolls whose numbers are another file's by now: closing them, as their end would, would close that file.
+_lost: Final[list[object]] = []
+
+
+class _Suspect(NamedTuple):
+    """An owner to look at: one that is watched from now on, and may have died before, or one that there is news of."""
+
+    row: OwnerRow
+    due_at: float
+    pauses: tuple[float, ...] = ()
+    is_told_of: bool = False
+
+
+class Watch:
+    """The watched owners of one home, as one descriptor that is readable once one of them may have died.
+
+    It is used under the engine's lock. Where the kernel tells nothing of other processes, all owners are unwatched.
+
+    Args:
+        directory: the home.
+        now: the clock that `recheck_at` goes by.
+        is_supported: whether the kernel tells.
+    """
+
+    def __init__(
+        self, directory: Path, now: Callable[[], float] = SystemClock.now, *, is_supported: bool = IS_SUPPORTED
+    ) -> None:
+        self._directory = directory
+        self._now = now
+        self._is_supported = is_supported
+        self._rows: dict[int, OwnerRow] = {}  # all that were added, by the owner's id
+        self._numbers: dict[int, int] = {}  # inotify's number, or minus the pidfd, of those that are watched
+        self._owner_ids: dict[int, int] = {}  # and back
+        self._suspects: dict[int, _Suspect] = {}
+        self._inotify: Inotify | None = None
+        self._epoll: select.epoll | None = None
+        self._epoll_identity = (0, 0)
+
+    def __repr__(self) -> str:
+        return f"<Watch on {len(self._numbers)} of {len(self._rows)} owners, {len(self._suspects)} suspects>"
+
+    # ---- what to wait for --------------------------------------------------------------------------------------------
+
+    @property
+    def descriptor(self) -> int | None:
+        """What to sleep on, besides the mailbox: it is readable when there is news. None if nothing is watched."""
+        return self._epoll.fileno() if self._epoll is not None and self._numbers else None
+
+    @property
+    def recheck_at(self) -> float | None:
+        """When to call `take_suspects` without news, on the clock of the watch; None if there are no suspects."""
+        return min([suspect.due_at for suspect in self._suspects.values()], default=None)
+
+    @property
+    def unwatched(self) -> list[OwnerRow]:
+        """The owners of whose deaths nobody tells: a waiter has to look at their locks now and then."""
+        return [row for owner_id, row in self._rows.items() if owner_id not in self._numbers]
+
+    def is_watching(self, owner_id: int) -> bool:
+        """Return whether the death of an owner makes the descriptor readable."""
+        return owner_id in self._numbers
+
+    def has_news(self) -> bool:
+        """Return whether it is worth calling `take_suspects`."""
+        recheck_at = self.recheck_at
+        return bool(self._ready()) or (recheck_at is not None and recheck_at <= self._now())
+
+    # ---- whom to watch -----------------------------------------------------------------------------------------------
+
+    def add(self, rows: Iterable[OwnerRow]) -> None:
+        """Watch more owners; of one that has become a command in the meantime, watch the command.
+
+        Each is a suspect at first, because it may have died just before.
+        """
+        for row in rows:
+            known = self._rows.get(row.id)
+            if known == row and row.id in self._numbers:
+                continue
+            if known is not None:
+                self.remove(known)
+            self._rows[row.id] = row
+            if self._start(row):
+                self._suspects[row.id] = _Suspect(row, self._now())
+
+    def remove(self, row: OwnerRow) -> None:
+        """Watch an owner no longer, because it is gone."""
+        self._stop(row.id)
+        self._rows.pop(row.id, None)
+        self._suspects.pop(row.id, None)
+
+    def _start(self, row: OwnerRow) -> bool:
+        """Watch one owner; return whether it is to be looked at, because it is watched now, or is gone."""
+        if len(self._numbers) >= MAX_WATCHED or not self._open():
+            return False
+        try:
+            if row.is_command and row.pid_namespace == pid_namespace():
+                number = -self._watch_process(row.pid)
+            else:
+                number = self._watch_file(path_of(self._directory, row.key))
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        except (OSError, AttributeError):  # too many, not permitted, or no pidfds here
+            return False
+        self._numbers[row.id] = number
+        self._owner_ids[number] = row.id
+        return True
+
+    def _watch_file(self, path: Path) -> int:
+        assert self._inotify is not None
+        return self._inotify.add(path)
+
+    def _watch_process(self, pid: int) -> int:
+        assert self._epoll is not None
+        descriptor = os.pidfd_open(pid)
+        try:
+            self._epoll.register(descriptor, select.EPOLLIN)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def _stop(self, owner_id: int) -> None:
+        number = self._numbers.pop(owner_id, None)
+        if number is None:
+            return
+        self._owner_ids.pop(number, None)
+        if number >= 0:
+            assert self._inotify is not None
+            self._inotify.remove(number)
+        else:
+            assert self._epoll is not None
+            self._epoll.unregister(-number)
+            os.close(-number)
+
+    # ---- news --------------------------------------------------------------------------------------------------------
+
+    def take_suspects(self) -> list[OwnerRow]:
+        """Return the owners to look at now; call `remove` for those that are dead.
+
+        The others are returned again a few times, and then watched anew: an owner may have put its file back.
+        """
+        for descriptor in self._ready():
+            if self._inotify is not None and descriptor == self._inotify.descriptor:
+                for number, has_ended in self._inotify.read():
+                    self._suspect(number, has_ended=has_ended)
+            else:
+                self._suspect(-descriptor, has_ended=True)
+        now = self._now()
+        due = [suspect for suspect in self._suspects.values() if suspect.due_at <= now]
+        for suspect in due:
+            row, _, pauses, is_told_of = suspect
+            if pauses:
+                self._suspects[row.id] = _Suspect(row, now + pauses[0], pauses[1:], is_told_of)
+                continue
+            del self._suspects[row.id]
+            if is_told_of:  # before the caller looks, so that nothing that happens in between goes unnoticed
+                self._stop(row.id)
+                self._start(row)
+        return [suspect.row for suspect in due]
+
+    def _suspect(self, number: int, *, has_ended: bool) -> None:
+        """Note that there is news of a watched file or process, which has perhaps `ended` the watch on it."""
+        if number == OVERFLOW:
+            for each in [number for number in self._owner_ids if number >= 0]:
+                self._suspect(each, has_ended=False)
+        owner_id = self._owner_ids.get(number)
+        if owner_id is None:
+            return
+        self._suspects[owner_id] = _Suspect(self._rows[owner_id], self._now(), RECHECK_PAUSES_SECONDS, True)
+        if has_ended:
+            self._stop(owner_id)
+
+    def _ready(self) -> list[int]:
+        if self._epoll is None:
+            return []
+        try:
+            if is_same(self._epoll.fileno(), self._epoll_identity):
+                return [descriptor for descriptor, _ in self._epoll.poll(0)]
+        except OSError:
+            pass
+        rows = list(self._rows.values())  # somebody has closed the descriptors under the process
+        self.forget()
+        self.add(rows)
+        return []
+
+    # ---- descriptors -------------------------------------------------------------------------------------------------
+
+    def _open(self) -> bool:
+        """Open the descriptors, if need be; return whether there are some."""
+        if self._epoll is not None:
+            return True
+        if not self._is_supported:
+            return False
+        try:
+            from localconc._engine.liveness.inotify import Inotify  # loads ctypes, which most processes never need
+
+            self._inotify = Inotify()
+            self._epoll = select.epoll()
+            self._epoll_identity = identity_of(self._epoll.fileno())
+            self._epoll.register(self._inotify.descriptor, select.EPOLLIN)
+        except (OSError, AttributeError):  # the user has too many of them, or the libc lacks them
+            self._close()
+            return False
+        return True
+
+    def _close(self) -> None:
+        if self._inotify is not None:
+            self._inotify.close()
+        if self._epoll is not None:
+            if is_same(self._epoll.fileno(), self._epoll_identity):
+                for number in self._owner_ids:
+                    if number < 0:
+                        os.close(-number)
+                self._epoll.close()
+            else:
+                _lost.append(self._epoll)
+        self._inotify = self._epoll = None
+
+    def forget(self) -> None:
+        """Watch nobody any longer, and know nobody."""
+        self._close()
+        for known in (self._rows, self._numbers, self._owner_ids, self._suspects):
+            known.clear()
+
+    def close(self) -> None:
+        """Close all descriptors; in a forked child, this leaves the parent's watches as they are."""
+        self.forget()
