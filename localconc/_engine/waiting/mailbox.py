@@ -131,6 +131,7 @@ class SocketMailbox(Mailbox):
         except BaseException:
             self._socket.close()
             raise
+        self._open_eventfd()
 
     @property
     def is_reachable(self) -> bool:
@@ -143,15 +144,11 @@ class SocketMailbox(Mailbox):
     # ---- sleeping ------------------------------------------------------------------------------------------------
 
     def wait(self, seconds: float | None, watched_fd: int | None) -> None:
-        if self._eventfd < 0:
-            self._open_eventfd()
-        if watched_fd != self._watched_fd:
-            self._watch(watched_fd)
-        if self._received:  # left before there was an eventfd
-            return
         if self._socket is None:
             super().wait(seconds, None)
             return
+        if watched_fd != self._watched_fd:
+            self._watch(watched_fd)
         for descriptor, _ in self._sleep(seconds):
             if descriptor == self._eventfd:
                 self._silence()
@@ -204,9 +201,7 @@ class SocketMailbox(Mailbox):
     # ---- senders of this process ---------------------------------------------------------------------------------
 
     def _open_eventfd(self) -> None:
-        if not hasattr(os, "eventfd") or self._socket is None:
-            return
-        with suppress(OSError):  # out of descriptors: the socket serves these senders, too
+        with suppress(OSError, AttributeError):  # out of descriptors, or none of these here: the socket has to do
             eventfd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
             self._poll.register(eventfd, select.POLLIN)
             self._eventfd_identity = identity_of(eventfd)
