@@ -15,7 +15,7 @@ from localconc._engine.liveness import owner as owners
 from localconc._engine.liveness import watch as watching
 from localconc._engine.liveness.owner import Owner, OwnerRow
 from localconc._engine.liveness.watch import Watch
-from tests.test_owner import another, row_of
+from tests.kit.owners import another, row_of
 
 pytestmark = pytest.mark.skipif(not watching.IS_SUPPORTED, reason="the kernel tells nothing of other processes")
 

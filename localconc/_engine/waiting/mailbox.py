@@ -211,18 +211,20 @@ class SocketMailbox(Mailbox):
         with self._lock:
             if self._socket is None:
                 super()._ring()
-            elif self._eventfd >= 0:
-                if is_same(self._eventfd, self._eventfd_identity):
-                    with suppress(BlockingIOError):  # full: it rings already
-                        os.eventfd_write(self._eventfd, 1)
+            elif self._eventfd >= 0 and is_same(self._eventfd, self._eventfd_identity):
+                with suppress(BlockingIOError):  # full: it rings already
+                    os.eventfd_write(self._eventfd, 1)
             else:
                 self._send_to_itself()
 
     def _send_to_itself(self) -> None:
-        assert self._socket is not None
-        if is_same(self._descriptor, self._identity):
-            with suppress(OSError):  # so full that it rings anyway
-                self._socket.sendto(b"", self._path)
+        """Ring by an empty datagram: even if the descriptors were closed, a thread that sleeps on them receives it."""
+        with suppress(OSError):
+            sender = new_socket()
+            try:
+                sender.sendto(b"", self._path)
+            finally:
+                sender.close()
 
     def _silence(self) -> None:
         if not is_same(self._eventfd, self._eventfd_identity):
@@ -239,7 +241,6 @@ class SocketMailbox(Mailbox):
             if self._eventfd >= 0:
                 close_same(self._eventfd, self._eventfd_identity)
                 self._eventfd = -1
-        super()._ring()  # a thread that sleeps here goes on to look for itself
 
     def close_in_child(self) -> None:
         self._lock = threading.RLock()  # another thread of the parent may have had it at the moment of the fork
