@@ -401,7 +401,7 @@ def test_no_more_than_sixteen_mailboxes_stay_open(here: Place) -> None:
         here.pool.put(mailbox)
     assert len(here.files()) == mailboxes.MAX_FREE
     if sys.platform == "linux":
-        assert len(os.listdir("/proc/self/fd")) == before + 2 * mailboxes.MAX_FREE
+        assert len(os.listdir("/proc/self/fd")) <= before + 2 * mailboxes.MAX_FREE
 
 
 def test_a_mailbox_is_used_again_without_what_came_late(here: Place, there: Place) -> None:
