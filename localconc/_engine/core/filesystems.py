@@ -28,6 +28,8 @@ _LOCAL_USER_SPACE: Final = """
 NETWORK_FILESYSTEMS: Final = frozenset(_NETWORK.split())
 LOCAL_USER_SPACE_FILESYSTEMS: Final = frozenset(_LOCAL_USER_SPACE.split())
 
+MOUNT_TABLE: Final = "/proc/self/mountinfo"
+
 _ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 
 
@@ -46,7 +48,7 @@ def is_network_filesystem(kind: str) -> bool:
 def filesystem_type(directory: Path) -> str:
     """Return the type of the filesystem that holds the directory, as the kernel names it; "" if it can't be told."""
     try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        with open(MOUNT_TABLE, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
             mounts = file.read().split("\n")  # a mount point may contain what else ends a line
     except OSError:
         return ""
