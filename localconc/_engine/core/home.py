@@ -62,8 +62,10 @@ def home() -> Path:
         directory = platformdirs.user_data_path("localconc")
     except (RuntimeError, KeyError, OSError) as error:
         raise _no_home(str(error)) from error
-    if not directory.is_absolute() or directory.parts[1:2] == ("~",):
+    if not directory.is_absolute():
         raise _no_home(f"it would be {printable(str(directory))!r}, which depends on the working directory")
+    if os.environ.get("HOME") == "" and directory.parts[1:2] == (".local",):  # before platformdirs ignored such a HOME
+        raise _no_home("HOME is empty")
     return directory
 
 
