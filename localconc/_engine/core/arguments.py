@@ -123,6 +123,11 @@ def decay(value: Any) -> float:
     return abs(number)  # of -0.0
 
 
+def nearest_decay(number: float) -> float:
+    """Return the decay within the range that is nearest to a stored one: earlier versions accepted any number."""
+    return 0.0 if number <= 0 else min(max(float(number), MIN_DECAY), MAX_DECAY)
+
+
 def timeout(value: Any) -> float | None:
     """Return a time-out in seconds: an int or a float as it was given, since an error shows it so.
 
