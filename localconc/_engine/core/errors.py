@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Final
 
 from localconc._engine.core.arguments import printable
@@ -93,7 +94,7 @@ def explained(error: Exception, path: Path) -> Exception:
         return Busy()
     if code in _DAMAGED_CODES or extended_code in _DAMAGED_CODES or "no such table" in str(error):
         return Damaged(str(error))
-    if code == CANTOPEN and path.is_dir():
+    if code == CANTOPEN and os.path.isdir(path):
         return Damaged(f"{shown(path)} is a directory")
     remedy = _REMEDIES.get(code, "if this persists, move it away; localconc builds a new one from the definitions")
     return StoreError(f"The database {shown(path)} can't be used ({error}): {remedy}.")

@@ -342,7 +342,7 @@ class MailboxPool:
         return None
 
     def _opened(self, owner: Owner) -> Mailbox | None:
-        if len(self._in_use) >= _max_sockets() or not hasattr(select, "poll"):
+        if not hasattr(select, "poll") or len(self._in_use) >= _max_sockets():
             return None
         address = ""
         try:
