@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 from localconc._engine.core import home
 from localconc._engine.liveness.owner import Owner
 from localconc._engine.waiting import mailbox as mailboxes
+from localconc._engine.waiting import mailbox_pool
 from localconc._engine.waiting import notifier as notifiers
-from localconc._engine.waiting.mailbox import Mailbox, MailboxPool, SocketMailbox
+from localconc._engine.waiting.mailbox import Mailbox, SocketMailbox
+from localconc._engine.waiting.mailbox_pool import MailboxPool
 from localconc._engine.waiting.notifier import Notifier, Wakeup
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no such sockets")
@@ -35,7 +37,7 @@ POLL_NUMBERS = {"x86_64": "7", "aarch64": "73"}
 SENDER = """
 import sys
 from pathlib import Path
-from localconc._engine.waiting.mailbox import MailboxPool
+from localconc._engine.waiting.mailbox_pool import MailboxPool
 from localconc._engine.waiting.notifier import Notifier, Wakeup
 directory = Path(sys.argv[1])
 Notifier(directory, MailboxPool(directory)).send([(sys.argv[2], Wakeup(7, 11, 1.5, 2.5))])
@@ -407,9 +409,9 @@ def test_no_more_than_sixteen_mailboxes_stay_open(here: Place) -> None:
     assert len({mailbox.address for mailbox in taken}) == 40
     for mailbox in taken:
         here.pool.put(mailbox)
-    assert len(here.files()) == mailboxes.MAX_FREE
+    assert len(here.files()) == mailbox_pool.MAX_FREE
     if sys.platform == "linux":
-        assert len(os.listdir("/proc/self/fd")) <= before + 2 * mailboxes.MAX_FREE
+        assert len(os.listdir("/proc/self/fd")) <= before + 2 * mailbox_pool.MAX_FREE
 
 
 def test_a_mailbox_is_used_again_without_what_came_late(here: Place, there: Place) -> None:
@@ -430,7 +432,7 @@ def test_a_mailbox_that_is_not_in_use_is_not_found(here: Place) -> None:
 
 
 def test_threads_leave_the_program_some_descriptors(here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mailboxes, "_max_sockets", lambda: 3)
+    monkeypatch.setattr(mailbox_pool, "_max_sockets", lambda: 3)
     taken = [here.take() for _ in range(5)]
     assert [mailbox.is_reachable for mailbox in taken] == [True, True, True, False, False]
     for mailbox in taken:

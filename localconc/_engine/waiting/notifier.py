@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import socket
     from pathlib import Path
 
-    from localconc._engine.waiting.mailbox import MailboxPool
+    from localconc._engine.waiting.mailbox_pool import MailboxPool
 
 MAX_WAKEUP_BYTES: Final = 128
 
