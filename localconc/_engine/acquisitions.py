@@ -63,6 +63,7 @@ class Queued(NamedTuple):
     requester: Requester
     refs: tuple[LimitRef, ...]
     address: str
+    is_reachable: bool
     is_simple: bool
     waiting_since: float
     due_at: float | None
@@ -208,7 +209,9 @@ class Acquisitions:
                 return None
             requester = Requester(owner_id, handle.serial, thread, handle.label, context)
             assert cursor.lastrowid is not None
-            return Queued(cursor.lastrowid, secret, requester, (ref,), mailbox.address, True, now, None, 0.0)
+            return Queued(
+                cursor.lastrowid, secret, requester, (ref,), mailbox.address, mailbox.is_reachable, True, now, None, 0.0
+            )
 
         outcome = self._store.transact(work)
         if outcome is None:
@@ -265,7 +268,16 @@ class Acquisitions:
         )
         refs = tuple(map(LimitRef.of, rows))
         return Queued(
-            ticket, secret, requester, refs, mailbox.address, is_simple, txn.now, due_at, retry_after
+            ticket,
+            secret,
+            requester,
+            refs,
+            mailbox.address,
+            mailbox.is_reachable,
+            is_simple,
+            txn.now,
+            due_at,
+            retry_after,
         )
 
     def _refuse(

@@ -13,7 +13,7 @@ from localconc._engine.core import environment
 from localconc._engine.core.clock import SystemClock
 from localconc._engine.core.home import home
 from localconc._engine.engine import Engine
-from localconc._engine.waiting.mailbox import MailboxPool
+from localconc._engine.waiting.mailbox_pool import MailboxPool
 from localconc._engine.waiting.notifier import Notifier
 
 if TYPE_CHECKING:

@@ -27,6 +27,10 @@ class Mailbox(Protocol):
     def address(self) -> str:
         """Its name in the waiter's row."""
 
+    @property
+    def is_reachable(self) -> bool:
+        """Whether other processes can send to it; else its waiter has to look more often."""
+
     def wait(self, seconds: float | None, watched_fd: int | None) -> None:
         """Sleep until a wakeup comes, the watched descriptor is readable, or the time has passed."""
 

@@ -1,16 +1,20 @@
-"""The definitions of all limits beside the database, in a form that survives its loss.
+"""The definitions of all limits, beside the database, in a form that survives its loss.
 
-An append-only file of JSON lines: a definition, or a name that was deleted. The last line on a name counts. It is
-written before the transaction that it belongs to commits, and synced as well if an operator declared the limit. It is
-rewritten whole when most of it is history. Nothing reads it while the database is sound; a lost or damaged database is
-rebuilt from it.
+This is an append-only file of JSON lines: each is a definition, or a name that was deleted. The last line on a name
+counts. It is written before the transaction that it belongs to commits, and synced as well if an operator declared the
+limit. It is rewritten whole when most of it is history. Nothing reads it while the database is sound; a lost or damaged
+database is rebuilt from it.
 """
 
 from __future__ import annotations
 
+import math
 import os
-from typing import TYPE_CHECKING, Any
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
 
+from localconc._engine.core.arguments import limit_name, nearest_decay
 from localconc._engine.core.files import create_file, open_or_create_file
 from localconc._engine.core.home import DEFINITIONS_LOG_NAME, file_mode
 
@@ -18,61 +22,82 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-#: The log is rewritten when it has more lines than this, and than four for each limit.
-REWRITE_LINES = 1_000
-LINE_BYTES = 100
+#: The log is rewritten when it has more lines than this, and more than four for each limit.
+REWRITE_LINES: Final = 1_000
+_LINES_PER_LIMIT: Final = 4
+_LINE_BYTES: Final = 100
+
+#: Numbers of a definition are below this, as the database can hold no larger ones.
+_MAX_NUMBER: Final = 2**63
 
 
-def append(directory: Path, entries: Iterable[dict[str, Any]], *, is_durable: bool) -> None:
-    """Add entries: each has `name` and the definition's fields, or `deleted`.
+def append(directory: Path, entries: Iterable[dict[str, Any]], *, is_durable: bool = True) -> None:
+    """Add entries: each has `name`, and the fields of a definition or `deleted`.
 
     Args:
         is_durable: whether they have to survive a power loss, and are synced to the disk.
-    """
-    import json
 
-    text = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in entries)
+    Raises:
+        StoreError: another user made the file, and this user may not write it; the message says what to do.
+    """
+    text = "".join(_line(entry) for entry in entries)
     descriptor = open_or_create_file(directory / DEFINITIONS_LOG_NAME, file_mode(directory))
-    with os.fdopen(descriptor, "ab") as file:
-        if file.tell() > 0 and not _ends_with_newline(directory / DEFINITIONS_LOG_NAME):
-            file.write(b"\n")  # the previous writer died in the middle of its line
+    with os.fdopen(descriptor, "r+b") as file:
+        is_new = file.seek(0, os.SEEK_END) == 0
+        if not is_new:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":  # the previous writer died in the middle of its line
+                file.write(b"\n")
         file.write(text.encode())
         file.flush()
         if is_durable:
             os.fsync(file.fileno())
+    if is_new and is_durable:
+        _sync_directory(directory)
 
 
 def replay(directory: Path) -> dict[str, dict[str, Any]]:
-    """Return the definitions by name, as of the last complete line; skip a line that can't be read."""
+    """Return the definitions by name, as of the last complete line; a line that can't be read is skipped."""
     definitions: dict[str, dict[str, Any]] = {}
     for entry in _entries(directory):
         if entry.get("deleted"):
             definitions.pop(entry["name"], None)
         else:
-            definitions[entry["name"]] = entry
+            definitions[entry["name"]] = {
+                **entry,
+                "slot_decay_per_second": nearest_decay(entry["slot_decay_per_second"]),
+            }
     return definitions
 
 
-def rewrite_if_long(directory: Path, definitions: Callable[[], int]) -> bool:
-    """Keep one line for each definition once most lines are history; call it while no other process can write."""
+def rewrite_if_long(directory: Path, count_definitions: Callable[[], int]) -> bool:
+    """Keep one line for each definition once most lines are history; return whether that was so.
+
+    It is called while no other process can write.
+    """
     path = directory / DEFINITIONS_LOG_NAME
     try:
-        size = path.stat().st_size
-        if size < LINE_BYTES * REWRITE_LINES or size < LINE_BYTES * 4 * definitions():
-            return False
+        size = os.stat(path).st_size
     except OSError:
         return False
-    import json
-
+    if size < _LINE_BYTES * REWRITE_LINES or size < _LINE_BYTES * _LINES_PER_LIMIT * count_definitions():
+        return False
     fresh = path.with_suffix(".new")
-    fresh.unlink(missing_ok=True)
+    with suppress(FileNotFoundError):
+        os.unlink(fresh)
     with os.fdopen(create_file(fresh, file_mode(directory)), "wb") as file:
-        for entry in replay(directory).values():
-            file.write(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
+        file.writelines(_line(entry).encode() for entry in replay(directory).values())
         file.flush()
         os.fsync(file.fileno())
     os.replace(fresh, path)
+    _sync_directory(directory)
     return True
+
+
+def _line(entry: dict[str, Any]) -> str:
+    import json
+
+    return json.dumps(entry, separators=(",", ":")) + "\n"
 
 
 def _entries(directory: Path) -> Iterable[dict[str, Any]]:
@@ -85,7 +110,7 @@ def _entries(directory: Path) -> Iterable[dict[str, Any]]:
     for line in lines:
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(entry, dict) and _is_sound(entry):
             yield entry
@@ -93,21 +118,31 @@ def _entries(directory: Path) -> Iterable[dict[str, Any]]:
 
 def _is_sound(entry: dict[str, Any]) -> bool:
     """Return whether an entry can be used: a file that outlives a damaged disk may be damaged itself."""
-    if not isinstance(entry.get("name"), str):
-        return False
-    if entry.get("deleted"):
-        return True
-    from uuid import UUID
-
     try:
-        UUID(entry["id"])
-        numbers = [float(entry[key]) for key in ("limit", "active", "slot_decay_per_second", "created")]
+        limit_name("name", entry["name"])
+        if entry.get("deleted"):
+            return True
+        _uuid(entry["id"])
+        numbers = [float(entry[key]) for key in ("limit", "active", "created")]
+        decay = float(entry["slot_decay_per_second"])
     except (KeyError, TypeError, ValueError, AttributeError):
         return False
-    return all(0 <= number < 2**63 for number in numbers)
+    return 0 <= decay < math.inf and all(0 <= number < _MAX_NUMBER for number in numbers)
 
 
-def _ends_with_newline(path: Path) -> bool:
-    with open(path, "rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
+def _uuid(text: str) -> object:
+    from uuid import UUID
+
+    return UUID(text)
+
+
+def _sync_directory(directory: Path) -> None:
+    """Let the name of a new file survive a loss of power, too."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):  # a filesystem may not offer it
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

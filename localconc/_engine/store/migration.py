@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
+from localconc._engine.core.arguments import nearest_decay
 from localconc._engine.core.errors import Damaged
 from localconc._engine.store.schema import OPERATOR, TOTALS_ROW
 
@@ -76,6 +77,9 @@ def take_over(old: sqlite3.Connection, new: sqlite3.Connection, version: int) ->
         raise Damaged("; ".join(missing))
     for into, select in _COPIES:
         _copy(new, into, old.execute(select).fetchall())
+    for limit_id, decay in new.execute("SELECT id, slot_decay_per_second FROM limits").fetchall():
+        if nearest_decay(decay) != decay:  # version 1 accepted what its arithmetic could not carry
+            new.execute("UPDATE limits SET slot_decay_per_second = ? WHERE id = ?", (nearest_decay(decay), limit_id))
     new.executemany(_SET_TOTAL, old.execute(_TOTALS).fetchall())
     for table in ("limits", "owners"):  # numbers that were given never return
         last = old.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()

@@ -18,7 +18,6 @@ from localconc._engine.store import listings
 from localconc._engine.waiting.throttle import MAX_TASKS_AN_ITERATION, LoopThrottle, TaskEvent, loop_budget
 from localconc._engine.waiting.timing import (
     OVERDUE_SECONDS,
-    QUICK_POLL_SECONDS,
     WATCH_AFTER_SECONDS,
     poll_seconds,
 )
@@ -225,9 +224,8 @@ class LoopDispatcher:
     # ---- the poll --------------------------------------------------------------------------------------------
 
     def _poll_seconds(self) -> float:
-        if not self._hears and not self._engine.is_alone:
-            return QUICK_POLL_SECONDS
-        return poll_seconds(self._engine.reaper.is_complete, 0)
+        is_reachable = self._mailbox is None or self._mailbox.is_reachable
+        return poll_seconds(self._hears and is_reachable and self._engine.reaper.is_complete, 0)
 
     def _schedule_poll(self, seconds: float) -> None:
         if self._poll_timer is not None:

@@ -221,7 +221,7 @@ class _Wait:
         limit_ids = [ref.limit_id for ref in self._queued.refs]
         watch = partial(self._engine.reaper.watch_in_front, limit_ids, self._queued.ticket)
         yield from self._retry(watch)
-        self._poll_at = now + poll_seconds(self._engine.reaper.is_complete, 0)
+        self._poll_at = now + self._poll_seconds(0)
 
     def _look(self, now: float) -> Steps[bool]:
         """Look at the store; return whether the request was granted. Raises if it is over."""
@@ -264,7 +264,7 @@ class _Wait:
     def _poll(self, now: float, status: WaiterStatus) -> Steps[None]:
         """Stand in for suspended and dead processes in front, and set the moment of the next poll."""
         engine = self._engine
-        self._poll_at = now + poll_seconds(engine.reaper.is_complete, status.owners_ahead)
+        self._poll_at = now + self._poll_seconds(status.owners_ahead)
         yield from self._retry(engine.store.database.ensure_open)
         yield from self._retry(partial(engine.reaper.watch_in_front, status.limit_ids, self._queued.ticket))
         if not engine.reaper.is_complete:
@@ -274,6 +274,9 @@ class _Wait:
             next_due = yield from self._retry(partial(engine.queued.admit_overdue, status.overdue))
             if next_due is not None:  # the first in line is stopped, and the next one may be, too
                 self._poll_at = min(self._poll_at, next_due + OVERDUE_SECONDS)
+
+    def _poll_seconds(self, owners_ahead: int) -> float:
+        return poll_seconds(self._engine.reaper.is_complete and self._queued.is_reachable, owners_ahead)
 
     def _retry(self, operation: Callable[[], Result]) -> Steps[Result]:
         return retry_while_busy(self._engine, operation, self._deadline)

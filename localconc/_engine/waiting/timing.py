@@ -55,11 +55,15 @@ QUICK_RELEASES: Final = 2
 MAX_REBUILDS: Final = 2
 
 
-def poll_seconds(is_watch_complete: bool, owners_ahead: int) -> float:
+def poll_seconds(is_told: bool, owners_ahead: int) -> float:
     """Return how long a waiter sleeps at most without a wakeup, before it looks at the store.
 
     Only the nearest waiters look often: those behind them would tell nobody anything new.
+
+    Args:
+        is_told: whether wakeups and deaths reach the waiter by themselves.
+        owners_ahead: how many processes are queued in front.
     """
     if owners_ahead >= FAR_BEHIND:
         return SLOW_POLL_SECONDS * FAR_BEHIND_FACTOR
-    return SLOW_POLL_SECONDS if is_watch_complete else QUICK_POLL_SECONDS
+    return SLOW_POLL_SECONDS if is_told else QUICK_POLL_SECONDS

@@ -1,0 +1,121 @@
+"""All mailboxes of a process in one home: opened when a waiter needs one, and kept for the next ones within bounds."""
+
+from __future__ import annotations
+
+import select
+import threading
+from typing import TYPE_CHECKING, Final
+
+from localconc._engine.waiting.mailbox import Mailbox, SocketMailbox
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from localconc._engine.liveness.owner import Owner
+
+#: Mailboxes that are kept for the next waiters; the descriptors of all others are given back.
+MAX_FREE: Final = 16
+
+#: The share of the descriptors that a process may open which waiting threads may take, at two for each.
+MAX_DESCRIPTOR_SHARE: Final = 1 / 4
+
+
+class MailboxPool:
+    """The mailboxes of this process in one home: those in use, and some that are kept for the next waiters."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._lock = threading.RLock()  # a signal handler may acquire while a mailbox is taken
+        self._free: list[Mailbox] = []
+        self._in_use: dict[str, Mailbox] = {}
+        self._owner: Owner | None = None
+        self._local_ever = 0
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        return f"<MailboxPool of {self._directory}: {len(self._in_use)} in use, {len(self._free)} free>"
+
+    def find(self, address: str) -> Mailbox | None:
+        """Return the mailbox of this process that has an address and is in use."""
+        return self._in_use.get(address)
+
+    def take(self, owner: Owner) -> Mailbox:
+        """Return a mailbox that nobody else uses. It never fails: at worst, only this process can send to it."""
+        with self._lock:
+            if owner is not self._owner:
+                self._drop_free()
+                self._owner = owner
+            mailbox = self._reused() or self._opened(owner) or self._local(owner)
+            self._in_use[mailbox.address] = mailbox
+            return mailbox
+
+    def _reused(self) -> Mailbox | None:
+        while self._free:
+            mailbox = self._free.pop()
+            mailbox.drain()  # what came late is for an earlier waiter
+            mailbox.take()
+            if mailbox.is_reachable:
+                return mailbox
+            self._discard(mailbox)
+        return None
+
+    def _opened(self, owner: Owner) -> Mailbox | None:
+        if not hasattr(select, "poll") or len(self._in_use) >= _max_sockets():
+            return None
+        address = ""
+        try:
+            address = owner.add_mailbox()
+            return SocketMailbox(self._directory, address)
+        except (OSError, AttributeError):  # no such sockets here, or no descriptors are left
+            if address:
+                owner.remove_mailbox(address)
+            return None
+
+    def _local(self, owner: Owner) -> Mailbox:
+        self._local_ever += 1
+        return Mailbox(f"{owner.key}:{self._local_ever}")
+
+    def put(self, mailbox: Mailbox) -> None:
+        """Take back a mailbox that its waiter has done with."""
+        mailbox.on_delivery = None
+        with self._lock:
+            if self._in_use.pop(mailbox.address, None) is None:
+                return  # it was given up in the meantime
+            is_current = self._owner is not None and mailbox.address.startswith(self._owner.key)
+            if is_current and mailbox.is_reachable and len(self._free) < MAX_FREE and not self._is_closed:
+                self._free.append(mailbox)
+            else:
+                self._discard(mailbox)
+
+    def _discard(self, mailbox: Mailbox) -> None:
+        mailbox.close()
+        owner = self._owner
+        if owner is not None and mailbox.address.startswith(f"{owner.key}."):
+            owner.remove_mailbox(mailbox.address)
+
+    def _drop_free(self) -> None:
+        free, self._free = self._free, []
+        for mailbox in free:
+            self._discard(mailbox)
+
+    def close(self) -> None:
+        """Close the free mailboxes, and the others as they come back."""
+        with self._lock:
+            self._is_closed = True
+            self._drop_free()
+
+    def close_in_child(self) -> None:
+        """Close the descriptors of all mailboxes in a forked child; they go on to be the parent's."""
+        self._lock = threading.RLock()
+        for mailbox in [*self._free, *self._in_use.values()]:
+            mailbox.close_in_child()
+        self._free, self._in_use = [], {}
+
+
+def _max_sockets() -> int:
+    """Return how many mailboxes may have sockets: the program needs descriptors for other things."""
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    descriptors = limit if limit != resource.RLIM_INFINITY else 2**20
+    return max(MAX_FREE, int(descriptors * MAX_DESCRIPTOR_SHARE) // 2)
