@@ -169,19 +169,28 @@ class Acquisitions:
             return False  # the general way says what is wrong
 
     def try_acquire(
-        self, request: Request, handle: Handle, mailbox: Callable[[], Mailbox] | None, *, is_retry: bool = False
+        self,
+        request: Request,
+        handle: Handle,
+        mailbox: Callable[[], Mailbox] | None,
+        *,
+        is_retry: bool = False,
+        needs_estimate: bool = False,
     ) -> Handle | Queued | Refused:
         """Acquire the slots, or enqueue the request (if there is a mailbox for wakeups), or count a refusal.
 
         Args:
             is_retry: whether a refusal of this request was counted already.
+            needs_estimate: whether the caller goes by `retry_after`, which the fast statements don't tell.
 
         Raises:
             Busy: another process is writing; nothing was done.
             ConcurrencySlotAcquisitionError: the request can never be admitted as things are.
         """
         ref = self._fast_path_limits.get(request.names[0]) if len(request.names) == 1 else None
-        if mailbox is None or ref is None or request.mode != CONCURRENCY or request.slots > max(ref.limit, 1):
+        if mailbox is None or needs_estimate or ref is None:
+            return self._try_by_rules(request, handle, mailbox, is_retry)
+        if request.mode != CONCURRENCY or request.slots > max(ref.limit, 1):
             return self._try_by_rules(request, handle, mailbox, is_retry)
         if request.limit is not None and (request.limit != ref.limit or request.slot_decay_per_second):
             return self._try_by_rules(request, handle, mailbox, is_retry)
@@ -191,7 +200,7 @@ class Acquisitions:
     def _acquire_or_enqueue(
         self, request: Request, handle: Handle, ref: LimitRef, mailbox: Mailbox
     ) -> Handle | Queued | None:
-        """Acquire or enqueue by the fast statements, in one transaction; return None if the definition has changed."""
+        """Acquire or enqueue by the fast statements, in one transaction; return None if the rules are needed."""
         secret = int.from_bytes(os.urandom(7)) + 1
         slots, limit_id, thread, context = request.slots, ref.limit_id, handle.thread, handle.context
         text, label = request.to_text(), handle.label or None
@@ -204,7 +213,7 @@ class Acquisitions:
             if execute(ACQUIRE_FAST, holder).rowcount == 1:
                 return Grant((ref,), slots, wall, now, 0.0, thread, handle.label, context)
             waiter = (owner_id, handle.serial, slots, text, thread, context, mailbox.address, secret, wall, now)
-            cursor = execute(ENQUEUE_FAST, (*waiter, limit_id, ref.revision))
+            cursor = execute(ENQUEUE_FAST, (*waiter, limit_id, ref.revision, now))
             if cursor.rowcount != 1:
                 return None
             requester = Requester(owner_id, handle.serial, thread, handle.label, context)

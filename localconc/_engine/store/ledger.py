@@ -27,11 +27,13 @@ ACQUIRE_FAST: Final = """
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
-#: Queue a simple request, if the definition is still the one that the caller knows.
+#: Queue a simple request, if the definition is still the one that the caller knows, and only slots are lacking: during a
+#: pause a waiter has to know when it ends.
 ENQUEUE_FAST: Final = f"""
     INSERT INTO waiters (owner_id, serial, state, slots, limit_id, request, thread, context, address, secret,
         waiting_since, enqueued_boot)
     SELECT ?, ?, {WAITING}, ?, limit_id, ?, ?, ?, ?, ?, ?, ? FROM slots WHERE {_TOTAL_OF} AND revision = ?
+        AND (paused_until IS NULL OR paused_until <= ?)
 """
 
 _RELEASE_DRAINING: Final = """

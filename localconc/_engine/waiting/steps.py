@@ -35,7 +35,7 @@ from localconc.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from localconc._engine.core.calls import Call, Request
+    from localconc._engine.core.calls import Call
     from localconc._engine.core.clock import Mailbox
     from localconc._engine.engine import Engine
     from localconc._engine.queued import WaiterStatus
@@ -127,7 +127,7 @@ def acquire(
     handle = engine.acquisitions.begin(thread, request.label, context)
     try:
         may_wait = timeout_seconds != 0 and max_retries != 0
-        outcome = yield from _try_acquire(engine, request, handle, mailbox if may_wait else None, tries_until)
+        outcome = yield from _try_acquire(engine, call, handle, mailbox if may_wait else None, tries_until)
         if isinstance(outcome, Refused):
             raise outcomes.refused(call, outcome.reason)
         if isinstance(outcome, Queued):
@@ -142,20 +142,20 @@ def acquire(
 
 def _try_acquire(
     engine: Engine,
-    request: Request,
+    call: Call,
     handle: Handle,
     mailbox: Callable[[], Mailbox] | None,
     deadline: float | None,
 ) -> Steps[Handle | Queued | Refused]:
-    try_acquire = engine.acquisitions.try_acquire
-    outcome = yield from retry_while_busy(engine, lambda: try_acquire(request, handle, mailbox), deadline)
+    try_acquire = partial(engine.acquisitions.try_acquire, call.request, handle, mailbox)
+    attempt = partial(try_acquire, needs_estimate=call.max_retries is not None)
+    outcome = yield from retry_while_busy(engine, attempt, deadline)
     if isinstance(outcome, Refused):
         # Nobody may be waiting who would have noticed that a holder died: look before saying no.
         limit_ids = outcome.limit_ids
         reap = engine.reaper.reap_in_front
         if (yield from retry_while_busy(engine, lambda: reap(limit_ids, None), deadline)):
-            again = partial(try_acquire, request, handle, mailbox, is_retry=True)
-            outcome = yield from retry_while_busy(engine, again, deadline)
+            outcome = yield from retry_while_busy(engine, partial(try_acquire, is_retry=True), deadline)
     return outcome
 
 
