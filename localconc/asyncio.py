@@ -153,7 +153,7 @@ class concurrency:  # noqa: N801
         except BaseException:
             self._is_entered = False
             raise
-        return Occupancy(self._engine, self._handle, _release)
+        return Occupancy(self._engine, self._handle, self._call.request.names, _release)
 
     async def __aexit__(
         self,
@@ -257,7 +257,7 @@ async def acquire(
         raise_on_lease_renewal_failure,
     )
     engine, handle = await _acquire(call, 0)
-    return Occupancy(engine, handle, _release, owns_handle=True)
+    return Occupancy(engine, handle, call.request.names, _release, owns_handle=True)
 
 
 async def rate_limit(

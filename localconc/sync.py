@@ -151,7 +151,7 @@ class concurrency:  # noqa: N801
         except BaseException:
             self._is_entered = False
             raise
-        return Occupancy(self._engine, self._handle, _release)
+        return Occupancy(self._engine, self._handle, self._call.request.names, _release)
 
     def __exit__(
         self,
@@ -255,7 +255,7 @@ def acquire(
         raise_on_lease_renewal_failure,
     )
     engine, handle = _acquire(call, 0)
-    return Occupancy(engine, handle, _release, owns_handle=True)
+    return Occupancy(engine, handle, call.request.names, _release, owns_handle=True)
 
 
 def rate_limit(

@@ -320,6 +320,30 @@ class Acquisitions:
         handle = None if finalizer is None else finalizer()
         return handle if isinstance(handle, Handle) else None
 
+    def numbers(self, serial: int) -> tuple[tuple[int, ...], ...]:
+        """Return the slot numbers of an acquisition on each of its limits; they are given when they are first asked for.
+
+        Raises:
+            Busy: another process is writing.
+            RuntimeError: the slots were released already.
+        """
+        grant = self.grants.get(serial)
+        if grant is not None and grant.numbers:
+            return grant.numbers
+
+        def work(txn: Transaction) -> Grant | None:
+            held = self.grants.get(serial)
+            if held is None:
+                return None
+            numbers = admission.give_numbers(txn, held, self._membership.owner_id, serial)
+            return None if numbers is None else held._replace(numbers=numbers)
+
+        numbered = None if grant is None else self._store.transact(work)
+        if numbered is None:
+            raise RuntimeError("the slots were released before anybody asked for their numbers")
+        self.grants[serial] = numbered
+        return numbered.numbers
+
     # ---- releasing -------------------------------------------------------------------------------------------
 
     def release_fast(self, handle: Handle) -> bool:

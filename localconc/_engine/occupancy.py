@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from localconc._engine.core.clock import wall
 from localconc._engine.core.views import moment
-from localconc._engine.operations.reading import read_refs
+from localconc._engine.operations.reading import numbers, read_refs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,12 +35,24 @@ class Occupancy:
         limits: the limits whose slots are held, as they are now; those not enforced are not among them.
     """
 
-    __slots__ = ("_acquired_wall", "_engine", "_handle", "_refs", "_release", "_serial", "slots", "waited_seconds")
+    __slots__ = (
+        "_acquired_wall",
+        "_engine",
+        "_handle",
+        "_names",
+        "_numbers",
+        "_refs",
+        "_release",
+        "_serial",
+        "slots",
+        "waited_seconds",
+    )
 
     def __init__(
         self,
         engine: Engine | None,
         handle: Handle | None,
+        names: tuple[str, ...],
         release: Callable[[Engine | None, Handle | None], Any],
         *,
         owns_handle: bool = False,
@@ -48,6 +60,8 @@ class Occupancy:
         # A block keeps its handle itself: its slots are released when it is dropped, whoever keeps this object.
         self._handle = handle if owns_handle else None
         self._engine = engine
+        self._names = names
+        self._numbers: tuple[tuple[int, ...], ...] = ()
         self._release = release
         self._refs: tuple[LimitRef, ...] = ()
         grant = None if handle is None else handle.grant
@@ -64,6 +78,46 @@ class Occupancy:
     @property
     def limits(self) -> tuple[Limit, ...]:
         return () if self._engine is None else read_refs(self._engine, self._refs)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Which of the limit's slots these are: different numbers from 0, ascending, the lowest that nobody else has.
+
+        They are given when they are first asked for, and stay until the release. () if the limit is not enforced.
+
+        >>> with concurrency("gpu", limit=4) as occupancy:
+        ...     os.environ["CUDA_VISIBLE_DEVICES"] = str(occupancy.numbers[0])
+
+        Raises:
+            ValueError: there are several limits (use `numbers_of`), or the limit has a decay.
+            RuntimeError: the slots were released before anybody asked.
+        """
+        if len(self._names) > 1:
+            names = ", ".join(map(repr, self._names))
+            raise ValueError(f"these slots are of several limits ({names}): use numbers_of(name)")
+        return self.numbers_of(self._names[0]) if self._names else ()
+
+    def numbers_of(self, name: str) -> tuple[int, ...]:
+        """Return which slots of one of the limits these are, as `numbers` does.
+
+        Args:
+            name: of the limit, as the call named it.
+
+        Raises:
+            ValueError: the call did not name the limit, or the limit has a decay, so that its slots drain while held.
+            RuntimeError: the slots were released before anybody asked.
+        """
+        if name not in self._names:
+            raise ValueError(f"this occupancy has no limit {name!r}, but {', '.join(map(repr, self._names)) or 'none'}")
+        index = next((index for index, ref in enumerate(self._refs) if ref.name == name), None)
+        if index is None or self._engine is None:
+            return ()
+        if not self._numbers:
+            decaying = [limit.name for limit in self.limits if limit.slot_decay_per_second > 0]
+            if name in decaying:
+                raise ValueError(f"the slots of {name!r} drain while they are held, so they have no numbers")
+            self._numbers = numbers(self._engine, self._serial)
+        return self._numbers[index]
 
     def release(self) -> Any:
         """Release the slots, once, from any thread or task of the process; a second call does nothing.

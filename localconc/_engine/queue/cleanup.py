@@ -183,6 +183,9 @@ def reinsert_grants(
                 drained_at,
                 grant.waited_seconds,
             )
+            if grant.numbers:
+                own = grant.numbers[grant.refs.index(taken)]
+                txn.ledger.set_numbers(row.id, owner_id, serial, ",".join(map(str, own)))
         reinserted[serial] = grant._replace(refs=tuple(refs))
     for limit_id, serial in noted:
         if serial not in grants and serial not in in_flight:

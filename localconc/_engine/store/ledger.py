@@ -253,6 +253,13 @@ class Ledger:
                 (limit_id, owner_id, serial),
             )
 
+    def set_numbers(self, limit_id: int, owner_id: int, serial: int, numbers: str) -> None:
+        """Note which slots of a limit a holder has."""
+        self._execute(
+            "UPDATE slots SET numbers = ? WHERE limit_id = ? AND owner_id = ? AND serial = ?",
+            (numbers, limit_id, owner_id, serial),
+        )
+
     def drain_sooner(self, limit_id: int, drained_after: float, seconds: float) -> None:
         """Move up the holders whose slots drain after the released ones."""
         self._execute(

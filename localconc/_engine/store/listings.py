@@ -239,6 +239,21 @@ def queued_holders_since(
     ).fetchall()
 
 
+def numbers_on(
+    connection: sqlite3.Connection, limit_id: int, owner_id: int, serial: int
+) -> tuple[str | None, list[str]]:
+    """Return the slot numbers of one holder of a limit ('' without, None if it holds nothing), and those of all others."""
+    own, others = None, []
+    for owner, number, numbers in connection.execute(
+        f"SELECT owner_id, serial, numbers FROM slots WHERE limit_id = ? AND {_HELD}", (limit_id,)
+    ):
+        if (owner, number) == (owner_id, serial):
+            own = numbers or ""
+        elif numbers:
+            others.append(numbers)
+    return own, others
+
+
 def queue_lengths(connection: sqlite3.Connection) -> dict[int, int]:
     """Return how many requests are queued on each limit that has a queue."""
     return dict(connection.execute("SELECT limit_id, count(*) FROM queue GROUP BY limit_id").fetchall())
