@@ -48,7 +48,7 @@ class Handle:
         self.label = label
         self.context = context
         self.grant: Grant | None = None
-        self.limit_ids: tuple[int, ...] | None = None  # None until it is known which limits are asked for
+        self.limit_ids: tuple[int, ...] | None = None  # None while nobody can tell of which limits it has slots
         self.ticket: int | None = None
 
 
@@ -187,6 +187,7 @@ class Acquisitions:
             Busy: another process is writing; nothing was done.
             ConcurrencySlotAcquisitionError: the request can never be admitted as things are.
         """
+        handle.limit_ids = None
         ref = self._fast_path_limits.get(request.names[0]) if len(request.names) == 1 else None
         if mailbox is None or needs_estimate or ref is None:
             return self._try_by_rules(request, handle, mailbox, is_retry)
@@ -204,7 +205,6 @@ class Acquisitions:
         secret = int.from_bytes(os.urandom(7)) + 1
         slots, limit_id, thread, context = request.slots, ref.limit_id, handle.thread, handle.context
         text, label = request.to_text(), handle.label or None
-        handle.limit_ids = (limit_id,)
 
         def work(txn: Transaction) -> Grant | Queued | None:
             owner_id, wall, now = self._membership.owner_id, txn.wall, txn.now
@@ -228,8 +228,10 @@ class Acquisitions:
             return None
         if isinstance(outcome, Queued):
             handle.ticket = outcome.ticket
+            handle.limit_ids = (limit_id,)  # from here on, an interrupted call can be undone by these two
             self._crowded.add(ref.name)
             return outcome
+        handle.limit_ids = (limit_id,)
         self._crowded.discard(ref.name)
         return self.hold(handle, outcome, request)
 
@@ -239,10 +241,10 @@ class Acquisitions:
         def work(txn: Transaction) -> tuple[Grant | Queued | Refused, list[LimitRow]]:
             requester = self._requester(handle)
             rows = admission.resolve(txn, request, requester.owner_id)
-            handle.limit_ids = tuple(row.id for row in rows)
             if any(row.decay > 0 and row.first_ticket is not None for row in rows):
-                admission.admit_waiters(txn, handle.limit_ids, has_new_first=False)  # those whose slots have drained
-                rows = txn.ledger.limits_with_ids(handle.limit_ids)
+                limit_ids = [row.id for row in rows]
+                admission.admit_waiters(txn, limit_ids, has_new_first=False)  # those whose slots have drained
+                rows = txn.ledger.limits_with_ids(limit_ids)
             hindered = admission.blocked(request.slots, rows, txn.now, None)
             if hindered is not None:
                 if mailbox is None:
@@ -257,6 +259,7 @@ class Acquisitions:
         if isinstance(outcome, Queued):
             handle.ticket = outcome.ticket
             self._crowded.add(request.names[0])
+        handle.limit_ids = () if isinstance(outcome, Refused) else tuple(row.id for row in rows)
         return self.hold(handle, outcome, request) if isinstance(outcome, Grant) else outcome
 
     def _enqueue(
@@ -425,7 +428,8 @@ class Acquisitions:
             ids = limit_ids if grant is None else tuple(ref.limit_id for ref in grant.refs)
             cleanup.undo(txn, self._membership.owner_id, serial, ids, ticket)
 
-        if self._membership.has_joined:
+        was_refused = ticket is None and limit_ids == () and serial not in self.grants
+        if self._membership.has_joined and not was_refused:
             self._store.transact(work)
         self._forget(serial)
 
@@ -471,6 +475,11 @@ class Acquisitions:
         self._accepted.clear()
         in_flight = (self._finalizers.keys() | self._lost) - self.grants.keys()
         self.grants.update(cleanup.reinsert_grants(txn, self._membership.owner_id, self.grants, in_flight))
+
+    @property
+    def has_unfinished(self) -> bool:
+        """Whether the store may hold something for this process that no grant tells: calls that are under way."""
+        return bool(self._finalizers or self._lost)
 
     def forget_grants(self) -> None:
         """Forget whatever is held without releasing it: it is the parent's, or goes back with the end of the process."""

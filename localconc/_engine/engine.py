@@ -173,7 +173,8 @@ class Engine:
         self._notifier.close()
         with suppress(Busy, Damaged, StoreError):
             if self.store.database.is_open and not self.acquisitions.grants and not self.store.database.was_moved():
-                self.store.transact(self.membership.leave)
+                may_hold = self.acquisitions.has_unfinished
+                self.store.transact(lambda txn: self.membership.leave(txn, may_hold=may_hold))
                 self.membership.retire()
             self.store.database.close()
         self.acquisitions.forget_grants()  # what is still held is released by the end of the process

@@ -150,6 +150,7 @@ class QueuedRequests:
         owner = self._membership.owner
         if owner is not None:
             owner.acknowledge(handle.serial)  # before the transaction looks: nobody takes back what it finds
+        handle.limit_ids = None  # it may have been granted slots of other limits than it asked for
 
         def work(txn: Transaction) -> Grant | Queued | str | None:
             waiter = txn.ledger.waiter(queued.ticket)
@@ -182,18 +183,23 @@ class QueuedRequests:
     def _granted_by_rows(self, txn: Transaction, queued: Queued, request: Request) -> Grant | None:
         """Return the grant of a simple request, whose row went with it."""
         owner_id, serial = queued.requester[:2]
-        found = listings.queued_holders(
-            txn.ledger.connection, owner_id, serial, [ref.limit_id for ref in queued.refs]
-        )
-        if not found or found[0].ticket != queued.ticket:
+        connection = txn.ledger.connection
+        found = listings.queued_holders(connection, owner_id, serial, [ref.limit_id for ref in queued.refs])
+        if found and found[0].ticket == queued.ticket:
+            acquired_wall, acquired_boot, waited_seconds = found[0][2:5]
+        elif owner_id == self._membership.owner_id and listings.has_held(connection, owner_id, serial):
+            # An operator has forgotten its holders since, or deleted the limit: the grant stands, its release is none.
+            acquired_wall, acquired_boot = txn.wall, txn.now
+            waited_seconds = max(0.0, txn.now - queued.waiting_since)
+        else:
             return None
-        first, requester = found[0], queued.requester
+        requester = queued.requester
         return Grant(
             queued.refs,
             request.slots,
-            first.acquired_wall,
-            first.acquired_boot,
-            first.waited_seconds,
+            acquired_wall,
+            acquired_boot,
+            waited_seconds,
             requester.thread,
             requester.label,
             requester.context,
@@ -219,12 +225,22 @@ class QueuedRequests:
     def _rejoin(self, txn: Transaction, request: Request, queued: Queued, waiter: WaiterRow) -> Queued | Grant:
         """Queue a request that was passed over at its old place, and admit it if there is room."""
         rows = admission.resolve(txn, request, waiter.owner_id)
+        if not rows:  # its limits are not enforced any more
+            txn.ledger.delete_waiter(waiter.ticket, waiter.owner_id)
+            waited_seconds = max(0.0, txn.now - waiter.enqueued_boot)
+            requester = waiter.requester
+            return Grant(
+                (), request.slots, txn.wall, txn.now, waited_seconds, requester.thread, requester.label, requester.context
+            )
         txn.ledger.rejoin(waiter.ticket, [row.id for row in rows], request.to_text(), queued.address)
         admission.admit_waiters(txn, [row.id for row in rows])
         now_is = txn.ledger.waiter(waiter.ticket)
         if now_is is not None and now_is.state == GRANTED:
             txn.ledger.delete_waiter(waiter.ticket, waiter.owner_id)
             return self._granted_by_outcome(txn, now_is)
+        owner = self._membership.owner
+        if owner is not None:
+            owner.retract(queued.requester.serial)  # else it could not be passed over again
         return queued._replace(secret=0, is_simple=False, refs=tuple(map(LimitRef.of, rows)))
 
     # ---- giving up -------------------------------------------------------------------------------------------

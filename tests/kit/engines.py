@@ -1,4 +1,4 @@
-"""Engines that stand for further processes inside this one; wakeups between them get lost, so that all rests on the store."""
+"""Engines that stand for further processes inside this one; their wakeups get lost, so that all rests on the store."""
 
 from __future__ import annotations
 

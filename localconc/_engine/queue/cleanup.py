@@ -50,7 +50,7 @@ def undo(
     """
     if ticket is not None:
         cancel(txn, ticket, owner_id)
-    elif limit_ids is None:
+    elif limit_ids is None:  # the interruption may have come between the commit and the record of it
         for waiter in txn.ledger.waiters_of(owner_id):
             if waiter.serial == serial:
                 _remove(txn, waiter)
@@ -73,22 +73,25 @@ def reap(txn: Transaction, owner: OwnerRow, *, was_seen: bool) -> None:
     """
     if not was_seen:
         txn.ledger.mark_end_unseen(owner.id)
+    leave(txn, owner.id, may_hold=True)
+
+
+def leave(txn: Transaction, owner_id: int, *, may_hold: bool) -> None:
+    """Take a process out of the store, with its waiters; only then admit others.
+
+    Args:
+        may_hold: whether it may hold something; to find out, all holders have to be looked at. A thread that ends with its
+            process may have been granted slots at the last moment.
+    """
     touched = []
-    for limit_id, serial in txn.ledger.held_by(owner.id):
-        txn.release(limit_id, owner.id, serial)
-        touched.append(limit_id)
-    for waiter in txn.ledger.waiters_of(owner.id):
-        touched += waiter.queued_on
-        txn.ledger.delete_waiter(waiter.ticket, owner.id)
-    txn.ledger.delete_owner(owner.id)
-    admit_waiters(txn, touched)
-
-
-def leave(txn: Transaction, owner_id: int) -> None:
-    """Take a process that ends in good order out of the store; threads that end with it may have waited."""
     for waiter in txn.ledger.waiters_of(owner_id):
-        cancel(txn, waiter.ticket, owner_id)
+        touched += waiter.queued_on
+        txn.ledger.delete_waiter(waiter.ticket, owner_id)
+    for limit_id, serial in txn.ledger.held_by(owner_id) if may_hold else ():
+        txn.release(limit_id, owner_id, serial)
+        touched.append(limit_id)
     txn.ledger.delete_owner(owner_id)
+    admit_waiters(txn, touched)
 
 
 def pass_over(txn: Transaction, owner: OwnerRow, serial: int, limit_ids: Collection[int]) -> bool:
@@ -103,7 +106,11 @@ def pass_over(txn: Transaction, owner: OwnerRow, serial: int, limit_ids: Collect
     for row in rows:
         limit = txn.ledger.limit_with_id(row.limit_id)
         if limit is not None and limit.decay > 0:
-            txn.set_empty_at(row.limit_id, max(txn.now, limit.empty_at - row.slots / limit.decay))
+            empty_at = max(txn.now, limit.empty_at - row.slots / limit.decay)
+            txn.set_empty_at(row.limit_id, empty_at)
+            holder = txn.ledger.holder(row.limit_id, owner.id, serial)
+            if holder is not None and holder[1] is not None:
+                txn.ledger.drain_sooner(row.limit_id, holder[1], max(0.0, limit.empty_at - empty_at))
         txn.ledger.delete_holder(row.limit_id, owner.id, serial)
     names = tuple(limit.name for limit in txn.ledger.limits_with_ids(limit_ids))
     request = Request(names=names, slots=first.slots, mode=CONCURRENCY, label=first.label or "")

@@ -228,6 +228,12 @@ def queued_holders(
     return [QueuedHolder._make(row) for row in rows if row is not None]
 
 
+def has_held(connection: sqlite3.Connection, owner_id: int, serial: int) -> bool:
+    """Return whether the history knows an acquisition, because it was released."""
+    statement = "SELECT 1 FROM history WHERE owner_id = ? AND serial = ? LIMIT 1"
+    return connection.execute(statement, (owner_id, serial)).fetchone() is not None
+
+
 def queued_holders_since(
     connection: sqlite3.Connection, limit_id: int, before: float
 ) -> list[tuple[int, int]]:
