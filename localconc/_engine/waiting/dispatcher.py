@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
-from weakref import WeakValueDictionary
+from weakref import WeakMethod, WeakValueDictionary
 
 from localconc._engine.core.clock import call_later
 from localconc._engine.core.errors import Busy, Damaged
@@ -60,6 +61,21 @@ def dispatcher_of(engine: Engine, loop: AbstractEventLoop) -> LoopDispatcher:
         if dispatcher is None:
             dispatcher = _dispatchers[engine, loop] = LoopDispatcher(engine, loop)
         return dispatcher
+
+
+def _weakly(method: Callable[[], None]) -> Callable[[], None]:
+    """Return a function that calls a method for as long as its object lives.
+
+    The process knows all mailboxes that are in use; through this one it must not keep a closed loop and its tasks.
+    """
+    reference = WeakMethod(method)
+
+    def call() -> None:
+        bound = reference()
+        if bound is not None:
+            bound()
+
+    return call
 
 
 class LoopDispatcher:
@@ -113,7 +129,7 @@ class LoopDispatcher:
         if self._mailbox is None:
             mailbox: Mailbox = self._engine.take_mailbox()  # type: ignore[assignment]
             self._hears = self._read(mailbox.descriptor, self._collect)
-            mailbox.on_delivery = self._on_delivery
+            mailbox.on_delivery = _weakly(self._on_delivery)
             self._mailbox = mailbox
         return self._mailbox
 
@@ -182,9 +198,12 @@ class LoopDispatcher:
 
     def _on_delivery(self) -> None:
         """Collect what a thread of this process has left in the mailbox; called in that thread."""
+        if self._loop.is_closed():
+            return  # its tasks, which can't go on, leave the queue when they are collected
         if threading.get_ident() == self._thread:
             self._collect_delivered()
-        elif not self._loop.is_closed():
+            return
+        with suppress(RuntimeError):  # closed at this moment
             self._loop.call_soon_threadsafe(self._collect_delivered)
 
     def _collect(self) -> None:
