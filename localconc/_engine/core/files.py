@@ -185,21 +185,18 @@ def close_same(descriptor: int, identity: tuple[int, int]) -> None:
 
 
 if hasattr(os, "pwrite"):
+    #: Write bytes at a place in a file (descriptor, content, offset), by one system call.
+    write_at = os.pwrite
 
-    def write_at(descriptor: int, content: bytes, offset: int) -> None:
-        """Write bytes at a place in a file, by one system call."""
-        os.pwrite(descriptor, content, offset)
-
-    def read_at(descriptor: int, length: int, offset: int) -> bytes:
-        """Read bytes at a place in a file, by one system call; fewer at its end."""
-        return os.pread(descriptor, length, offset)
+    #: Read bytes at a place in a file (descriptor, length, offset), by one system call; fewer at its end.
+    read_at = os.pread
 
 else:
 
-    def write_at(descriptor: int, content: bytes, offset: int) -> None:
+    def write_at(descriptor: int, content: bytes, offset: int) -> int:
         """Write bytes at a place in a file."""
         os.lseek(descriptor, offset, os.SEEK_SET)
-        os.write(descriptor, content)
+        return os.write(descriptor, content)
 
     def read_at(descriptor: int, length: int, offset: int) -> bytes:
         """Read bytes at a place in a file; fewer at its end."""

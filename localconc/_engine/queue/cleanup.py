@@ -32,7 +32,7 @@ def _remove(txn: Transaction, waiter: WaiterRow) -> None:
     was_first = waiter.state == WAITING and any(
         row.first_ticket == waiter.ticket for row in txn.ledger.limits_with_ids(limit_ids)
     )
-    txn.ledger.delete_waiter(waiter.ticket, waiter.owner_id)
+    txn.ledger.delete_waiter(waiter.ticket)
     if waiter.state == GRANTED:
         undo_grant(txn, limit_ids, waiter.owner_id, waiter.serial)
     elif was_first:
@@ -79,7 +79,7 @@ def reap(txn: Transaction, owner: OwnerRow, *, was_seen: bool) -> None:
         touched.append(limit_id)
     for waiter in txn.ledger.waiters_of(owner.id):
         touched += waiter.queued_on
-        txn.ledger.delete_waiter(waiter.ticket, owner.id)
+        txn.ledger.delete_waiter(waiter.ticket)
     txn.ledger.delete_owner(owner.id)
     admit_waiters(txn, touched)
 
@@ -107,7 +107,7 @@ def pass_over(txn: Transaction, owner: OwnerRow, serial: int, limit_ids: Collect
         txn.ledger.delete_holder(row.limit_id, owner.id, serial)
     names = tuple(limit.name for limit in txn.ledger.limits_with_ids(limit_ids))
     request = Request(names=names, slots=first.slots, mode=CONCURRENCY, label=first.label or "")
-    txn.ledger.delete_waiter(first.ticket, owner.id)
+    txn.ledger.delete_waiter(first.ticket)
     txn.ledger.insert_passed_over(
         WaiterRow(
             ticket=first.ticket,

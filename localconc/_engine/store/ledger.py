@@ -27,11 +27,13 @@ ACQUIRE_FAST: Final = """
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
-#: Queue a simple request, if the definition is still the one that the caller knows.
+#: Queue a simple request, if the definition is still the one that the caller knows, and the limit is not paused: then
+#: the request has to know until when.
 ENQUEUE_FAST: Final = f"""
     INSERT INTO waiters (owner_id, serial, state, slots, limit_id, request, thread, context, address, secret,
         waiting_since, enqueued_boot)
     SELECT ?, ?, {WAITING}, ?, limit_id, ?, ?, ?, ?, ?, ?, ? FROM slots WHERE {_TOTAL_OF} AND revision = ?
+        AND (paused_until IS NULL OR paused_until <= ?)
 """
 
 _RELEASE_DRAINING: Final = """
@@ -373,13 +375,17 @@ class Ledger:
     def refuse_waiter(self, ticket: int, reason: str) -> None:
         self._execute("UPDATE waiters SET state = ?, answer = ? WHERE ticket = ?", (REFUSED, reason, ticket))
 
-    def delete_waiter(self, ticket: int, owner_id: int) -> None:
+    def delete_waiter(self, ticket: int) -> None:
         """Delete a waiter's row; its places in the queues go with it."""
-        self._execute("DELETE FROM waiters WHERE ticket = ? AND owner_id = ?", (ticket, owner_id))
+        self._execute("DELETE FROM waiters WHERE ticket = ?", (ticket,))
 
     def waiter(self, ticket: int) -> WaiterRow | None:
         row = self._execute(_WAITER, (ticket,)).fetchone()
         return None if row is None else WaiterRow._make(row)
+
+    def has_queue(self, limit_id: int) -> bool:
+        """Return whether requests are queued on a limit."""
+        return self._execute("SELECT 1 FROM queue WHERE limit_id = ? LIMIT 1", (limit_id,)).fetchone() is not None
 
     def first_waiter(self, limit_id: int) -> WaiterRow | None:
         """Return the first in the queue of a limit."""
