@@ -1,0 +1,1 @@
+"""What commands print: text, tables and live views for people, JSON for programs. Knows no command and no option."""
