@@ -1,4 +1,4 @@
-"""The arguments and options that commands have in common: how they are read, and how the help shows them."""
+"""The parameters that commands have in common."""
 
 from __future__ import annotations
 

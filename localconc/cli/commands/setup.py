@@ -1,4 +1,4 @@
-"""Commands for setting up: where the database is, and the completion of a shell."""
+"""Commands that help to set localconc up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that use limits: run another command while holding slots, or wait for a rate limit."""
+"""Commands that acquire slots."""
 
 from __future__ import annotations
 
