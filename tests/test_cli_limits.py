@@ -203,6 +203,19 @@ def test_path_is_where_the_database_is(localconc_home_directory: Path) -> None:
     assert not localconc_home_directory.exists()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="paths are Unicode there")
+def test_path_is_exact_even_if_it_is_not_utf_8(tmp_path: Path) -> None:
+    home = os.fsencode(tmp_path) + b"/caf\xe9"
+    result = subprocess.run(
+        [*COMMAND, "path"], env={**os.environb, b"LOCALCONC_HOME": home}, capture_output=True, check=False, timeout=30
+    )
+    assert result.stdout == home + b"/localconc.db\n"
+    told = subprocess.run(
+        [*COMMAND, "path", "-o", "json"], env={**os.environb, b"LOCALCONC_HOME": home}, capture_output=True, check=True
+    )
+    assert os.fsencode(json.loads(told.stdout)["home"]) == home
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the custom of another system")
 def test_path_tells_where_the_home_comes_from_and_which_others_there_are(tmp_path: Path) -> None:
     user = {name: value for name, value in os.environ.items() if name not in ("LOCALCONC_HOME", "XDG_DATA_HOME")}
@@ -382,6 +395,10 @@ def test_a_bad_import_changes_nothing(content: str) -> None:
         ("run", "there", "--exit-code", "256", "--", "true"),
         ("run", "there"),
         ("rate", "there", "--occupy", "x"),
+        ("rate", "bad/name"),
+        ("rate",),
+        ("run", "bad/name", "--", "true"),
+        ("ensure", "bad/name", "--limit", "1"),
     ],
 )
 def test_wrong_usage_is_one_line_and_status_2(arguments: tuple[str, ...]) -> None:

@@ -204,6 +204,15 @@ def missing_names(names: Iterable[str]) -> dict[str, bool]:
     return run_now(engine, lambda: engine.look_up(work))
 
 
+def check_names(names: list[str]) -> None:
+    """Check names before anything is looked up.
+
+    Raises:
+        ValueError: no limit can have one of them.
+    """
+    arguments.limit_names(names)
+
+
 def limits_are_off() -> bool:
     """Tell whether the environment switches all limits off."""
     return homes.is_disabled()

@@ -153,6 +153,8 @@ def _call(
     """
     if strict and allow_missing:
         raise WrongUsage("Use --strict or --allow-missing, not both")
+    with refused_arguments():
+        engine_access.check_names(names)
     call = {
         "names": names,
         "occupy": occupy,
