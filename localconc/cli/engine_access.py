@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
-from localconc import errors
+from localconc import errors, limits
 from localconc._engine import arguments, homes, rules
 from localconc._engine.blocking import run as run_now
 from localconc._engine.description import active_slots
 from localconc._engine.home import DATABASE_NAME
+from localconc.cli import homes as user_homes
 from localconc.limits import home
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from localconc._engine import examination
     from localconc._engine.overview import Claim, Overview, Standing
-    from localconc.limits import Limit
+    from localconc.limits import Holder, Limit
     from localconc.sync import Occupancy
 
     Finding = examination.Finding
@@ -165,6 +166,11 @@ class Estimate(NamedTuple):
     is_exceeded: bool
 
 
+def has_been_released(status: LimitStatus) -> bool:
+    """Tell whether the average of a limit comes from releases, rather than from nowhere."""
+    return status.avg_slot_occupancy_seconds != rules.INITIAL_AVERAGE_OCCUPANCY_SECONDS
+
+
 def estimate_wait(status: LimitStatus, wall: float, slots: int = 1, before: int | None = None) -> Estimate | None:
     """Estimate how long a request has to wait.
 
@@ -184,11 +190,10 @@ def estimate_wait(status: LimitStatus, wall: float, slots: int = 1, before: int 
         return None
     if not seconds or status.slot_decay_per_second > 0:
         return Estimate(seconds, is_exact=True, is_exceeded=False)
-    average = status.avg_slot_occupancy_seconds
-    nobody_released_yet = average == rules.INITIAL_AVERAGE_OCCUPANCY_SECONDS
     kept_out_by_an_operator = status.unowned_slots + slots > status.limit
-    if nobody_released_yet or kept_out_by_an_operator:
+    if not has_been_released(status) or kept_out_by_an_operator:
         return None
+    average = status.avg_slot_occupancy_seconds
     exceeded = bool(status.holders) and all((wall - entry.since) / entry.slots > average for entry in status.holders)
     return Estimate(seconds, is_exact=False, is_exceeded=exceeded)
 
@@ -249,12 +254,24 @@ def ensure_all(definitions: list[Definition]) -> list[Limit]:
     return administration.ensure_all(homes.current(), definitions)
 
 
+def reset(limit_id: UUID) -> list[Holder]:
+    """Forget every holder of a limit; return them."""
+    holders = limits.read_holders(limit_id)
+    limits.update_limit(limit_id, active_slots=0)
+    return holders
+
+
 # ---- slots that a command is to hold ---------------------------------------------------------------------------------
 
 
-def holds_something(occupancy: Occupancy) -> bool:
-    """Tell whether any slot is held; none is if limits are off, missing or disabled."""
-    return occupancy.engine is not None and bool(occupancy.engine.held)
+def held_descriptor() -> int | None:
+    """Return the descriptor that proves that this process lives; a command that inherits it keeps the slots held.
+
+    Returns:
+        None if no slot is held, because limits are off, missing or disabled.
+    """
+    engine = homes.current()
+    return engine.owner.descriptor if engine.held and engine.owner is not None else None
 
 
 def slot_numbers(occupancy: Occupancy) -> tuple[int, ...]:
@@ -262,25 +279,19 @@ def slot_numbers(occupancy: Occupancy) -> tuple[int, ...]:
 
     Raises:
         ValueError: the limit decays, or there are several.
+        NotSupportedError: a server keeps the limit.
     """
     numbers: tuple[int, ...] = getattr(occupancy, "numbers", ())
     return numbers
 
 
-def owner_descriptor(occupancy: Occupancy) -> int | None:
-    """The descriptor whose lock proves that the holder lives; a command that inherits it keeps the slots held."""
-    engine = occupancy.engine
-    return None if engine is None or engine.owner is None else engine.owner.descriptor
+def become_command(pid: int, command: str) -> None:
+    """Let a command hold what this process holds: others see it as the holder, and the slots come back when it ends."""
+    engine = homes.current()
+    run_now(engine, lambda: engine.become_command(pid, command))
 
 
-def become_command(occupancy: Occupancy, pid: int, command: str) -> None:
-    """Let a command hold the slots: others see it as the holder, and they come back when it ends."""
-    engine = occupancy.engine
-    if engine is not None:
-        run_now(engine, lambda: engine.become_command(pid, command))
-
-
-# ---- the doctor ------------------------------------------------------------------------------------------------------
+# ---- homes, and the doctor -------------------------------------------------------------------------------------------
 
 
 def examine(directory: Path) -> list[Finding]:
@@ -293,3 +304,13 @@ def examine(directory: Path) -> list[Finding]:
 def repair(put_in_order: Callable[[Any], None]) -> None:
     """Carry out the repair of a finding."""
     put_in_order(homes.current())
+
+
+def home_source() -> str:
+    """Say what decides where the home is: a variable of the environment, or the user's data directory."""
+    return user_homes.source()
+
+
+def other_homes() -> list[Path]:
+    """Find the other homes of this user; each is a set of limits of its own."""
+    return user_homes.others(home())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import platformdirs
 
-from localconc.cli.engine_access import DATABASE_NAME
+from localconc._engine.home import DATABASE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

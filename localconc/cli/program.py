@@ -151,13 +151,13 @@ def _explained(error: click.ClickException) -> str:
 class _OneLine(logging.Handler):
     """Writes what the library logs on stderr, a line for each record.
 
-    The library adds to a record what it is about: `localconc_kind` (such as `missing`) and `localconc_limit`, a name.
+    A warning of the library says what it is about: `localconc_kind` (as `not configured`), `localconc_limit` (a name).
     """
 
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage().removeprefix(f"{NAME}: ")
         name = getattr(record, "localconc_limit", None)
-        if getattr(record, "localconc_kind", None) == "missing" and name is not None:
+        if getattr(record, "localconc_kind", None) == "not configured" and name is not None:
             message = f"There is no limit {name!r}, so it limits nothing{_remedy(name)}"
         say(message if record.levelno < logging.WARNING else f"warning: {message}")
 

@@ -12,6 +12,7 @@ import click
 from localconc import limits
 from localconc.cli import options
 from localconc.cli.engine_access import missing_names, take_snapshot
+from localconc.cli.engine_access import reset as reset_limit
 from localconc.cli.errors import CommandError, WrongUsage, refused_arguments
 from localconc.cli.names import chosen, find, naming
 from localconc.cli.output import json
@@ -236,8 +237,8 @@ def reset(name: str, yes: bool, as_json: bool) -> None:
     with naming(name):
         found = limits.read_limit(name)
         _ask(f"Discard the {found.active_slots} held slot(s) of {found.name!r}? The holders keep running.", yes)
-        forgotten = limits.read_holders(found.id)
-        changed = limits.update_limit(found.id, active_slots=0)
+        forgotten = reset_limit(found.id)
+        changed = limits.read_limit(found.id)
     if as_json:
         processes = [{"pid": each.pid, "command": each.command, "slots": each.slots} for each in forgotten]
         json.print_json({**json.limit_object(changed), "forgotten": processes})

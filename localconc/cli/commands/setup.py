@@ -8,8 +8,7 @@ import sys
 import click
 
 from localconc import limits
-from localconc.cli import homes, options
-from localconc.cli.engine_access import DATABASE_NAME
+from localconc.cli import engine_access, options
 from localconc.cli.names import COMPLETION_VARIABLE
 from localconc.cli.output import json
 from localconc.cli.output.text import literal, say
@@ -26,21 +25,21 @@ def path(as_json: bool) -> None:
     it is no terminal, so that scripts can use the path.
     """
     home = limits.home()
-    others = homes.others(home)
+    others = engine_access.other_homes()
     if as_json:
         json.print_json(
             {
                 "home": str(home),
-                "database": str(home / DATABASE_NAME),
-                "source": homes.source(),
+                "database": str(home / engine_access.DATABASE_NAME),
+                "source": engine_access.home_source(),
                 "other_homes": [str(other) for other in others],
             }
         )
         return
-    database = str(home / DATABASE_NAME)
+    database = str(home / engine_access.DATABASE_NAME)
     click.echo(literal(database) if sys.stdout.isatty() else os.fsencode(database))
     if others or sys.stderr.isatty():
-        say(f"This home comes from {homes.source()}.")
+        say(f"This home comes from {engine_access.home_source()}.")
     for other in others:
         say(f"There is another home of this user, with limits of its own: {other}")
 
@@ -48,7 +47,8 @@ def path(as_json: bool) -> None:
 @click.command(
     cls=options.Command,
     examples=(
-        'eval "$(localconc completion bash)"',
+        "completion bash >> ~/.bashrc",
+        "completion zsh >> ~/.zshrc",
         "completion fish > ~/.config/fish/completions/localconc.fish",
     ),
 )

@@ -103,11 +103,11 @@ def run(
             _check_limits_exist(call)
             occupancy = holding.enter_context(block)
         environment = slot_environment.with_numbers(occupancy, slot_env)
-        if not engine_access.holds_something(occupancy):
+        descriptor = engine_access.held_descriptor()
+        if descriptor is None:
             return child.run(words, None, lambda pid: None, environment)
         text = _harmless(" ".join(words))[:200]
-        descriptor = engine_access.owner_descriptor(occupancy)
-        return child.run(words, descriptor, lambda pid: engine_access.become_command(occupancy, pid, text), environment)
+        return child.run(words, descriptor, lambda pid: engine_access.become_command(pid, text), environment)
 
 
 @click.command(

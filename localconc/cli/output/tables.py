@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from localconc.cli.engine_access import estimate_wait, pause_seconds
+from localconc.cli.engine_access import estimate_wait, has_been_released, pause_seconds
 from localconc.cli.output.text import ago, clock_time, literal, rate_text, span
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _facts(status: LimitStatus, wall: float) -> list[str]:
     wait = estimate_wait(status, wall) if status.active else None
     if wait is not None:
         facts.append(f"A new request would {_wait_text(wait)}")
-    if status.avg_slot_occupancy_seconds and not status.slot_decay_per_second:
+    if status.slot_decay_per_second <= 0 and has_been_released(status):
         facts.append(f"A slot is held for {span(status.avg_slot_occupancy_seconds)} on average")
     facts.append(f"Made {ago(status.created)}, changed {ago(status.updated)}")
     facts.append(f"Its id is {status.id}")
