@@ -19,6 +19,8 @@ WAITER = Entry(2, 4712, 1, "MainThread", "python test.py", "", (), WALL - 5)
 def status() -> LimitStatus:
     """A limit of 2 with a holder and a waiter, of which the store knows that a slot is held for a minute."""
     create_limit("gpu", 2)
+    with concurrency("gpu"):
+        pass
     with concurrency("gpu", 2):
         (found,) = take_snapshot().limits
     return found._replace(holders=[HOLDER], waiters=[WAITER], avg_slot_occupancy_seconds=60.0)
