@@ -1,0 +1,1 @@
+"""What commands print, and the files they write: tables, JSON, pictures of the history, Prometheus text."""

@@ -1,0 +1,246 @@
+"""Who waited and who held, when: the model that every picture of the history draws."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from localconc.cli.faults import literal
+from localconc.cli.output.timeline_curves import Curve, Load, draining
+from localconc.cli.output.timeline_lanes import Lane, lanes_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from localconc._engine.core.history import Acquisition, Ending
+    from localconc._engine.views import Limit, Waiter
+
+#: More would not be read.
+MAX_HOLD_UPS = 5
+
+#: Waiting shorter than this holds nobody up.
+MIN_CAUSED_SECONDS = 0.001
+
+#: A bar that caused this share of all the waiting for its limit stands out.
+NOTABLE_SHARE = 0.1
+
+
+class Caller(NamedTuple):
+    """The thread or task of a process that waits or holds. Its texts have no control or bidirectional characters."""
+
+    pid: int
+    thread: str
+    label: str
+    command: str
+
+
+@dataclass(slots=True)
+class Bar:
+    """One request: its wait, then its hold. Moments are in seconds since 1970.
+
+    Attributes:
+        caller: the process, thread and label.
+        slots: how many slots it acquired, or waits for.
+        numbers: its slot numbers, if it asked for them.
+        waiting_since: when it began to wait.
+        acquired_at: when it was admitted; None while it waits.
+        hold_end: end of what is drawn as held. That is the release, the present while it holds, and the moment of
+            admission if nothing is known or there is nothing to release.
+        admitted_or_now: end of its wait.
+        ending: as in `Acquisition`, or `"waiting"`.
+        caused_seconds: how long others waited because of it.
+    """
+
+    caller: Caller
+    slots: int
+    numbers: tuple[int, ...]
+    waiting_since: float
+    acquired_at: float | None
+    hold_end: float
+    admitted_or_now: float
+    ending: Ending | Literal["waiting"]
+    caused_seconds: float = 0.0
+
+    @property
+    def waited_seconds(self) -> float:
+        """How long it waited, so far."""
+        return self.admitted_or_now - self.waiting_since
+
+    @property
+    def held_seconds(self) -> float:
+        """How long it held, so far."""
+        return self.hold_end - self.admitted_or_now
+
+
+@dataclass(slots=True)
+class Group:
+    """What happened to one limit.
+
+    `limit` is None for a limit that was deleted.
+    """
+
+    name: str
+    limit: int | None
+    slot_decay_per_second: float
+    bars: list[Bar]
+    lanes: list[Lane]
+    load: Load
+    used: Curve
+    waiting: Curve
+    waited_seconds: float
+
+    @property
+    def notable_seconds(self) -> float:
+        """A bar that caused this much waiting stands out."""
+        return max(self.waited_seconds * NOTABLE_SHARE, 1e-6)
+
+
+class HoldUp(NamedTuple):
+    """A holder that others waited for: how long in all, and the lanes that waited longest."""
+
+    group: int
+    lane: int
+    caused_seconds: float
+    longest_hold_seconds: float
+    victims: list[tuple[int, float]]
+
+
+@dataclass(slots=True)
+class Timeline:
+    """What happened to some limits from `since` to `until`, the limit with the longest waits first."""
+
+    since: float
+    until: float
+    groups: list[Group]
+    hold_ups: list[HoldUp] = field(default_factory=list)
+
+    @property
+    def bars(self) -> int:
+        """How many bars there are."""
+        return sum(len(group.bars) for group in self.groups)
+
+    @property
+    def waited_seconds(self) -> float:
+        """How long all requests waited, together."""
+        return sum(group.waited_seconds for group in self.groups)
+
+
+def timeline_of(
+    acquisitions: Iterable[Acquisition],
+    *,
+    until: float,
+    since: float | None = None,
+    limits: Iterable[Limit] = (),
+    waiters: Iterable[Waiter] = (),
+) -> Timeline:
+    """Arrange acquisitions, and the requests that wait now, in groups and lanes.
+
+    Args:
+        acquisitions: what the history has.
+        until: now, in seconds since 1970; bars of what is still held or waited for end there.
+        since: begin of the window; None begins it with the first bar.
+        limits: as they are now.
+        waiters: requests that wait now.
+    """
+    known = {limit.name: limit for limit in limits}
+    bars: dict[str, list[Bar]] = {}
+    for acquisition in acquisitions:
+        bars.setdefault(acquisition.name, []).append(_acquired(acquisition, until))
+    for waiter in waiters:
+        for name in waiter.names:
+            bars.setdefault(name, []).append(_waiting(waiter, until))
+    groups = [_group(name, found, known.get(name), until) for name, found in bars.items()]
+    groups.sort(key=lambda group: (-group.waited_seconds, group.name))
+    first = min((bar.waiting_since for group in groups for bar in group.bars), default=until)
+    return Timeline(first if since is None else min(since, until), until, groups, _hold_ups(groups))
+
+
+def _acquired(acquisition: Acquisition, until: float) -> Bar:
+    acquired = acquisition.acquired_at.timestamp()
+    if acquisition.released_at is not None:
+        end = acquisition.released_at.timestamp()
+    else:
+        end = until if acquisition.ending == "held" else acquired
+    return Bar(
+        caller=_caller(acquisition),
+        slots=acquisition.slots,
+        numbers=acquisition.numbers,
+        waiting_since=acquired - max(acquisition.waited_seconds, 0.0),
+        acquired_at=acquired,
+        hold_end=max(end, acquired),
+        admitted_or_now=acquired,
+        ending=acquisition.ending,
+    )
+
+
+def _waiting(waiter: Waiter, until: float) -> Bar:
+    since = min(waiter.waiting_since.timestamp(), until)
+    return Bar(_caller(waiter), waiter.slots, (), since, None, until, until, "waiting")
+
+
+def _caller(source: Acquisition | Waiter) -> Caller:
+    # A waiter has a label only in a version that keeps labels of waiting requests.
+    label = getattr(source, "label", "")
+    return Caller(source.pid, shown(source.thread), shown(label), shown(source.command))
+
+
+@lru_cache(maxsize=1024)
+def shown(text: str) -> str:
+    """A text as it may stand in a picture: control and bidirectional characters are written out."""
+    return literal(text)
+
+
+def _group(name: str, bars: list[Bar], limit: Limit | None, until: float) -> Group:
+    bars.sort(key=lambda bar: (bar.waiting_since, bar.admitted_or_now))
+    load = Load(bars)
+    decay = limit.slot_decay_per_second if limit else 0.0
+    if decay == 0:
+        for bar in bars:
+            bar.caused_seconds = load.caused_seconds(bar)
+    return Group(
+        name=shown(name),
+        limit=limit.limit if limit else None,
+        slot_decay_per_second=decay,
+        bars=bars,
+        lanes=lanes_of(bars),
+        load=load,
+        used=draining(bars, decay, until) if decay else load.used(),
+        waiting=load.waiting(),
+        waited_seconds=sum(bar.waited_seconds for bar in bars),
+    )
+
+
+def _hold_ups(groups: Sequence[Group]) -> list[HoldUp]:
+    """The holders that caused the most waiting. What caused a hundredth of the most is not worth a line."""
+    caused: dict[tuple[int, int], float] = {}
+    for place, group in enumerate(groups):
+        for lane in group.lanes:
+            key = (place, lane.holder)
+            caused[key] = caused.get(key, 0.0) + lane.caused_seconds
+    worst = sorted(caused, key=lambda key: -caused[key])[:MAX_HOLD_UPS]
+    least = max(caused[worst[0]] / 100, MIN_CAUSED_SECONDS) if worst else 0.0
+    return [_hold_up(groups[key[0]], *key, caused[key]) for key in worst if caused[key] >= least]
+
+
+def _hold_up(group: Group, place: int, holder: int, caused: float) -> HoldUp:
+    own = [bar for lane in group.lanes if lane.holder == holder for bar in lane.bars]
+    first_lanes: dict[int, int] = {}
+    waits: list[Bar] = []
+    victims: list[int] = []
+    for number, lane in enumerate(group.lanes):
+        first_lane = first_lanes.setdefault(lane.holder, number)
+        if lane.holder != holder:
+            waits += lane.bars
+            victims += [first_lane] * len(lane.bars)
+    suffered: dict[int, float] = {}
+    for lane_number, seconds in zip(victims, group.load.suffered_seconds(own, waits), strict=True):
+        if seconds > 0:
+            suffered[lane_number] = suffered.get(lane_number, 0.0) + seconds
+    return HoldUp(
+        group=place,
+        lane=first_lanes[holder],
+        caused_seconds=caused,
+        longest_hold_seconds=max(bar.held_seconds for bar in own),
+        victims=sorted(suffered.items(), key=lambda entry: -entry[1]),
+    )
