@@ -34,17 +34,14 @@ def duration_text(seconds: float) -> str:
     """Write a duration with two or three figures: `0.4ms`, `38ms`, `0.42s`, `12.3s`, `3m12s`, `2h05m`, `4d06h`."""
     if seconds <= 0:
         return "0s"
-    if seconds < 0.00995:
-        return f"{max(seconds * 1_000, 0.1):.1f}ms"
     if seconds < 0.0995:
-        return f"{seconds * 1_000:.0f}ms"
-    if seconds < 9.995:
-        return f"{seconds:.2f}s"
+        milliseconds = max(seconds * 1_000, 0.1)
+        return f"{milliseconds:.{1 if milliseconds < 9.95 else 0}f}ms"
     if seconds < 59.95:
-        return f"{seconds:.1f}s"
-    whole = round(seconds)
-    if whole < 3_600:
-        return f"{whole // 60}m{whole % 60:02}s"
-    if whole < 86_400:
-        return f"{whole // 3_600}h{whole % 3_600 // 60:02}m"
-    return f"{whole // 86_400}d{whole % 86_400 // 3_600:02}h"
+        return f"{seconds:.{2 if seconds < 9.995 else 1}f}s"
+    minutes, whole_seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d{hours:02}h"
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{whole_seconds:02}s"

@@ -17,6 +17,7 @@ class Page {
     this.nextWait = 0;
     this.hovered = null;
     this.selected = null;
+    this.focused = undefined;
     this.selecting = null;
     find("spacer").style.height = `${this.drawing.height}px`;
     find("window").textContent = this.windowText();
@@ -96,10 +97,11 @@ class Page {
       this.focused = bar;
       this.blockers = bar ? this.timeline.blockers(bar) : [];
       this.victims = bar ? this.timeline.victims(bar) : [];
+      this.related = new Set(bar ? [bar, ...this.blockers, ...this.victims] : []);
+      this.relatedLanes = new Set([...this.related].map((one) => one.lane));
     }
-    const related = new Set(bar ? [bar, ...this.blockers, ...this.victims] : []);
     return {
-      bar, related, lane: bar && bar.lane, lanes: new Set([...related].map((one) => one.lane)),
+      bar, related: this.related, lane: bar && bar.lane, lanes: this.relatedLanes,
       releaser: this.blockers[0], selecting: this.selecting,
     };
   }
@@ -187,15 +189,29 @@ class Page {
       this.told = bar;
       this.tip.replaceChildren(...this.tell(bar));
     }
-    const row = this.drawing.rows[bar.lane.row];
-    const wide = this.chart.clientWidth;
-    const tall = this.chart.clientHeight;
-    const anchor = this.hovered && this.pointer ? this.pointer.x : Math.max(this.drawing.x(bar.begin), this.drawing.gutter);
-    const below = AXIS_HEIGHT + row.top + row.height - this.scroller.scrollTop + 8;
-    const above = AXIS_HEIGHT + row.top - this.scroller.scrollTop - this.tip.offsetHeight - 8;
-    const top = below + this.tip.offsetHeight < tall || above < 0 ? below : above;
-    this.tip.style.left = `${Math.max(8, Math.min(anchor + 14, wide - this.tip.offsetWidth - 8))}px`;
-    this.tip.style.top = `${Math.max(AXIS_HEIGHT, Math.min(top, tall - this.tip.offsetHeight - 8))}px`;
+    const { left, top } = this.hovered && this.pointer ? this.besidePointer(bar) : this.inCorner(bar);
+    this.tip.style.left = `${left}px`;
+    this.tip.style.top = `${top}px`;
+  }
+
+  besidePointer(bar) {
+    const lane = this.drawing.rows[bar.lane.row];
+    const y = AXIS_HEIGHT + lane.top - this.scroller.scrollTop;
+    const below = y + lane.height + 8;
+    const above = y - this.tip.offsetHeight - 8;
+    const top = below + this.tip.offsetHeight < this.chart.clientHeight || above < 0 ? below : above;
+    const most = this.scroller.clientWidth - this.tip.offsetWidth - 8;
+    return { left: Math.max(8, Math.min(this.pointer.x + 14, most)), top };
+  }
+
+  // What is selected stays in view, with the bars that it has to do with.
+  inCorner(bar) {
+    const y = this.drawing.rows[bar.lane.row].top - this.scroller.scrollTop;
+    const low = this.chart.clientHeight - this.tip.offsetHeight - 12;
+    return {
+      left: Math.max(8, this.scroller.clientWidth - this.tip.offsetWidth - 12),
+      top: y < this.scroller.clientHeight / 2 ? low : AXIS_HEIGHT + 12,
+    };
   }
 
   tell(bar) {

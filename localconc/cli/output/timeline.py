@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from localconc.cli.faults import literal
+from localconc.cli.output.text import literal
 from localconc.cli.output.timeline_curves import Curve, Load, draining
 from localconc.cli.output.timeline_lanes import Lane, lanes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from localconc._engine.core.history import Acquisition, Ending
     from localconc._engine.views import Limit, Waiter
@@ -133,6 +133,7 @@ def timeline_of(
     since: float | None = None,
     limits: Iterable[Limit] = (),
     waiters: Iterable[Waiter] = (),
+    only: Collection[str] | None = None,
 ) -> Timeline:
     """Arrange acquisitions, and the requests that wait now, in groups and lanes.
 
@@ -142,6 +143,7 @@ def timeline_of(
         since: begin of the window; None begins it with the first bar.
         limits: as they are now.
         waiters: requests that wait now.
+        only: names of the limits whose waiters to show; None for all.
     """
     known = {limit.name: limit for limit in limits}
     bars: dict[str, list[Bar]] = {}
@@ -149,7 +151,8 @@ def timeline_of(
         bars.setdefault(acquisition.name, []).append(_acquired(acquisition, until))
     for waiter in waiters:
         for name in waiter.names:
-            bars.setdefault(name, []).append(_waiting(waiter, until))
+            if only is None or name in only:
+                bars.setdefault(name, []).append(_waiting(waiter, until))
     groups = [_group(name, found, known.get(name), until) for name, found in bars.items()]
     groups.sort(key=lambda group: (-group.waited_seconds, group.name))
     first = min((bar.waiting_since for group in groups for bar in group.bars), default=until)
@@ -205,7 +208,7 @@ def _group(name: str, bars: list[Bar], limit: Limit | None, until: float) -> Gro
         bars=bars,
         lanes=lanes_of(bars),
         load=load,
-        used=draining(bars, decay, until) if decay else load.used(),
+        used=draining(bars, decay, until) if decay else load.used(limit.limit if limit else None),
         waiting=load.waiting(),
         waited_seconds=sum(bar.waited_seconds for bar in bars),
     )

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from localconc.cli.output.timeline import Bar
 
 
+#: By how much a hold may seem to overlap the next one.
+MAX_OVERLAP_SECONDS = 0.001
+
+
 class Curve(NamedTuple):
     """A figure over time.
 
@@ -48,9 +52,10 @@ class Load:
             waiting / used if used > 0 else 0.0 for used, waiting in zip(self._used, self._waiting, strict=True)
         )
 
-    def used(self) -> Curve:
+    def used(self, limit: int | None) -> Curve:
         """Slots in use."""
-        return _stepped(self._moments, self._used)
+        levels = self._used if limit is None else self._without_overlaps(limit)
+        return _stepped(self._moments, levels)
 
     def waiting(self) -> Curve:
         """Requests waiting at once."""
@@ -74,6 +79,18 @@ class Load:
         )
         place = self._place
         return [share[place[bar.admitted_or_now]] - share[place[bar.waiting_since]] for bar in waiting]
+
+    def _without_overlaps(self, limit: int) -> list[int]:
+        """Leave out what seems to exceed the limit for less than a millisecond.
+
+        A hand-off notes the release and the admission it makes room for at moments that differ by that little. A
+        level that stays above the limit was there before the limit was lowered.
+        """
+        ends = [*self._moments[1:], float("inf")]
+        return [
+            min(used, limit) if end - moment < MAX_OVERLAP_SECONDS else used
+            for used, moment, end in zip(self._used, self._moments, ends, strict=True)
+        ]
 
     def _levels(self, changes: _Changes) -> list[int]:
         return list(accumulate(changes.get(moment, 0) for moment in self._moments))

@@ -214,8 +214,13 @@ class Drawing {
       const x = this.x(moment);
       paint.fillStyle = this.colour.line;
       paint.fillRect(Math.round(x), AXIS_HEIGHT - 7, 1, 7);
+      if (Math.abs(x + 24 - this.x(this.timeline.until)) < 52) continue;
       const label = step >= 86400e6 ? this.timeline.day(moment) : this.timeline.clock(moment, step);
       this.text(label, Math.round(x) + 4, 14, { size: 11, colour: this.colour.muted });
+    }
+    const now = Math.round(this.x(this.timeline.until));
+    if (now > this.gutter + 24 && now < this.width + 24) {
+      this.text("now", Math.min(now, this.width - 4), 14, { size: 11, weight: 600, colour: this.colour.muted, align: now > this.width - 16 ? "right" : "center" });
     }
     if (this.focus.selecting) {
       const [from, to] = this.focus.selecting;
@@ -290,9 +295,12 @@ class Drawing {
     if (bar.ending === "unseen") return this.drawUnseen(admitted, top, height, fill);
     paint.fillStyle = fill;
     const width = Math.max(end - admitted, 1.5);
-    paint.beginPath();
-    paint.roundRect(admitted, top, width, height, Math.min(3, width / 3));
-    paint.fill();
+    if (width < 5) paint.fillRect(admitted, top, width, height);
+    else {
+      paint.beginPath();
+      paint.roundRect(admitted, top, width, height, 3);
+      paint.fill();
+    }
     const words = `${duration(bar.end - bar.admitted)}${bar.slots > 1 ? ` ×${bar.slots}` : ""}`;
     const right = bar.ending === "killed" ? end - 14 : end;
     this.label(words, admitted, right, top + height / 2, bar.notable ? colour["notable-text"] : colour["holding-text"]);
@@ -420,7 +428,7 @@ class Drawing {
     paint.font = `600 11px ${FONT}`;
     const width = paint.measureText(words).width + 10;
     paint.fillStyle = colour.surface;
-    paint.fillRect(this.width - width - 8, y(limit) - 7, width, 15);
+    paint.fillRect(this.width - width - 8, y(limit) - 7, width + 8, 15);
     this.text(words, this.width - 13, y(limit) + 0.5, { size: 11, weight: 600, colour: colour.limit, align: "right" });
   }
 

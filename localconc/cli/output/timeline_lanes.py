@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from localconc.cli.words import short_command
+from localconc.cli.output.text import short_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

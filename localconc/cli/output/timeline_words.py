@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from localconc._engine.core.history import percentiles
 from localconc.cli.durations import duration_text
-from localconc.cli.rate_text import rate_text
+from localconc.cli.output.text import rate_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,10 +45,10 @@ def facts(group: Group) -> list[str]:
     acquired = [bar for bar in group.bars if bar.acquired_at is not None]
     waits = [bar.waited_seconds for bar in acquired]
     waited = sum(wait >= MIN_WAIT_SECONDS for wait in waits)
-    words = [counted(len(acquired), "acquisition")]
+    words = [f"{len(acquired):,} acquisition{'' if len(acquired) == 1 else 's'}"]
     spread = percentiles(waits)
     if waited and spread is not None:
-        words.append(f"{waited} waited: median {duration_text(spread.p50)}, longest {duration_text(spread.max)}")
+        words.append(f"{waited:,} waited: median {duration_text(spread.p50)}, longest {duration_text(spread.max)}")
     killed = sum(bar.ending == "killed" for bar in acquired)
     if killed:
         words.append(f"{killed} killed")
@@ -61,12 +61,17 @@ def facts(group: Group) -> list[str]:
 def victims_text(hold_up: HoldUp, group: Group, mark: Callable[[str], str] = str, most: int = 3) -> str:
     """Whom a holder held up, the longest wait first."""
     parts = [
-        f"{mark(group.lanes[number].title)} {duration_text(seconds)}" for number, seconds in hold_up.victims[:most]
+        f"{mark(group.lanes[number].title)} by {duration_text(seconds)}" for number, seconds in hold_up.victims[:most]
     ]
     more = len(hold_up.victims) - most
     return ", ".join(parts) + (f" and {more} more" if more > 0 else "")
 
 
-def counted(number: int, thing: str) -> str:
-    """A number with its noun."""
-    return f"{number:,} {thing}" + ("" if number == 1 else "s")
+def middle_shortened(text: str, most: int) -> str:
+    """Shorten a text to this many letters, in the middle: both ends of a command tell it from others."""
+    if len(text) <= most:
+        return text
+    if most < 5:
+        return text[: max(most, 0)]
+    end = (most - 1) // 2
+    return f"{text[: most - 1 - end].rstrip()}…{text[-end:].lstrip()}"
