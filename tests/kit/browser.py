@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -29,6 +30,17 @@ _FLAGS = [
     "--disable-quic",
     "--remote-debugging-pipe",
 ]
+
+# Chromium reads its commands from descriptor 3 and answers on 4. The copies keep one from replacing the other.
+_LAUNCHER = """
+import fcntl, os, sys
+reads, writes = (fcntl.fcntl(int(number), fcntl.F_DUPFD, 64) for number in sys.argv[1:3])
+os.dup2(reads, 3)
+os.dup2(writes, 4)
+os.close(reads)
+os.close(writes)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 class Browser:
@@ -130,11 +142,10 @@ def browser() -> Iterator[Browser]:
     """Start Chromium, and end it after the block."""
     assert CHROMIUM is not None
     to_browser, from_browser = os.pipe(), os.pipe()
-    # Chromium reads its commands from descriptor 3 and answers on 4.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = [CHROMIUM, *_FLAGS, f"--user-data-dir={profile}", "about:blank"]
         process = subprocess.Popen(
-            ["sh", "-c", f'exec "$@" 3<&{to_browser[0]} 4>&{from_browser[1]}', "sh", *command],
+            [sys.executable, "-c", _LAUNCHER, str(to_browser[0]), str(from_browser[1]), *command],
             pass_fds=(to_browser[0], from_browser[1]),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

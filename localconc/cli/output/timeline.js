@@ -96,13 +96,14 @@ class Page {
     if (this.focused !== bar) {
       this.focused = bar;
       this.blockers = bar ? this.timeline.blockers(bar) : [];
+      this.releaser = bar && this.timeline.releaser(bar, this.blockers);
       this.victims = bar ? this.timeline.victims(bar) : [];
       this.related = new Set(bar ? [bar, ...this.blockers, ...this.victims] : []);
       this.relatedLanes = new Set([...this.related].map((one) => one.lane));
     }
     return {
       bar, related: this.related, lane: bar && bar.lane, lanes: this.relatedLanes,
-      releaser: this.blockers[0], selecting: this.selecting,
+      releaser: this.releaser, selecting: this.selecting,
     };
   }
 

@@ -33,7 +33,8 @@ def clock_text(moment: float, step: float = 1.0) -> str:
         return f"{local:%H:%M}"
     if step >= 1:
         return f"{local:%H:%M:%S}"
-    return f"{local:%H:%M:%S.%f}"[:-3]
+    exact = f"{local:%H:%M:%S.%f}"
+    return exact if step < 0.001 else exact[:-3]
 
 
 def window_text(begin: float, end: float) -> str:

@@ -4,6 +4,9 @@
 
 const ENDINGS = ["released", "held", "killed", "unseen", "instant", "waiting"];
 
+// By how much a release may seem to come after the admission that it made room for.
+const HANDOFF_MICROS = 1000;
+
 class Timeline {
   constructor(text) {
     const data = JSON.parse(text);
@@ -50,13 +53,20 @@ class Timeline {
     return bar;
   }
 
-  // The bars that held the limit while this one waited; the one whose release came last is first.
+  // The bars that held the limit while this one waited, those that held it longest meanwhile first.
   blockers(bar) {
     if (bar.admitted === bar.begin) return [];
     return bar.lane.group.bars
       .filter((other) => other !== bar && other.end > other.admitted
         && other.admitted < bar.admitted && other.end > bar.begin)
-      .sort((one, other) => releaseRank(one, bar) - releaseRank(other, bar));
+      .sort((one, other) => overlap(bar, other) - overlap(bar, one));
+  }
+
+  // Of those, the one whose release let the bar in.
+  releaser(bar, blockers) {
+    const early = (holder) => bar.admitted - holder.end;
+    const over = blockers.filter((holder) => early(holder) >= -HANDOFF_MICROS);
+    return over.reduce((last, holder) => (last && early(last) <= early(holder) ? last : holder), null);
   }
 
   // The bars that waited while this one held the limit.
@@ -74,19 +84,15 @@ class Timeline {
     const text = `${two(date.getHours())}:${two(date.getMinutes())}`;
     if (step >= 60e6) return text;
     const seconds = `${text}:${two(date.getSeconds())}`;
-    return step >= 1e6 ? seconds : `${seconds}.${String(date.getMilliseconds()).padStart(3, "0")}`;
+    if (step >= 1e6) return seconds;
+    const micros = String(Math.floor((this.origin + moment) % 1e6)).padStart(6, "0");
+    return `${seconds}.${step >= 1e3 ? micros.slice(0, 3) : micros}`;
   }
 
   day(moment) {
     const date = new Date((this.origin + moment) / 1e3);
     return date.toLocaleDateString(undefined, { weekday: "short", day: "numeric", month: "short", year: "numeric" });
   }
-}
-
-// A release at the very moment of the admission let the bar in. Releases before it come next, then those after it.
-function releaseRank(holder, bar) {
-  const early = bar.admitted - holder.end;
-  return early >= -2 ? early : 1e15 - early;
 }
 
 function overlap(waiter, holder) {

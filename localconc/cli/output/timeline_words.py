@@ -73,5 +73,5 @@ def middle_shortened(text: str, most: int) -> str:
         return text
     if most < 5:
         return text[: max(most, 0)]
-    end = (most - 1) // 2
+    end = most // 2
     return f"{text[: most - 1 - end].rstrip()}…{text[-end:].lstrip()}"
