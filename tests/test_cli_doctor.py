@@ -18,7 +18,8 @@ from localconc import create_limit, read_limit, read_limits
 from localconc._engine import examination, homes
 from localconc._engine.examination import Finding
 from localconc._engine.schema import MIGRATIONS
-from localconc.cli import doctor_command
+from localconc.cli.commands import doctor as doctor_module
+from localconc.cli.program import run
 from tests.kit.command_line import COMMAND, localconc, ok, running, until
 
 
@@ -191,8 +192,8 @@ def test_what_could_not_be_repaired_is_not_said_to_be(store: Path, monkeypatch: 
     finding = Finding("size", "wrong", "It is too large.", "--repair does nothing.", lambda engine: None)
     monkeypatch.setattr(examination, "examine", lambda directory: [finding])
     said = []
-    monkeypatch.setattr(doctor_command, "say", said.append)
-    assert doctor_command.doctor(repair=True) == 1
+    monkeypatch.setattr(doctor_module, "say", said.append)
+    assert run(["doctor", "--repair"]) == 1
     assert said == ["not repaired: It is too large."]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from localconc import create_limit, read_limit, read_limits, read_waiters
-from localconc.cli.json_output import time_text
+from localconc.cli.output.json import time_text
 from localconc.sync import concurrency
 from tests.kit.command_line import COMMAND, as_json, fails, holding, localconc, ok, running, until
 
@@ -28,6 +28,7 @@ LIMIT_FIELDS = {
     "avg_slot_occupancy_seconds",
     "created",
     "updated",
+    "paused_until",
 }
 
 
@@ -99,7 +100,7 @@ def test_inspect_lists_holders_and_waiters_in_order() -> None:
     assert held["command"].startswith("sh -c")
     assert datetime.fromisoformat(held["acquired_at"])
     assert [(waiter["pid"], waiter["position"]) for waiter in shown["waiters"]] == [(first.pid, 1), (second.pid, 2)]
-    assert set(shown["waiters"][0]) == {"pid", "thread", "command", "slots", "waiting_since", "position"}
+    assert set(shown["waiters"][0]) == {"pid", "thread", "command", "label", "slots", "waiting_since", "position"}
     assert text.index(str(held["pid"])) < text.index(str(first.pid)) < text.index(str(second.pid))
 
 
@@ -262,7 +263,7 @@ def test_a_command_that_does_not_exist_suggests_the_nearest() -> None:
 
 
 def test_wrong_usage_of_a_command_points_to_its_own_help() -> None:
-    for arguments in (("inspect",), ("inspect", "--nonsense"), ("create", "gpu", "--limit"), ("ls", "more")):
+    for arguments in (("inspect",), ("inspect", "--nonsense"), ("create", "gpu", "--limit"), ("path", "more")):
         assert fails(*arguments, status=2).endswith(f"Try 'localconc {arguments[0]} --help'.")
     assert fails("--nonsense", status=2).endswith("Try 'localconc --help'.")
 
@@ -312,7 +313,7 @@ def test_the_exit_status_is_the_same_where_nobody_can_read_the_error(stderr: str
     assert _in_a_shell(f"$LOCALCONC ls --nonsense {stderr}").returncode == 2
     assert _in_a_shell(f"$LOCALCONC inspect missing {stderr}").returncode == 1
     assert _in_a_shell(f"$LOCALCONC inspect missing {stderr}").stdout == ""
-    assert _in_a_shell(f"$LOCALCONC run missing {stderr} -- sh -c 'exit 7'").returncode == 7
+    assert _in_a_shell(f"$LOCALCONC run gpu --limit 1 {stderr} -- sh -c 'exit 7'").returncode == 7
 
 
 def test_without_stdin_nothing_is_asked_and_nothing_comes_from_it() -> None:

@@ -105,13 +105,40 @@ def test_time_is_up_with_124_or_what_was_asked_for() -> None:
     assert read_waiters("gpu") == []
 
 
-def test_a_missing_limit_is_warned_of_with_the_nearest_name_and_not_made() -> None:
+@pytest.mark.parametrize("command", [("run", "databse", "--", "echo", "ran"), ("rate", "databse")])
+def test_without_the_limit_nothing_runs_and_the_nearest_name_is_suggested(command: tuple[str, ...]) -> None:
     create_limit("database", 1)
-    result = localconc("run", "databse", "--", "echo", "ran")
+    said = fails(*command, status=1)
+    assert "There is no limit 'databse'; did you mean 'database'? --limit N makes it, --allow-missing" in said
+    assert [limit.name for limit in read_limits()] == ["database"]
+
+
+def test_no_command_waits_for_one_limit_while_another_is_missing() -> None:
+    create_limit("gpu", 0)
+    assert "no limit 'databse'" in fails("run", "gpu,databse", "--", "true", status=1)
+
+
+def test_a_limit_that_only_a_program_named_limits_nothing_and_is_refused_too() -> None:
+    with concurrency("gpu"):
+        pass
+    assert "'gpu' is not set" in fails("run", "gpu", "--", "true", status=1)
+
+
+def test_without_the_limit_a_command_runs_if_that_is_allowed_and_one_line_warns_with_the_nearest_name() -> None:
+    create_limit("database", 1)
+    result = localconc("run", "databse", "--allow-missing", "--", "echo", "ran")
     assert (result.returncode, result.stdout) == (0, "ran\n")
     assert result.stderr.count("\n") == 1
     assert "did you mean 'database'?" in result.stderr
     assert [limit.name for limit in read_limits()] == ["database"]
+
+
+def test_limits_that_are_switched_off_need_not_exist() -> None:
+    assert ok("run", "gpu", "--", "echo", "ran", env={**os.environ, "LOCALCONC_DISABLED": "1"}) == "ran\n"
+
+
+def test_to_allow_a_missing_limit_and_to_insist_on_it_exclude_each_other() -> None:
+    fails("run", "gpu", "--strict", "--allow-missing", "--", "true", status=2)
 
 
 def test_strict_does_nothing_without_the_limit_and_suggests_the_nearest() -> None:

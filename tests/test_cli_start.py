@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from localconc import create_limit
-from localconc.cli.app import COMMANDS
-from localconc.cli.rate_text import parse_rate, rate_text
-from localconc.cli.words import ordinal, short_command, span
-from tests.kit.command_line import localconc, ok
+from localconc.cli.options import parse_rate
+from localconc.cli.output.text import ordinal, rate_text, short_command, span
+from localconc.cli.program import COMMANDS
+from tests.kit.command_line import fails, localconc, ok
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -57,7 +57,7 @@ def test_without_the_extra_one_line_says_how_to_get_it(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert result.stdout == ""
     assert result.stderr.count("\n") == 1
-    assert "pip install 'localconc[cli]'" in result.stderr
+    assert "in a clone of localconc, run pip install '.[cli]'" in result.stderr
 
 
 def test_an_interrupt_before_the_command_has_begun_is_one_too() -> None:
@@ -75,7 +75,7 @@ def test_an_interrupt_before_the_command_has_begun_is_one_too() -> None:
 def _loaded(*arguments: str) -> set[str]:
     """The modules that a command loads, beyond those that its parser needs anyway."""
     script = (
-        "import json, sys\nimport typer, typer.core, typer.main\nbefore = set(sys.modules)\n"
+        "import json, sys\nimport click\nbefore = set(sys.modules)\n"
         "from localconc.cli import main\nsys.argv = ['localconc', *sys.argv[1:]]\n"
         "main()\nprint(json.dumps(sorted(set(sys.modules) - before)), file=sys.stderr)"
     )
@@ -86,7 +86,7 @@ def _loaded(*arguments: str) -> set[str]:
 def test_a_command_loads_only_what_it_needs() -> None:
     create_limit("gpu", 2)
     assert not _loaded("ls", "-o", "json") & {"rich.console", "pydantic", "pendulum", "asyncio"}
-    assert not _loaded("ls") & {"pydantic", "rich.live", "localconc.cli.use_commands"}
+    assert not _loaded("ls") & {"pydantic", "rich.live", "localconc.cli.commands.use"}
     assert not _loaded("run", "gpu", "--", "true") & {"rich.console", "pydantic", "pendulum"}
 
 
@@ -97,17 +97,20 @@ def test_every_command_is_summed_up_in_the_help_without_being_cut() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shell", "beginning"), [("bash", "_localconc_completion()"), ("zsh", "#compdef localconc"), ("fish", "complete ")]
+    ("shell", "beginning"), [("bash", "_localconc_completion()"), ("zsh", "#compdef localconc"), ("fish", "function ")]
 )
-def test_completion_scripts_are_shown(shell: str, beginning: str) -> None:
-    script = ok(env={**os.environ, "_LOCALCONC_COMPLETE": f"source_{shell}"})
-    assert script.strip().startswith(beginning)
+def test_the_completion_script_of_a_shell_is_printed(shell: str, beginning: str) -> None:
+    assert ok("completion", shell).startswith(beginning)
+
+
+def test_the_shells_that_can_complete_are_named() -> None:
+    assert "'bash', 'zsh', 'fish'" in fails("completion", "csh", status=2)
 
 
 def test_completing_where_there_is_no_store_makes_none(localconc_home_directory: Path) -> None:
     environment = {
         **os.environ,
-        "_LOCALCONC_COMPLETE": "complete_bash",
+        "_LOCALCONC_COMPLETE": "bash_complete",
         "COMP_WORDS": "localconc inspect ",
         "COMP_CWORD": "2",
     }
@@ -118,11 +121,11 @@ def test_completing_where_there_is_no_store_makes_none(localconc_home_directory:
 def _completed_in_bash(*words: str) -> list[str]:
     environment = {
         **os.environ,
-        "_LOCALCONC_COMPLETE": "complete_bash",
-        "COMP_WORDS": "\n".join(["localconc", *words]),
+        "_LOCALCONC_COMPLETE": "bash_complete",
+        "COMP_WORDS": " ".join(["localconc", *words]),
         "COMP_CWORD": str(len(words)),
     }
-    return localconc(env=environment).stdout.splitlines()
+    return [line.removeprefix("plain,") for line in localconc(env=environment).stdout.splitlines()]
 
 
 def test_completing_offers_the_names_of_limits() -> None:

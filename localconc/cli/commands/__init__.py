@@ -1,1 +1,1 @@
-"""The commands, one module for each group of them."""
+"""The commands, a module for each kind. A module is imported when one of its commands is called."""

@@ -1,1 +1,1 @@
-"""What commands print, and the files they write: tables, JSON, pictures of the history, Prometheus text."""
+"""What commands print: text, tables and live views for people, JSON for programs. Knows no command and no option."""

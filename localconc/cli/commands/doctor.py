@@ -1,13 +1,16 @@
-"""The command that says whether all is well with the home, and puts it in order."""
+"""The command that tells whether the home is in order, and repairs it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
-from localconc.cli import json_output, options
-from localconc.cli.faults import FAILED, literal, say
+from localconc import limits
+from localconc.cli import engine_access, options
+from localconc.cli.errors import FAILED
+from localconc.cli.output import json
+from localconc.cli.output.text import literal, say
 from localconc.errors import LocalconcError
 
 if TYPE_CHECKING:
@@ -17,43 +20,37 @@ if TYPE_CHECKING:
 _MARKS = {"well": ("ok", "green"), "note": ("note", "yellow"), "wrong": ("WRONG", "bold red")}
 
 
-def doctor(
-    repair: Annotated[bool, typer.Option("--repair", help="Do what is safe about what is wrong.")] = False,
-    output: options.Output = "text",
-) -> int:
-    """Say whether all is well, and what to do where it is not.
+@click.command(cls=options.Command, examples=("doctor", "doctor --repair"))
+@click.option("--repair", is_flag=True, help="Do what is safe about what is wrong.")
+@options.output
+def doctor(repair: bool, as_json: bool) -> int:
+    """Say whether all is well, and what to do if it is not.
 
     Looks at where the database is, on what, whose, whether it is sound, and who uses it. Looking changes nothing. The
     exit status is 1 when something is wrong.
     """
-    as_json = options.wants_json(output)
-    from localconc import limits
-    from localconc._engine.examination import examine
-
     home = limits.home()
-    findings = examine(home)
+    findings = engine_access.examine(home)
     if repair:
         tried = _repair(findings)
-        findings = examine(home)
+        findings = engine_access.examine(home)
         _tell_of_repairs(tried, findings)
     wrong = any(finding.state == "wrong" for finding in findings)
     if as_json:
-        json_output.print_json({"well": not wrong, "findings": [_object(finding) for finding in findings]})
+        json.print_json({"well": not wrong, "findings": [_object(finding) for finding in findings]})
     else:
         _print(findings, wrong)
     return FAILED if wrong else 0
 
 
 def _repair(findings: list[Finding]) -> list[tuple[Finding, str]]:
-    """Do each repair once; returns what it was to repair, and why that failed, if it did."""
-    from localconc._engine import homes
-
+    """Carry out each repair once; return what each was to repair, and why it failed, if it did."""
     repairs = {finding.repair: finding for finding in findings if finding.repair is not None}
     tried = []
     for put_in_order, finding in repairs.items():
         trouble = ""
         try:
-            put_in_order(homes.current())
+            engine_access.repair(put_in_order)
         except (LocalconcError, OSError) as error:
             trouble = f" {error}"
         tried.append((finding, trouble))
@@ -74,7 +71,7 @@ def _object(finding: Finding) -> dict[str, str]:
 def _print(findings: list[Finding], wrong: bool) -> None:
     from rich.text import Text
 
-    from localconc.cli.render import console
+    from localconc.cli.output.tables import console
 
     screen = console()
     for finding in findings:

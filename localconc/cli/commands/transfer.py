@@ -2,70 +2,67 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from json import loads
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
-from localconc._engine import arguments
-from localconc.cli import json_output, options
-from localconc.cli.faults import CommandError
-from localconc.cli.lookup import look
+from localconc.cli import engine_access, options
+from localconc.cli.errors import CommandError
+from localconc.cli.output import json
+from localconc.cli.output.text import counted
+
+if TYPE_CHECKING:
+    from localconc.cli.engine_access import Definition
 
 _FIELDS = {"name", "limit", "active", "slot_decay_per_second"}
 
 
-def export(
-    file: Annotated[
-        str, typer.Argument(metavar="FILE", help="Where to; - or nothing for stdout.", show_default=False)
-    ] = "-",
-) -> None:
+@click.command(cls=options.Command, examples=("export limits.json", "export | ssh other localconc import -"))
+@click.argument("file", cls=options.Argument, default="-", metavar="[FILE]", help="Where to; - or nothing for stdout.")
+def export(file: str) -> None:
     """Write the definitions of all limits as JSON. What is in use is left out."""
     definitions = [
         {
-            "name": found.limit.name,
-            "limit": found.limit.limit,
-            "active": bool(found.limit.active),
-            "slot_decay_per_second": found.limit.decay,
+            "name": status.name,
+            "limit": status.limit,
+            "active": status.active,
+            "slot_decay_per_second": status.slot_decay_per_second,
         }
-        for found in look().standings
-        if found.limit.configured
+        for status in engine_access.take_snapshot().limits
+        if status.configured
     ]
-    json_output.print_json(definitions, None if file == "-" else Path(file))
+    json.print_json(definitions, None if file == "-" else Path(file))
 
 
-def import_(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="What export wrote; - for stdin.", show_default=False)],
-    output: options.Output = "text",
-) -> None:
+@click.command(cls=options.Command, examples=("import limits.json",))
+@click.argument("file", cls=options.Argument, metavar="FILE", help="What export wrote; - for stdin.")
+@options.output
+def import_(file: str, as_json: bool) -> None:
     """Make or change the limits that a file defines. All of them, or none; others stay as they are."""
-    as_json = options.wants_json(output)
-    from localconc._engine import administration, homes
-
-    definitions = _definitions(*_read(file))
-    changed = administration.ensure_all(homes.current(), definitions)
+    changed = engine_access.ensure_all(_definitions(*_read(file)))
     if as_json:
-        json_output.print_json([json_output.limit_fields(limit) for limit in changed])
+        json.print_json([json.limit_object(limit) for limit in changed])
     else:
-        print(f"Imported {len(changed)} limit{'' if len(changed) == 1 else 's'}")
+        print(f"Imported {counted(len(changed), 'limit')}")
 
 
 def _read(file: str) -> tuple[Any, str]:
-    """What a file holds, and what to call the file."""
+    """Read a file; return its content, and what to call the file."""
     source = "What came from stdin" if file == "-" else repr(file)
     try:
         text = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
         raise CommandError(f"{source} can't be read ({error.strerror}); nothing was changed") from None
     try:
-        return json.loads(text), source
+        return loads(text), source
     except (ValueError, RecursionError) as error:
         raise CommandError(f"{source} is not JSON ({error}); nothing was changed") from None
 
 
-def _definitions(content: Any, source: str) -> list[tuple[str, int, bool, float]]:
+def _definitions(content: Any, source: str) -> list[Definition]:
     if not isinstance(content, list):
         raise CommandError(f"{source} must be a list of limits, as export writes it; nothing was changed")
     definitions = []
@@ -81,7 +78,7 @@ def _definitions(content: Any, source: str) -> list[tuple[str, int, bool, float]
     return definitions
 
 
-def _definition(entry: Any) -> tuple[str, int, bool, float]:
+def _definition(entry: Any) -> Definition:
     if not isinstance(entry, dict):
         raise TypeError(f"a limit must be an object, not {entry!r:.60}")
     unknown = sorted(set(entry) - _FIELDS)
@@ -93,9 +90,6 @@ def _definition(entry: Any) -> tuple[str, int, bool, float]:
     active = entry.get("active", True)
     if not isinstance(active, bool):
         raise TypeError(f"active must be true or false, not {active!r}")
-    return (
-        arguments.limit_name("name", entry["name"]),
-        arguments.whole("limit", entry["limit"], 0),
-        active,
-        arguments.decay(entry.get("slot_decay_per_second", 0.0)),
+    return engine_access.checked_definition(
+        entry["name"], entry["limit"], active, entry.get("slot_decay_per_second", 0.0)
     )

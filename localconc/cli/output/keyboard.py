@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
-    from localconc.cli.screen import Picture
+    from localconc.cli.output.screen import Picture
 
 _SCROLLING = {b"j": 1, b"k": -1, b"\x1b[B": 1, b"\x1b[A": -1, b"\x1b[6~": 10, b"\x1b[5~": -10, b" ": 10}
 
