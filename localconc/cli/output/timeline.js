@@ -141,8 +141,10 @@ class Page {
   reveal(bar) {
     const row = this.drawing.rows[bar.lane.row];
     const { scrollTop, clientHeight } = this.scroller;
-    if (row.top < scrollTop || row.top + row.height > scrollTop + clientHeight) {
-      this.scroller.scrollTop = Math.max(0, row.top - clientHeight / 3);
+    // The lanes beside it have to do with it, most likely.
+    const beside = Math.min(4 * ROW.lane, clientHeight / 3);
+    if (row.top < scrollTop + beside || row.top + row.height > scrollTop + clientHeight - beside) {
+      this.scroller.scrollTop = Math.max(0, row.top - clientHeight / 2);
     }
     const { from, to } = this.view;
     if (bar.end < from || bar.begin > to) this.show(bar.begin - (to - from) / 3, bar.begin + (to - from) * 2 / 3);

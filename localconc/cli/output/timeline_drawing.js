@@ -183,8 +183,9 @@ class Drawing {
     const curve = row.kind === "used" ? row.group.used : row.group.waiting;
     const peak = Number.isInteger(curve.peak) ? curve.peak : curve.peak.toFixed(1);
     this.text(words, 16, row.top + row.height - 14, { size: 11, colour: colour.muted });
+    if (this.gutter < 200) return;
     this.text(`at most ${peak}`, this.gutter - 10, row.top + row.height - 14, { size: 11, colour: colour.muted, align: "right" });
-    if (row.kind === "used" && row.group.mostCaused && this.gutter > 200) {
+    if (row.kind === "used" && row.group.mostCaused) {
       this.text("waiting caused", this.gutter - 10, row.top + 8, { size: 11, colour: colour.muted, align: "right" });
     }
   }

@@ -28,6 +28,9 @@ _ENDINGS = ("released", "held", "killed", "unseen", "instant", "waiting")
 #: The page keeps moments as whole microseconds from its first one.
 _MICRO = 1e6
 
+#: In the title.
+_MAX_NAMES = 3
+
 _PAGE = """\
 <!DOCTYPE html>
 <html lang="en">
@@ -89,7 +92,9 @@ def timeline_page(timeline: Timeline) -> str:
     """Draw a timeline as a page of HTML."""
     script = "\n".join(_resource(name) for name in _SCRIPTS)
     style = _resource(_STYLE)
-    names = ", ".join(group.name for group in timeline.groups)
+    names = ", ".join(group.name for group in timeline.groups[:_MAX_NAMES])
+    if len(timeline.groups) > _MAX_NAMES:
+        names += f" and {len(timeline.groups) - _MAX_NAMES} more"
     return _PAGE.format(
         # Only these two texts are run; what a name smuggles in is not.
         policy=f"style-src '{_digest(style)}'; script-src '{_digest(script)}'",

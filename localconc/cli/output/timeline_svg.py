@@ -29,7 +29,7 @@ MAX_LANES = 40
 #: Of the bars that fall on one pixel, a single one is drawn.
 _MIN_STEP = 0.4
 
-_HEADLINE_LETTERS = 105
+_HEADLINE_LETTERS = 95
 
 #: Average width of a letter, as a part of the font's size; of a bold one, more.
 _LETTER = 0.57
@@ -77,7 +77,7 @@ class _Picture:
         title = headline(self._timeline)
         for line in wrap(title, _HEADLINE_LETTERS, max_lines=2, placeholder=" …"):
             self._y += _HEADLINE
-            self._text("text head", 16, self._y + 6, line, size=16)
+            self._text("text head", 16, self._y + 6, line)
         self._text("muted", 16, self._y + 28, window_text(self._timeline.since, self._timeline.until))
         self._legend(16, self._y + 48)
         self._y += _HEAD
@@ -123,7 +123,7 @@ class _Picture:
     def _lane(self, lane: Lane, group: Group, most: float) -> None:
         y = self._y
         title = self._text("text", 16, y + 15, middle_shortened(lane.title, 26), size=12)
-        self._text("muted", 22 + title, y + 15, lane.detail, LEFT - 96 - title)
+        self._text("muted", 22 + title, y + 15, lane.detail, LEFT - 84 - title)
         if lane.caused_seconds > 0.001:
             notable = any(bar.caused_seconds >= group.notable_seconds for bar in lane.bars)
             self._text("strong end" if notable else "muted end", LEFT - 10, y + 13, duration_text(lane.caused_seconds))
@@ -200,6 +200,7 @@ class _Picture:
             words = f"limit {limit}"
             room = len(words) * 11 * _LETTER + 14
             self._parts.append(f'<path class="limit" d="M{LEFT} {y:.1f}H{RIGHT - room:.1f}"/>')
+            self._rect("surface", RIGHT - room, y - 7, room, 14)
             self._text("bound end", RIGHT - 2, y + 4, words)
         self._y += _CURVE
 
