@@ -49,11 +49,10 @@ def test_what_all_caused_adds_up_to_what_all_waited():
 def test_the_worst_hold_up_comes_first_and_names_its_victims():
     jobs = [Job(0, 60, pid=1, label="import"), Job(1, 1, pid=2, label="web"), Job(31, 1, pid=3, label="mail")]
     found = timeline(*served("db", 1, jobs))
-    [group] = found.groups
     worst = found.hold_ups[0]
-    assert group.lanes[worst.lane].title == "import"
-    assert worst.longest_hold_seconds == pytest.approx(60)
-    assert [(group.lanes[lane].title, round(seconds)) for lane, seconds in worst.victims] == [("web", 59), ("mail", 29)]
+    assert worst.caller.label == "import"
+    assert worst.worst.held_seconds == pytest.approx(60)
+    assert [(caller.label, round(seconds)) for caller, seconds in worst.victims] == [("web", 59), ("mail", 29)]
     assert headline(found) == "import held others up most: requests waited 1m28s because of it, of 1m29s in all for db."
 
 
@@ -154,6 +153,23 @@ def test_many_tasks_that_ran_once_share_the_lanes_of_their_process():
     jobs = [acquired(Job(n, 1.5, pid=n % 2, thread=f"Task-{n}")) for n in range(MAX_HOLDERS + 50)]
     [group] = timeline(*jobs, slots=9, seconds=500).groups
     assert [(lane.title, lane.detail) for lane in group.lanes] == [("job.py", "pid 0"), ("job.py", "pid 1")]
+
+
+def test_many_processes_that_ran_once_share_the_lanes_of_their_command_or_program():
+    def lanes(command: str) -> list[tuple[str, str]]:
+        jobs = [acquired(Job(n, 1.5, pid=n, command=command.format(n))) for n in range(MAX_HOLDERS + 50)]
+        [group] = timeline(*jobs, slots=9, seconds=500).groups
+        return [(lane.title, lane.detail) for lane in group.lanes]
+
+    assert lanes("python job.py --fast") == [("job.py --fast", "150 processes"), ("", "")]
+    assert lanes("python job.py --id {}") == [("job.py", "150 processes"), ("", "")]
+    assert lanes("python job{}.py") == [("several programs", "150 processes"), ("", "")]
+
+
+def test_who_held_others_up_is_told_apart_even_where_lanes_are_shared():
+    jobs = [Job(n, 0.5, pid=n) for n in range(MAX_HOLDERS + 50)]
+    jobs[70] = Job(70, 9, pid=70, label="slow")
+    assert timeline(*served("db", 1, jobs), seconds=500).hold_ups[0].caller.label == "slow"
 
 
 def test_no_bars_in_a_lane_overlap():

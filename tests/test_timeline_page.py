@@ -73,6 +73,18 @@ def test_a_page_of_ten_thousand_bars_is_small_and_quickly_made():
     assert found.bars == 10_000
 
 
+def test_a_page_of_ten_thousand_processes_with_long_commands_stays_small():
+    jobs = [
+        Job(n, 1.5, pid=n, label=f"{n} " + "ö" * 190, command=f"python job.py {n} " + "x" * 3_000)
+        for n in range(10_000)
+    ]
+    found = timeline_of([acquired(job) for job in jobs], until=BEGIN + 10_010, limits=[limit("db", 2)])
+    began = time.process_time()
+    page = timeline_page(found)
+    assert time.process_time() - began < 1.0
+    assert len(page.encode()) < 3_000_000
+
+
 def test_a_page_names_nothing_to_fetch():
     page = timeline_page(story())
     assert read(page).addresses == ["data:,"]

@@ -230,7 +230,7 @@ class Page {
       isolated.textContent = text;
       return isolated;
     };
-    const lines = [line("name", name(caller.label || bar.lane.title || caller.thread || `pid ${caller.pid}`))];
+    const lines = [line("name", name(this.titleOf(caller)))];
     lines.push(line("", ...this.waitWords(bar, name)), line("", this.holdWords(bar)));
     if (bar.caused > 1e3) lines.push(line("strong", ...this.causedWords(bar, name)));
     lines.push(line("small", `${this.timeline.clock(bar.begin)} asked`
@@ -276,20 +276,22 @@ class Page {
 
   list(callers, name) {
     const words = callers.slice(0, 3).flatMap((caller, index) => [
-      index ? ", " : "", name(caller.label || this.titleOf(caller)), ` (${caller.pid})`,
+      index ? ", " : "", name(this.titleOf(caller)), ` (${caller.pid})`,
     ]);
     if (callers.length > 3) words.push(` and ${callers.length - 3} more`);
     return words;
   }
 
   titleOf(caller) {
+    if (caller.label) return caller.label;
+    if (caller.thread && caller.thread !== "MainThread") return caller.thread;
     if (!this.titles) {
       this.titles = new Map();
       for (const bar of this.timeline.bars) {
         if (bar.lane.title && !this.titles.has(bar.caller)) this.titles.set(bar.caller, bar.lane.title);
       }
     }
-    return this.titles.get(caller) || caller.thread || caller.command;
+    return this.titles.get(caller) || caller.command || `pid ${caller.pid}`;
   }
 
   // ── hands ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -301,7 +303,7 @@ class Page {
     };
     for (const [id, act] of Object.entries(press)) find(id).addEventListener("click", act);
     for (const button of document.querySelectorAll("[data-holdup]")) {
-      button.addEventListener("click", () => this.goTo(this.worstBar(this.timeline.holdUps[button.dataset.holdup])));
+      button.addEventListener("click", () => this.goTo(this.timeline.holdUps[button.dataset.holdup]));
     }
     this.chart.addEventListener("keydown", (event) => this.onKey(event));
     this.scroller.addEventListener("scroll", () => this.redraw());
@@ -316,11 +318,6 @@ class Page {
     this.axis.addEventListener("pointermove", (event) => this.onAxisMove(event));
     this.axis.addEventListener("pointerup", () => this.onAxisUp());
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.recolour());
-  }
-
-  worstBar(lane) {
-    const own = lane.group.lanes.filter((other) => other.holder === lane.holder).flatMap((other) => other.bars);
-    return own.reduce((worst, bar) => (bar.caused > worst.caused ? bar : worst));
   }
 
   onKey(event) {

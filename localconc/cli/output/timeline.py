@@ -97,13 +97,16 @@ class Group:
 
 
 class HoldUp(NamedTuple):
-    """A holder that others waited for: how long in all, and the lanes that waited longest."""
+    """A caller that others waited for: how long in all, its bar that caused the most of it, and the others.
+
+    `group` is the number of the limit's group; `victims` are the callers that waited, the longest first.
+    """
 
     group: int
-    lane: int
+    caller: Caller
     caused_seconds: float
-    longest_hold_seconds: float
-    victims: list[tuple[int, float]]
+    worst: Bar
+    victims: list[tuple[Caller, float]]
 
 
 @dataclass(slots=True)
@@ -215,35 +218,30 @@ def _group(name: str, bars: list[Bar], limit: Limit | None, until: float) -> Gro
 
 
 def _hold_ups(groups: Sequence[Group]) -> list[HoldUp]:
-    """The holders that caused the most waiting. What caused a hundredth of the most is not worth a line."""
-    caused: dict[tuple[int, int], float] = {}
-    for place, group in enumerate(groups):
-        for lane in group.lanes:
-            key = (place, lane.holder)
-            caused[key] = caused.get(key, 0.0) + lane.caused_seconds
+    """Find the callers that caused the most waiting. A hundredth of what the worst one caused is not worth a line."""
+    caused: dict[tuple[int, Caller], float] = {}
+    for number, group in enumerate(groups):
+        for bar in group.bars:
+            if bar.caused_seconds > 0:
+                key = (number, bar.caller)
+                caused[key] = caused.get(key, 0.0) + bar.caused_seconds
     worst = sorted(caused, key=lambda key: -caused[key])[:MAX_HOLD_UPS]
     least = max(caused[worst[0]] / 100, MIN_CAUSED_SECONDS) if worst else 0.0
-    return [_hold_up(groups[key[0]], *key, caused[key]) for key in worst if caused[key] >= least]
+    return [_hold_up(groups, *key, caused[key]) for key in worst if caused[key] >= least]
 
 
-def _hold_up(group: Group, place: int, holder: int, caused: float) -> HoldUp:
-    own = [bar for lane in group.lanes if lane.holder == holder for bar in lane.bars]
-    first_lanes: dict[int, int] = {}
-    waits: list[Bar] = []
-    victims: list[int] = []
-    for number, lane in enumerate(group.lanes):
-        first_lane = first_lanes.setdefault(lane.holder, number)
-        if lane.holder != holder:
-            waits += lane.bars
-            victims += [first_lane] * len(lane.bars)
-    suffered: dict[int, float] = {}
-    for lane_number, seconds in zip(victims, group.load.suffered_seconds(own, waits), strict=True):
+def _hold_up(groups: Sequence[Group], number: int, caller: Caller, caused: float) -> HoldUp:
+    group = groups[number]
+    own = [bar for bar in group.bars if bar.caller == caller]
+    waits = [bar for bar in group.bars if bar.caller != caller and bar.waited_seconds > 0]
+    suffered: dict[Caller, float] = {}
+    for bar, seconds in zip(waits, group.load.suffered_seconds(own, waits), strict=True):
         if seconds > 0:
-            suffered[lane_number] = suffered.get(lane_number, 0.0) + seconds
+            suffered[bar.caller] = suffered.get(bar.caller, 0.0) + seconds
     return HoldUp(
-        group=place,
-        lane=first_lanes[holder],
+        group=number,
+        caller=caller,
         caused_seconds=caused,
-        longest_hold_seconds=max(bar.held_seconds for bar in own),
+        worst=max(own, key=lambda bar: bar.caused_seconds),
         victims=sorted(suffered.items(), key=lambda entry: -entry[1]),
     )

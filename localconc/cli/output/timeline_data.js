@@ -13,12 +13,13 @@ class Timeline {
     this.origin = data.origin * 1e6;
     this.since = data.since;
     this.until = data.until;
-    this.callers = data.callers.map(([pid, thread, label, command]) => ({
-      pid, thread, label, command: data.commands[command],
-    }));
+    this.callers = data.callers.map(([pid, ...texts]) => {
+      const [thread, label, command] = texts.map((text) => data.texts[text]);
+      return { pid, thread, label, command };
+    });
     this.bars = [];
     this.groups = data.groups.map((group) => this.readGroup(group));
-    this.holdUps = data.holdUps.map(([group, lane]) => this.groups[group].lanes[lane]);
+    this.holdUps = data.holdUps.map(([group, lane, bar]) => this.groups[group].lanes[lane].bars[bar]);
     this.first = Math.min(this.since, ...this.groups.map((group) => group.first));
   }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 
     from localconc.cli.output.timeline import Bar, Caller
 
-#: With more holders than this, those of one process share lanes: ten thousand tasks that ran once each make no picture.
+#: With more holders than this, those of one process, command or program share lanes: ten thousand tasks or processes
+#: that ran once each make no picture.
 MAX_HOLDERS = 100
 
 _MAIN_THREADS = ("MainThread", "")
@@ -45,29 +47,52 @@ class Lane:
 
 def lanes_of(bars: Sequence[Bar]) -> list[Lane]:
     """Lay bars, which are in order of time, into lanes; the holder that came first is first."""
-    holders: dict[object, list[Bar]] = {}
-    for bar in bars:
-        holders.setdefault(bar.caller, []).append(bar)
-    shared = len(holders) > MAX_HOLDERS
-    if shared:
-        holders = {}
-        for bar in bars:
-            holders.setdefault(bar.caller.pid, []).append(bar)
     lanes: list[Lane] = []
-    for number, own in enumerate(holders.values()):
-        title, detail = _names(own[0].caller, shared=shared and len({bar.caller for bar in own}) > 1)
-        rows = _rows(own)
-        lanes.append(Lane(number, title, detail, rows[0]))
-        lanes += [Lane(number, "", "", row) for row in rows[1:]]
+    for number, own in enumerate(_holders(bars)):
+        title, detail = _shared_names({bar.caller for bar in own})
+        first, *others = _rows(own)
+        lanes.append(Lane(number, title, detail, first))
+        lanes += [Lane(number, "", "", row) for row in others]
     return lanes
 
 
-def _names(caller: Caller, *, shared: bool) -> tuple[str, str]:
-    command = program(caller.command)
+def _holders(bars: Sequence[Bar]) -> list[list[Bar]]:
+    """Tell holders apart as finely as leaves few enough of them."""
+    holders: dict[object, list[Bar]] = {}
+    for key in _KEYS:
+        holders = {}
+        for bar in bars:
+            holders.setdefault(key(bar.caller), []).append(bar)
+        if len(holders) <= MAX_HOLDERS:
+            break
+    return list(holders.values())
+
+
+_KEYS: tuple[Callable[[Caller], object], ...] = (
+    lambda caller: caller,
+    lambda caller: caller.pid,
+    lambda caller: caller.command,
+    lambda caller: program(caller.command).partition(" ")[0],
+    lambda caller: None,
+)
+
+
+def names_of(caller: Caller) -> tuple[str, str]:
+    """Choose what to call a caller, and say the rest of what tells it from others."""
     thread = "" if caller.thread in _MAIN_THREADS else caller.thread
-    parts = [f"pid {caller.pid}"] if shared else [caller.label, thread, command, f"pid {caller.pid}"]
-    title, *rest = [part for part in ([command, *parts] if shared else parts) if part]
+    parts = [caller.label, thread, program(caller.command), f"pid {caller.pid}"]
+    title, *rest = [part for part in parts if part]
     return title, " · ".join(rest)
+
+
+def _shared_names(callers: set[Caller]) -> tuple[str, str]:
+    if len(callers) == 1:
+        return names_of(next(iter(callers)))
+    pids, commands = ({getattr(caller, field) for caller in callers} for field in ("pid", "command"))
+    programs = {program(command) for command in commands}
+    names = programs if len(programs) == 1 else {name.partition(" ")[0] for name in programs}
+    title = (names.pop() if len(names) == 1 else "") or "several programs"
+    return title, f"pid {pids.pop()}" if len(pids) == 1 else f"{len(pids):,} processes"
 
 
 def program(command: str) -> str:

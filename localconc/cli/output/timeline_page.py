@@ -11,7 +11,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from localconc.cli.durations import duration_text
-from localconc.cli.output.timeline_words import facts, headline, limit_text, victims_text
+from localconc.cli.output.timeline_lanes import names_of
+from localconc.cli.output.timeline_words import facts, headline, limit_text, middle_shortened, victims_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,6 +28,10 @@ _ENDINGS = ("released", "held", "killed", "unseen", "instant", "waiting")
 
 #: The page keeps moments as whole microseconds from its first one.
 _MICRO = 1e6
+
+#: For the names of threads, labels and commands together, and for each of them at least.
+MAX_TEXT_BYTES = 1_000_000
+MIN_TEXT = 32
 
 #: In the title.
 _MAX_NAMES = 3
@@ -122,7 +127,7 @@ def _mark(name: str) -> str:
 
 def _embedded(value: Any) -> str:
     """JSON that can't end the element it stands in."""
-    text = json.dumps(value, separators=(",", ":"))
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
@@ -134,17 +139,16 @@ def _hold_ups(timeline: Timeline) -> str:
 
 
 def _hold_up(timeline: Timeline, number: int, hold_up: HoldUp) -> str:
-    group = timeline.groups[hold_up.group]
-    lane = group.lanes[hold_up.lane]
+    title, detail = names_of(hold_up.caller)
     share = hold_up.caused_seconds / timeline.hold_ups[0].caused_seconds
     return (
         f'<li><button type="button" data-holdup="{number}">'
-        f'<span class="who">{_mark(lane.title)} <small>{_mark(lane.detail)}</small></span>'
-        f'<span class="of">{_mark(group.name)}</span>'
+        f'<span class="who">{_mark(title)} <small>{_mark(detail)}</small></span>'
+        f'<span class="of">{_mark(timeline.groups[hold_up.group].name)}</span>'
         f'<svg class="share" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
         f'<rect width="{share * 100:.1f}" height="8"/></svg>'
         f'<span class="caused">{duration_text(hold_up.caused_seconds)}</span>'
-        f'<span class="victims">held up {victims_text(hold_up, group, _mark)}</span>'
+        f'<span class="victims">held up {victims_text(hold_up, _mark)}</span>'
         "</button></li>"
     )
 
@@ -154,17 +158,35 @@ def _data(timeline: Timeline) -> dict[str, Any]:
     for group in timeline.groups:
         for bar in group.bars:
             callers.setdefault(bar.caller, len(callers))
-    commands = {command: number for number, command in enumerate({caller.command: 0 for caller in callers})}
+    texts = {text: number for number, text in enumerate({text: 0 for caller in callers for text in caller[1:]})}
     origin = min((group.bars[0].waiting_since for group in timeline.groups), default=timeline.since)
     return {
         "origin": origin,
         "since": _micros(timeline.since, origin),
         "until": _micros(timeline.until, origin),
-        "commands": list(commands),
-        "callers": [[c.pid, c.thread, c.label, commands[c.command]] for c in callers],
+        "texts": _bounded(list(texts)),
+        "callers": [[caller.pid, *(texts[text] for text in caller[1:])] for caller in callers],
         "groups": [_group(group, callers, origin) for group in timeline.groups],
-        "holdUps": [[hold_up.group, hold_up.lane] for hold_up in timeline.hold_ups],
+        "holdUps": [[hold_up.group, *_place(hold_up, timeline)] for hold_up in timeline.hold_ups],
     }
+
+
+def _bounded(texts: list[str]) -> list[str]:
+    """Shorten the longest texts if all of them are too long for a page."""
+    most = MAX_TEXT_BYTES
+    while most > MIN_TEXT and sum(min(len(text.encode()), most) for text in texts) > MAX_TEXT_BYTES:
+        most //= 2
+    return [middle_shortened(text, most) for text in texts]
+
+
+def _place(hold_up: HoldUp, timeline: Timeline) -> tuple[int, int]:
+    """Find the lane of the bar to show, and its number there."""
+    return next(
+        (lane_number, number)
+        for lane_number, lane in enumerate(timeline.groups[hold_up.group].lanes)
+        for number, bar in enumerate(lane.bars)
+        if bar is hold_up.worst
+    )
 
 
 def _group(group: Group, callers: dict[Caller, int], origin: float) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from localconc._engine.core.history import percentiles
 from localconc.cli.durations import duration_text
 from localconc.cli.output.text import rate_text
+from localconc.cli.output.timeline_lanes import names_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,9 +23,9 @@ def headline(timeline: Timeline, mark: Callable[[str], str] = str) -> str:
     if timeline.hold_ups:
         worst = timeline.hold_ups[0]
         group = timeline.groups[worst.group]
-        lane = group.lanes[worst.lane]
+        title, _ = names_of(worst.caller)
         return (
-            f"{mark(lane.title)} held others up most: requests waited {duration_text(worst.caused_seconds)} because of "
+            f"{mark(title)} held others up most: requests waited {duration_text(worst.caused_seconds)} because of "
             f"it, of {duration_text(group.waited_seconds)} in all for {mark(group.name)}."
         )
     if timeline.waited_seconds >= MIN_WAIT_SECONDS:
@@ -58,11 +59,9 @@ def facts(group: Group) -> list[str]:
     return words
 
 
-def victims_text(hold_up: HoldUp, group: Group, mark: Callable[[str], str] = str, most: int = 3) -> str:
+def victims_text(hold_up: HoldUp, mark: Callable[[str], str] = str, most: int = 3) -> str:
     """Whom a holder held up, the longest wait first."""
-    parts = [
-        f"{mark(group.lanes[number].title)} by {duration_text(seconds)}" for number, seconds in hold_up.victims[:most]
-    ]
+    parts = [f"{mark(names_of(caller)[0])} by {duration_text(seconds)}" for caller, seconds in hold_up.victims[:most]]
     more = len(hold_up.victims) - most
     return ", ".join(parts) + (f" and {more} more" if more > 0 else "")
 
