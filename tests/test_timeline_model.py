@@ -81,6 +81,25 @@ def test_the_limit_with_the_longest_waits_comes_first():
     assert [group.limit for group in found.groups] == [1, None]
 
 
+def notable(*jobs: Job, slots: int = 1) -> set[str]:
+    """The labels of the bars that stand out."""
+    [group] = timeline(*served("db", slots, jobs), slots=slots, seconds=2_000).groups
+    return {bar.caller.label for bar in group.bars if bar.caused_seconds >= group.notable_seconds}
+
+
+def test_the_bars_that_caused_much_of_the_waiting_stand_out():
+    assert notable(Job(0, 60, label="import"), Job(1, 1, label="web"), Job(2, 1, label="mail")) == {"import"}
+
+
+def test_a_bar_far_worse_than_many_others_stands_out_though_its_share_is_small():
+    jobs = [Job(n, 3, pid=n, label=str(n)) for n in range(300)]
+    assert notable(*jobs[:150], Job(150, 30, label="slow"), *jobs[151:], slots=2) == {"slow"}
+
+
+def test_among_many_equal_bars_none_stands_out():
+    assert notable(*(Job(n, 3, pid=n, label=str(n)) for n in range(300)), slots=2) == set()
+
+
 # ---- curves ----------------------------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ class Page {
     this.byWait = this.timeline.bars.filter((bar) => bar.admitted - bar.begin > 1e3)
       .sort((one, other) => (other.admitted - other.begin) - (one.admitted - one.begin));
     this.nextWait = 0;
+    find("longest").disabled = !this.byWait.length;
     this.hovered = null;
     this.selected = null;
     this.focused = undefined;

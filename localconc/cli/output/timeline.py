@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from localconc.cli.output.text import literal
@@ -22,8 +22,10 @@ MAX_HOLD_UPS = 5
 #: Waiting shorter than this holds nobody up.
 MIN_CAUSED_SECONDS = 0.001
 
-#: A bar that caused this share of all the waiting for its limit stands out.
+#: A bar stands out if it caused this share of all the waiting for its limit. Among many bars, so does one that caused
+#: this many times the average and half as much as the worst one.
 NOTABLE_SHARE = 0.1
+NOTABLE_MULTIPLE = 5
 
 
 class Caller(NamedTuple):
@@ -73,7 +75,7 @@ class Bar:
         return self.hold_end - self.admitted_or_now
 
 
-@dataclass(slots=True)
+@dataclass
 class Group:
     """What happened to one limit.
 
@@ -90,10 +92,12 @@ class Group:
     waiting: Curve
     waited_seconds: float
 
-    @property
+    @cached_property
     def notable_seconds(self) -> float:
         """A bar that caused this much waiting stands out."""
-        return max(self.waited_seconds * NOTABLE_SHARE, 1e-6)
+        caused = [bar.caused_seconds for bar in self.bars]
+        outlier = max(max(caused) / 2, sum(caused) / len(caused) * NOTABLE_MULTIPLE)
+        return max(min(self.waited_seconds * NOTABLE_SHARE, outlier), 1e-6)
 
 
 class HoldUp(NamedTuple):

@@ -81,6 +81,7 @@ class Drawing {
     paint.fillStyle = this.colour.surface;
     paint.fillRect(0, 0, this.width, this.height);
     this.drawGrid(paint);
+    this.drawNow(paint);
     const first = firstPlace(this.rows.length, (index) => this.rows[index].top + this.rows[index].height > scrolled);
     paint.save();
     paint.translate(0, -scrolled);
@@ -89,7 +90,6 @@ class Drawing {
     }
     if (focus.bar) this.drawConnection(focus);
     paint.restore();
-    this.drawNow(paint);
   }
 
   drawRow(row) {

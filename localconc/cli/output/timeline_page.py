@@ -59,7 +59,7 @@ _PAGE = """\
 <ul class="legend">
 <li><i class="key waiting"></i>waiting</li>
 <li><i class="key holding"></i>holding</li>
-<li><i class="key notable"></i>holding, caused a tenth of all waiting or more</li>
+<li><i class="key notable"></i>holding, held others up most</li>
 <li><i class="key killed"></i>killed</li>
 </ul>
 <div class="buttons">

@@ -96,7 +96,7 @@ class _Picture:
         for classes, words in (
             ("waiting", "waiting"),
             ("holding", "holding"),
-            ("notable", "holding, caused a tenth of all waiting or more"),
+            ("notable", "holding, held others up most"),
             ("killed", "killed"),
         ):
             self._rect(classes, x, y - 9, 18, 10)

@@ -163,7 +163,7 @@ class _Lines:
         signs = self._signs
         self._add(
             (signs.waiting, "yellow"), (" waiting  ", "dim"), (signs.holding, "blue"), (" holding  ", "dim"),
-            (signs.holding, "bold red"), (" caused a tenth of the waiting or more  ", "dim"),
+            (signs.holding, "bold red"), (" held others up most  ", "dim"),
             (signs.killed, "bold magenta"), (" killed", "dim"),
         )  # fmt: skip
         self._add(("Beside each name: how long others waited because of it", "dim"))
