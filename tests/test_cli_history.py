@@ -16,7 +16,7 @@ from localconc import limits
 from localconc._engine.core.history import Acquisition, Hold, Statistics, statistics_of
 from localconc.cli.program import run
 from tests.kit.hostile import HOSTILE, assert_harmless_on_a_terminal
-from tests.kit.made_up_history import Job, acquired, served
+from tests.kit.made_up_history import Job, acquired, served, waiter
 
 pytest.importorskip("click", reason="the extra cli is not installed")
 
@@ -255,7 +255,10 @@ def test_timeline_draws_into_a_file(story: MadeUp, localconc: Any, tmp_path: Pat
     assert (tmp_path / file).read_text().startswith(begin)
 
 
-def test_timeline_shows_the_limits_that_were_named(story: MadeUp, localconc: Any, tmp_path: Path):
+def test_timeline_shows_the_limits_that_were_named(
+    story: MadeUp, localconc: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(limits, "read_waiters", lambda: [waiter("database")])
     localconc("timeline", "mail", "-o", str(tmp_path / "t.json"))
     trace = json.loads((tmp_path / "t.json").read_text())
     named = [event["args"]["name"] for event in trace["traceEvents"] if event["name"] == "process_name"]

@@ -110,7 +110,7 @@ def test_slots_in_use_and_requests_waiting_are_counted_over_time():
 
 
 def test_a_hand_off_that_seems_to_overlap_does_not_exceed_the_limit():
-    [group] = timeline(acquired(Job(0, 10.0000004, pid=1)), acquired(Job(10, 5, pid=2))).groups
+    [group] = timeline(acquired(Job(0, 10.0004, pid=1)), acquired(Job(10, 5, pid=2))).groups
     assert group.used.peak == 1
 
 

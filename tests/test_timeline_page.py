@@ -119,7 +119,9 @@ def test_names_bring_no_control_or_bidirectional_characters_into_a_page():
     page = hostile_page()
     page.encode()
     assert_harmless_on_a_terminal(page)
-    data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    text = page.partition('id="data">')[2].partition("</script>")[0]
+    assert not set("<>&") & set(text)
+    data = json.loads(text)
     assert_harmless_on_a_terminal(json.dumps(data, ensure_ascii=False))
 
 

@@ -11,7 +11,7 @@ from localconc.cli.durations import duration_text
 from localconc.cli.output.json import time_text
 from localconc.cli.output.tables import console, new_table
 from localconc.cli.output.text import literal
-from localconc.cli.output.timeline_lanes import program
+from localconc.cli.output.timeline_lanes import MAIN_THREADS, program
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,8 +35,9 @@ def print_history(acquisitions: Sequence[Acquisition], now: float) -> None:
             Text(duration_text(waited) if waited >= 0.001 else "-", style="yellow" if waited >= 0.1 else "dim"),
             Text(held_text(acquisition, now), style=_ENDING_STYLES.get(acquisition.ending, "")),
             Text(str(acquisition.pid)),
-            Text(literal(acquisition.label or acquisition.thread)),
-            Text(program(literal(acquisition.command))),
+            _holder(acquisition),
+            # On a screen, a line for each acquisition: what there is no room for is left out.
+            Text(program(literal(acquisition.command)), no_wrap=True, overflow="ellipsis"),
         )
     console().print(table)
 
@@ -71,6 +72,11 @@ def acquisition_object(acquisition: Acquisition) -> dict[str, Any]:
         "mode": acquisition.mode,
         "ending": acquisition.ending,
     }
+
+
+def _holder(acquisition: Acquisition) -> Text:
+    name = literal(acquisition.label or acquisition.thread)
+    return Text("-", style="dim") if name in MAIN_THREADS else Text(name)
 
 
 def _slots(acquisition: Acquisition) -> str:

@@ -29,6 +29,7 @@ def print_statistics(statistics: Sequence[Statistics]) -> None:
     table = new_table("LIMIT", "ACQUIRED", "REFUSED", "IN USE", "", "P50", "P90", "P99", "LONGEST")
     for column in (1, 2, 3, 5, 6, 7, 8):
         table.columns[column].justify = "right"
+    table.columns[0].no_wrap, table.columns[0].overflow = False, "fold"
     for one in statistics:
         first = [
             Text(literal(one.name), style="bold"),

@@ -109,26 +109,31 @@ class Drawing {
 
   // ── words on the left ────────────────────────────────────────────────────────────────────────────────────────
 
-  text(words, x, y, { size = 12, weight = 400, colour = this.colour.text, align = "left", width = Infinity } = {}) {
+  text(words, x, y, { size = 12, weight = 400, colour = this.colour.text, align = "left", width = Infinity, ends = false } = {}) {
     const { paint } = this;
     paint.font = `${weight} ${size}px ${FONT}`;
     paint.fillStyle = colour;
     paint.textAlign = align;
     paint.textBaseline = "middle";
-    const shown = width === Infinity ? words : this.shorten(words, width);
+    const shown = width === Infinity ? words : this.shorten(words, width, ends);
     paint.fillText(shown, x, y);
     return paint.measureText(shown).width;
   }
 
-  shorten(words, width) {
+  // As much as fits: the beginning, or both ends, which tell a command from others.
+  shorten(words, width, ends) {
     const key = `${this.paint.font}|${Math.round(width)}|${words}`;
     if (!this.shortened.has(key)) {
       let shown = words;
       if (this.paint.measureText(words).width > width) {
         const letters = Array.from(words);
-        const kept = firstPlace(letters.length, (count) =>
-          this.paint.measureText(`${letters.slice(0, count + 1).join("")}…`).width > width);
-        shown = kept ? `${letters.slice(0, kept).join("").trimEnd()}…` : "";
+        const keep = (count) => {
+          const last = ends ? count >> 1 : 0;
+          const first = letters.slice(0, count - last).join("").trimEnd();
+          return `${first}…${last ? letters.slice(-last).join("").trimStart() : ""}`;
+        };
+        const kept = firstPlace(letters.length, (count) => this.paint.measureText(keep(count + 1)).width > width);
+        shown = kept ? keep(kept) : "";
       }
       this.shortened.set(key, shown);
     }
@@ -159,7 +164,7 @@ class Drawing {
     const dim = this.focus.bar && !this.focus.lanes.has(lane) ? 0.45 : 1;
     this.paint.globalAlpha = dim;
     const room = this.gutter - 16 - (lane.group.mostCaused && this.gutter > 200 ? 76 : 12);
-    const title = this.text(lane.title, 16, y, { weight: 500, width: room });
+    const title = this.text(lane.title, 16, y, { weight: 500, width: room, ends: true });
     if (title + 30 < room) {
       this.text(lane.detail, 16 + title + 8, y, { size: 11, colour: colour.muted, width: room - title - 8 });
     }

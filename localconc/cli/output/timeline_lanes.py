@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 #: that ran once each make no picture.
 MAX_HOLDERS = 100
 
-_MAIN_THREADS = ("MainThread", "")
+MAIN_THREADS = ("MainThread", "")
 
 
 @dataclass(slots=True)
@@ -79,7 +79,7 @@ _KEYS: tuple[Callable[[Caller], object], ...] = (
 
 def names_of(caller: Caller) -> tuple[str, str]:
     """Choose what to call a caller, and say the rest of what tells it from others."""
-    thread = "" if caller.thread in _MAIN_THREADS else caller.thread
+    thread = "" if caller.thread in MAIN_THREADS else caller.thread
     parts = [caller.label, thread, program(caller.command), f"pid {caller.pid}"]
     title, *rest = [part for part in parts if part]
     return title, " · ".join(rest)
