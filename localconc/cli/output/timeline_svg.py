@@ -29,7 +29,7 @@ MAX_LANES = 40
 #: Of the bars that fall on one pixel, a single one is drawn.
 _MIN_STEP = 0.4
 
-_HEADLINE_LETTERS = 95
+_HEADLINE_LETTERS = 100
 
 #: Average width of a letter, as a part of the font's size; of a bold one, more.
 _LETTER = 0.57
