@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import subprocess
@@ -165,6 +166,102 @@ def test_commas_separate_names_and_a_backslash_keeps_one() -> None:
     with holding("a\\,b") as holder:
         assert read_limit("a,b").active_slots == 1
         holder.end()
+
+
+@pytest.mark.parametrize("command", [("run", "--", "sleep", "1"), ("run", "--limit", "1", "--", "sleep", "1")])
+def test_a_command_without_a_limit_is_asked_which(command: tuple[str, ...]) -> None:
+    assert "Which limit? localconc run NAME -- sleep 1" in fails(*command, status=2)
+
+
+def test_a_name_that_begins_with_a_dash_stands_between_dashes() -> None:
+    create_limit("-x", 1)
+    assert ok("run", "--", "-x", "--", "echo", "ran", "--", "on") == "ran -- on\n"
+
+
+def test_the_command_may_follow_the_name_without_dashes() -> None:
+    create_limit("gpu", 1)
+    assert ok("run", "gpu", "echo", "ran") == "ran\n"
+
+
+@pytest.mark.parametrize("time", ["0.02", "20ms", "0.02s"])
+def test_a_timeout_may_have_a_unit(time: str) -> None:
+    create_limit("gpu", 1)
+    with concurrency("gpu"):
+        assert "timed out after 0.02 second" in fails("run", "gpu", "--timeout", time, "--", "true", status=124)
+
+
+def test_a_label_is_shown_wherever_the_command_is() -> None:
+    create_limit("gpu", 1)
+    with holding("gpu", options=("--label", "nightly training")) as holder:
+        assert "nightly training" in ok("inspect", "gpu")
+        assert "nightly training" in ok("watch")
+        (held,) = as_json("inspect", "gpu")["holders"]
+        assert held["label"] == read_holders("gpu")[0].label == "nightly training"
+        with running("run", "gpu", "--label", "evaluation", "--", "true") as waiter:
+            until(lambda: read_waiters("gpu"))
+            assert as_json("inspect", "gpu")["waiters"][0]["label"] == "evaluation"
+            waiter.close()
+        holder.end()
+
+
+def test_a_label_that_is_too_long_is_wrong_usage() -> None:
+    create_limit("gpu", 1)
+    fails("run", "gpu", "--label", "x" * 201, "--", "true", status=2)
+
+
+def test_a_long_wait_without_a_terminal_says_what_it_waits_for_and_who_holds_it() -> None:
+    create_limit("gpu", 1)
+    with concurrency("gpu"), running("run", "gpu", "--", "true") as waiter:
+        assert waiter.process.stderr is not None
+        line = waiter.process.stderr.readline()  # after ten seconds
+        assert line.startswith("localconc: ")
+        assert "'gpu'" in line
+        assert f"pid {os.getpid()}" in line
+        waiter.close()
+
+
+# ---- what may go wrong once the command runs -------------------------------------------------------------------------
+
+
+def test_arguments_that_are_not_utf_8_reach_the_command_and_lose_nothing() -> None:
+    create_limit("gpu", 1)
+    script = "import sys; print(sys.argv[1].encode('utf-8', 'surrogateescape'), flush=True); input(); sys.exit(7)"
+    with running("run", "gpu", "--", sys.executable, "-c", script, b"caf\xe9.jpg") as holder:
+        assert holder.read_line() == "b'caf\\xe9.jpg'"
+        shown = f"{sys.executable} -c {script} caf\N{REPLACEMENT CHARACTER}.jpg"
+        until(lambda: read_holders("gpu")[0].command == shown)
+        assert read_limit("gpu").active_slots == 1
+        assert holder.end() == 7
+        assert holder.process.stderr is not None
+    assert read_limit("gpu").active_slots == 0
+
+
+@pytest.mark.parametrize("function", ["run", "run_with_handlers"])
+def test_what_goes_wrong_once_the_command_runs_does_not_lose_it(function: str) -> None:
+    script = (
+        "import sys\nfrom localconc.cli import child\n"
+        "def fail(pid): raise UnicodeEncodeError('utf-8', '', 0, 1, 'no')\n"
+        f"print(child.{function}(sys.argv[1:], None, fail))"
+    )
+    words = [sys.executable, "-c", script, "sh", "-c", "exit 7"]
+    result = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
+    assert result.stdout.strip() in ("7", "-7")
+    assert result.stderr == ""
+
+
+def test_a_signal_that_can_not_be_passed_on_does_not_lose_the_command() -> None:
+    script = (
+        "import os, sys\nfrom localconc.cli import child\n"
+        "def refuse(pid, number): print('refused', flush=True); raise PermissionError\n"
+        "kill, os.kill = os.kill, refuse\n"
+        "print(child.run(sys.argv[1:], None, lambda pid: print('started', flush=True)), flush=True)"
+    )
+    with running(command=[sys.executable, "-c", script, "sh", "-c", "read line; exit 7"]) as runner:
+        assert runner.read_line() == "started"
+        runner.process.terminate()
+        assert runner.read_line() == "refused"
+        runner.write_line()
+        assert runner.read_line() == "7"
 
 
 # ---- signals ---------------------------------------------------------------------------------------------------------
@@ -346,7 +443,7 @@ def test_rate_returns_when_admitted_and_takes_a_slot() -> None:
     ok("rate", "api", "--limit", "2", "--rate", "1/hour")
     ok("rate", "api")
     assert read_limit("api").active_slots == 2
-    assert "'api' has 2 of 2 slots in use" in fails("rate", "api", "--timeout", "0", status=124)
+    assert re.search("'api'.* 2 of 2 ", fails("rate", "api", "--timeout", "0", status=124))
 
 
 def test_rate_waits_until_a_slot_has_drained() -> None:

@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from localconc import create_limit
-from localconc.cli.options import parse_rate
+from localconc.cli.errors import WrongUsage
+from localconc.cli.options import parse_rate, read_seconds
 from localconc.cli.output.text import ordinal, rate_text, short_command, span
 from localconc.cli.program import COMMANDS
 from tests.kit.command_line import fails, localconc, ok
@@ -87,7 +89,7 @@ def test_a_command_loads_only_what_it_needs() -> None:
     create_limit("gpu", 2)
     assert not _loaded("ls", "-o", "json") & {"rich.console", "pydantic", "pendulum", "asyncio"}
     assert not _loaded("ls") & {"pydantic", "rich.live", "localconc.cli.commands.use"}
-    assert not _loaded("run", "gpu", "--", "true") & {"rich.console", "pydantic", "pendulum"}
+    assert not _loaded("run", "gpu", "--", "true") & {"rich", "pendulum", "asyncio", "localconc.cli.commands.limits"}
 
 
 def test_every_command_is_summed_up_in_the_help_without_being_cut() -> None:
@@ -162,10 +164,41 @@ def test_a_rate_in_words_comes_back_in_the_same_words(text: str) -> None:
         (2.3456, "2.35/second"),
         (1e-6, "0.0864/day"),
         (1e9, "1000000000/second"),
+        (4.9, "4.9/second"),
+        (12.5, "12.5/second"),
+        (75 / 60, "75/minute"),
     ],
 )
 def test_a_decay_is_said_in_the_handiest_unit(slots_per_second: float, text: str) -> None:
     assert rate_text(slots_per_second) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0),
+        ("1.5", 1.5),
+        ("1s", 1),
+        ("500ms", 0.5),
+        ("2m", 120),
+        ("2m30s", 150),
+        ("1h", 3600),
+        ("1 day", 86400),
+        ("5 MIN", 300),
+    ],
+)
+def test_a_time_is_seconds_or_has_units(text: str, seconds: float) -> None:
+    assert _seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1", "nan", "inf", "5 parsecs", "m", "1s and more", "1s2", "٣s"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(WrongUsage, match="--timeout"):
+        _seconds(text)
+
+
+def _seconds(text: str) -> float | None:
+    return read_seconds(click.Context(click.Command("run")), click.Option(["--timeout"]), text)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import pytest
 
 from localconc import create_limit, delete_limit, read_limits, read_waiters, update_limit
 from localconc.sync import concurrency
-from tests.kit.command_line import COMMAND, PATIENCE_SECONDS, holding, running, until
+from tests.kit.command_line import COMMAND, PATIENCE_SECONDS, holding, localconc, running, until
 
 pexpect = pytest.importorskip("pexpect")
 pyte = pytest.importorskip("pyte")
@@ -173,6 +173,42 @@ def test_the_line_tells_of_a_pause_and_of_drain() -> None:
         assert screen.end() == 0
 
 
+def test_the_line_says_so_if_the_holder_takes_longer_than_usual() -> None:
+    create_limit("gpu", 1)
+    for _ in range(8):  # each takes the average nearer to a tenth of a second, the least that counts
+        with concurrency("gpu"):
+            pass
+    with concurrency("gpu"), terminal("run", "gpu", "--", "true") as screen:
+        screen.shows("1st in line, longer than usual, held by pid")
+        screen.child.sendintr()
+        screen.end()
+
+
+def test_the_line_estimates_nothing_before_anybody_has_released_a_slot() -> None:
+    create_limit("gpu", 1)
+    with concurrency("gpu"), terminal("run", "gpu", "--", "true") as screen:
+        screen.shows("1st in line, held by pid")
+        screen.child.sendintr()
+        screen.end()
+
+
+def test_the_line_tells_of_slots_that_an_operator_occupied() -> None:
+    create_limit("gpu", 2, active_slots=2)
+    with terminal("run", "gpu", "--", "true") as screen:
+        screen.shows("1st in line, 2 set by an operator")
+        screen.child.sendintr()
+        screen.end()
+
+
+def test_the_line_tells_how_long_a_pause_lasts() -> None:
+    create_limit("gpu", 1)
+    assert localconc("pause", "gpu", "1h").returncode == 0
+    with terminal("run", "gpu", "--", "true") as screen:
+        screen.shows(r"1st in line, paused for (1h00m|59m\d\ds)")
+        assert localconc("resume", "gpu").returncode == 0
+        assert screen.end() == 0
+
+
 def test_a_short_wait_shows_no_line() -> None:
     create_limit("gpu", 1)
     with terminal("run", "gpu", "--", "echo", "ran") as screen:
@@ -275,6 +311,17 @@ def test_watch_scrolls_where_there_are_more_limits_than_lines() -> None:
         for _ in range(30):
             screen.child.send("j")
         screen.shows("limit-39")
+        screen.child.send("q")
+        assert screen.end() == 0
+
+
+def test_watch_does_not_scroll_what_fits() -> None:
+    create_limit("gpu", 2)
+    with terminal("watch") as screen:
+        screen.shows("1 limit, ")
+        screen.child.send("jjjj")
+        create_limit("api", 2)
+        assert screen.shows("gpu(?s:.*)api|api(?s:.*)gpu").startswith("localconc  2 limits, ")
         screen.child.send("q")
         assert screen.end() == 0
 

@@ -1,4 +1,4 @@
-"""The command line: see, set and use limits from a shell. Needs the extra `cli`."""
+"""The command line: limits from a shell. Needs the extra `cli`."""
 
 from __future__ import annotations
 

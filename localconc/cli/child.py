@@ -1,4 +1,6 @@
-"""A command as a child process: it gets the signals that this process gets, and this process ends as it ended.
+"""A command as a child process.
+
+The child gets the signals that this process gets, and this process ends as the child ended.
 
 The child's standard streams, its process group and its terminal are this process's own; so what is typed at the
 terminal (Ctrl-C, Ctrl-Z) reaches it without us, and only signals that were sent to us alone are passed on.

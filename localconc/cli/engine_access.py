@@ -1,4 +1,4 @@
-"""All that the command line takes from the engine beside the public calls; the only module of it that knows the engine.
+"""All that the command line takes from the engine, beside the public calls. No other module of it knows the engine.
 
 What it gives out is the command line's own: `Snapshot`, `LimitStatus` and `Entry`. They are read in one transaction,
 and without pendulum, which takes longer to import than most commands take to run.
@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from localconc._engine.examination import Finding
+    from localconc._engine import examination
     from localconc._engine.overview import Claim, Overview, Standing
     from localconc.limits import Limit
     from localconc.sync import Occupancy
+
+    Finding = examination.Finding
 
     #: A limit as files define it: its name, its slots, whether it is enforced, its decay.
     Definition = tuple[str, int, bool, float]
@@ -145,7 +147,7 @@ def _entry(claim: Claim) -> Entry:
 
 
 def pause_seconds(status: LimitStatus, wall: float) -> float:
-    """How long a pause of the limit still lasts; 0 for none."""
+    """Return how long a pause of the limit still lasts; 0 for none."""
     return 0.0 if status.paused_until is None else max(status.paused_until - wall, 0.0)
 
 
@@ -202,6 +204,15 @@ def missing_names(names: Iterable[str]) -> dict[str, bool]:
     return run_now(engine, lambda: engine.look_up(work))
 
 
+def check_names(names: list[str]) -> None:
+    """Check names before anything is looked up.
+
+    Raises:
+        ValueError: no limit can have one of them.
+    """
+    arguments.limit_names(names)
+
+
 def limits_are_off() -> bool:
     """Tell whether the environment switches all limits off."""
     return homes.is_disabled()
@@ -242,7 +253,7 @@ def ensure_all(definitions: list[Definition]) -> list[Limit]:
 
 
 def holds_something(occupancy: Occupancy) -> bool:
-    """Whether any slot is held: not if limits are off, missing or disabled."""
+    """Tell whether any slot is held; none is if limits are off, missing or disabled."""
     return occupancy.engine is not None and bool(occupancy.engine.held)
 
 

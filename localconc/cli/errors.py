@@ -1,4 +1,4 @@
-"""The exit statuses of commands that failed, and the errors that carry them."""
+"""Failures of commands, each with its exit status."""
 
 from __future__ import annotations
 

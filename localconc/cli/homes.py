@@ -1,4 +1,4 @@
-"""Where the home comes from, and which others this user has: each is a set of limits of its own."""
+"""The homes of this user, each of which is a set of limits of its own."""
 
 from __future__ import annotations
 

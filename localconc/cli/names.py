@@ -1,4 +1,4 @@
-"""Limits by name: the one that was named, the one that may have been meant, and the shell's completion of names."""
+"""Limits by the names that a user types, whole or in part."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The arguments and options that commands have in common: how they are read, and how the help shows them."""
+"""The parameters that commands have in common."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     _Reader = Callable[[click.Context, click.Parameter, "str | None"], Any]
 
 _UNITS = {"s": "second", "sec": "second", "m": "minute", "min": "minute", "h": "hour", "hr": "hour", "d": "day"}
-_UNITS_OF_TIME = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
-_TIME = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|[smhd])\s*", re.ASCII)
+_TIME = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([a-z]+)\s*", re.ASCII | re.IGNORECASE)
 _RATE = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(?:/|per)\s*([a-z]+)\s*", re.ASCII | re.IGNORECASE)
 
 # ---- commands and arguments with help --------------------------------------------------------------------------------
@@ -102,12 +101,14 @@ def read_seconds(ctx: click.Context, param: click.Parameter, value: str | None) 
     if value is None:
         return None
     pieces = _TIME.findall(value)
-    if pieces and not _TIME.sub("", value).strip():
-        return sum(float(number) * _UNITS_OF_TIME[unit] for number, unit in pieces)
-    try:
-        return _read_number(ctx, param, value)
-    except WrongUsage as error:
-        raise WrongUsage(f"{error}: write for example 30, 1.5s, 500ms or 2m") from None
+    units = [_unit_seconds(word) for _, word in pieces]
+    if not pieces or None in units or _TIME.sub("", value).strip():
+        try:
+            return _read_number(ctx, param, value)
+        except WrongUsage as error:
+            raise WrongUsage(f"{error}: write for example 30, 1.5s, 500ms or 2m") from None
+    seconds = sum(float(number) * (unit or 0.0) for (number, _), unit in zip(pieces, units, strict=True))
+    return _read_number(ctx, param, str(seconds))
 
 
 def _read_rate(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
@@ -128,7 +129,7 @@ def _split_names(ctx: click.Context, param: click.Parameter, value: str | None) 
 
 
 def _option(param: click.Parameter) -> str:
-    return max(param.opts, key=len)
+    return str(param.metavar) if isinstance(param, click.Argument) else max(param.opts, key=len)
 
 
 def parse_rate(text: str) -> float:
@@ -139,12 +140,16 @@ def parse_rate(text: str) -> float:
     """
     match = _RATE.fullmatch(text)
     if match is not None:
-        word = match[2].lower()
-        unit = _UNITS.get(word, word.removesuffix("s"))
-        number = float(match[1])
-        if unit in UNIT_SECONDS and 0 < number < math.inf:
-            return number / UNIT_SECONDS[unit]
+        number, unit = float(match[1]), _unit_seconds(match[2])
+        if unit is not None and unit >= 1 and 0 < number < math.inf:
+            return number / unit
     raise ValueError(f"{text!r} is no rate: write for example 5/second, 100/minute, 1000/hour or 1/day, above 0")
+
+
+def _unit_seconds(word: str) -> float | None:
+    """Look up a unit of time; None if there is none of that name."""
+    name = word.lower()
+    return 0.001 if name == "ms" else UNIT_SECONDS.get(_UNITS.get(name, name.removesuffix("s")))
 
 
 def decay(slot_decay_per_second: float | None, rate: float | None) -> float | None:
@@ -191,7 +196,10 @@ active_slots = click.option("--active-slots", metavar="N", callback=whole(), hel
 yes = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 occupy = click.option("--occupy", metavar="N", callback=whole(1), default="1", help="How many slots of each limit.")
 timeout = click.option(
-    "--timeout", metavar="SECONDS", callback=_read_number, help="How long to wait at most; 0 tries once."
+    "--timeout",
+    metavar="TIME",
+    callback=read_seconds,
+    help="How long to wait at most, such as 30, 500ms or 2m; 0 tries once.",
 )
 label = click.option("--label", metavar="TEXT", help="What ls, inspect and watch show beside the command.")
 allow_missing = click.option("--allow-missing", is_flag=True, help="Go ahead without a limit that does not exist.")

@@ -1,4 +1,4 @@
-"""From the arguments of a command line to its exit status: commands are parsed and called, failures become one line."""
+"""From the arguments of a command line to its exit status."""
 
 from __future__ import annotations
 

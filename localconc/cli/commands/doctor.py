@@ -1,4 +1,4 @@
-"""The command that tells whether the home is in order, and repairs it."""
+"""The command that examines the home."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from localconc.cli.output.text import literal, say
 from localconc.errors import LocalconcError
 
 if TYPE_CHECKING:
-    from localconc._engine.examination import Finding
+    from localconc.cli.engine_access import Finding
 
 #: How a state is marked, and in which style.
 _MARKS = {"well": ("ok", "green"), "note": ("note", "yellow"), "wrong": ("WRONG", "bold red")}

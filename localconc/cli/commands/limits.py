@@ -1,4 +1,4 @@
-"""Commands that show, make, change and delete limits."""
+"""Commands on the definitions of limits."""
 
 from __future__ import annotations
 

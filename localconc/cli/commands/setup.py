@@ -1,7 +1,8 @@
-"""Commands for setting up: where the database is, and the completion of a shell."""
+"""Commands that help to set localconc up."""
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -37,7 +38,7 @@ def path(as_json: bool) -> None:
         )
         return
     database = str(home / DATABASE_NAME)
-    print(literal(database) if sys.stdout.isatty() else database)
+    click.echo(literal(database) if sys.stdout.isatty() else os.fsencode(database))
     if others or sys.stderr.isatty():
         say(f"This home comes from {homes.source()}.")
     for other in others:

@@ -1,4 +1,4 @@
-"""Commands that carry the definitions of limits to a file and back."""
+"""Commands that carry the definitions of limits from one home to another."""
 
 from __future__ import annotations
 

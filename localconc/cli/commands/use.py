@@ -1,4 +1,4 @@
-"""Commands that use limits: run another command while holding slots, or wait for a rate limit."""
+"""Commands that acquire slots."""
 
 from __future__ import annotations
 
@@ -153,6 +153,8 @@ def _call(
     """
     if strict and allow_missing:
         raise WrongUsage("Use --strict or --allow-missing, not both")
+    with refused_arguments():
+        engine_access.check_names(names)
     call = {
         "names": names,
         "occupy": occupy,

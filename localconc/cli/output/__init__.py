@@ -1,1 +1,4 @@
-"""What commands print: text, tables and live views for people, JSON for programs. Knows no command and no option."""
+"""What commands print: text, tables or live views for people, JSON for programs.
+
+It must not know commands or options.
+"""

@@ -1,4 +1,4 @@
-"""What commands print for programs: the same fields always, times in ISO 8601, nothing wrapped or coloured."""
+"""What commands print for programs: always the same fields, times in ISO 8601, no wrapping, no colours."""
 
 from __future__ import annotations
 

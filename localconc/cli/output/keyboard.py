@@ -1,4 +1,4 @@
-"""Keys pressed while something else is shown, and the signals that end or stop it."""
+"""Keys that are pressed while a live view is shown."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _KEY = re.compile(rb"\x1b\[[0-9;]*[A-Za-z~]|[\x00-\xff]")
 
 
 class Keyboard:
-    """The terminal's keys, one by one and unseen, inside the block; as it was before, after it."""
+    """Reads the terminal's keys one by one, without showing them, inside the block; restores the terminal after it."""
 
     def __enter__(self) -> Keyboard:
         self._old_handlers = {
@@ -58,7 +58,7 @@ class Keyboard:
         raise KeyboardInterrupt
 
     def leaves_within(self, seconds: float, picture: Picture) -> bool:
-        """Wait so long, or until a key is pressed; True if it says to leave. Others scroll."""
+        """Wait this long, or until a key is pressed; return whether it was the one that leaves. Other keys scroll."""
         for key in _KEY.findall(self._typed(seconds)):
             if key in b"qQ":
                 return True

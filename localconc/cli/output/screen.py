@@ -1,4 +1,4 @@
-"""Limits as lines of a screen: a line for each, and below it its holders and waiters."""
+"""Limits as lines of a screen, each above its holders, then its waiters."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _doing(entry: Entry) -> str:
 
 
 def _fitted(text: str, cells: int) -> str:
-    """A text in exactly so many cells."""
+    """Cut or pad a text to exactly this many cells."""
     return set_cell_size(text, cells) if cell_len(text) <= cells else set_cell_size(text, cells - 1) + "…"
 
 
@@ -172,5 +172,5 @@ class Picture:
 
 
 def as_text(line: Line) -> str:
-    """A line without its styles."""
+    """Return a line without its styles."""
     return "".join(text for text, _ in line).rstrip()

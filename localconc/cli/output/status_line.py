@@ -131,7 +131,7 @@ def _holders(status: LimitStatus, wall: float) -> str:
 
 
 def shortened(text: str, cells: int) -> str:
-    """As much of a text as fits so many cells of a terminal."""
+    """Return as much of a text as fits this many cells of a terminal."""
     from rich.cells import cell_len, set_cell_size
 
     return text if cell_len(text) <= cells else set_cell_size(text, max(cells - 1, 0)).rstrip() + "…"

@@ -1,4 +1,4 @@
-"""Text for people: limits, rates, spans of time and places in a queue, safe to write on a terminal."""
+"""Text for people, safe to write on a terminal."""
 
 from __future__ import annotations
 
