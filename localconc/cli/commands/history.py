@@ -13,10 +13,10 @@ import click
 
 from localconc import limits
 from localconc.cli import options
-from localconc.cli.durations import duration_text, parse_duration
 from localconc.cli.errors import CommandError, WrongUsage
 from localconc.cli.names import complete_name, naming
 from localconc.cli.output import json
+from localconc.cli.output.durations import duration_text
 from localconc.cli.output.files import write_file
 
 if TYPE_CHECKING:
@@ -34,14 +34,17 @@ DEFAULT_LINES = 20
 #: Beyond a pipe there is no screen to fit.
 PIPE_WIDTH = 120
 
+#: A century. Systems differ in how far back their moments go.
+MAX_SINCE_SECONDS = 100 * 365 * 86_400.0
+
 _FORMATS = ("text", "json", "prometheus")
 
 
 def _read_since(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    try:
-        return None if value is None else parse_duration(value)
-    except ValueError as error:
-        raise WrongUsage(f"--since {error}") from None
+    seconds = options.read_seconds(ctx, param, value)
+    if seconds is not None and seconds > MAX_SINCE_SECONDS:
+        raise WrongUsage(f"--since must be at most a century, but is {value!r}")
+    return seconds
 
 
 def _read_format(ctx: click.Context, param: click.Parameter, value: str) -> str:
@@ -60,7 +63,7 @@ _one_name = click.argument(
 )
 _since = click.option(
     "--since",
-    metavar="DURATION",
+    metavar="TIME",
     callback=_read_since,
     help="How far to look back: 45s, 10m, 1h30m, 2d. [default: as far as the history goes]",
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from localconc.cli.durations import duration_text
+from localconc.cli.output.durations import duration_text
 from localconc.cli.output.json import time_text
 from localconc.cli.output.tables import console, new_table
 from localconc.cli.output.text import literal

@@ -10,7 +10,7 @@ from importlib.resources import files
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from localconc.cli.durations import duration_text
+from localconc.cli.output.durations import duration_text
 from localconc.cli.output.timeline_lanes import names_of
 from localconc.cli.output.timeline_words import facts, headline, limit_text, middle_shortened, victims_text
 

@@ -7,7 +7,7 @@ from itertools import groupby
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from localconc.cli.durations import duration_text
+from localconc.cli.output.durations import duration_text
 from localconc.cli.output.timeline_clock import ticks, window_text
 from localconc.cli.output.timeline_words import facts, headline, limit_text, middle_shortened
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from localconc.cli.durations import duration_text
+from localconc.cli.output.durations import duration_text
 from localconc.cli.output.timeline_clock import ticks, window_text
 from localconc.cli.output.timeline_words import facts, headline, limit_text, middle_shortened
 

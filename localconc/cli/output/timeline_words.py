@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from localconc._engine.core.history import percentiles
-from localconc.cli.durations import duration_text
+from localconc.cli.output.durations import duration_text
 from localconc.cli.output.text import rate_text
 from localconc.cli.output.timeline_lanes import names_of
 
