@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from localconc.cli.errors import CommandError
+from localconc.cli.output.files import write_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,19 +36,8 @@ def print_json(value: Any, path: Path | None = None) -> None:
     text = json.dumps(value, indent=2) + "\n"
     if path is None:
         sys.stdout.write(text)
-        return
-    try:
-        if path.exists() and not path.is_file():
-            path.write_text(text, encoding="utf-8")  # a pipe or a device
-            return
-        fresh = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            fresh.write_text(text, encoding="utf-8")
-            os.replace(fresh, path)
-        finally:
-            fresh.unlink(missing_ok=True)
-    except OSError as error:
-        raise CommandError(f"{str(path)!r} can't be written ({error.strerror})") from None
+    else:
+        write_file(path, text)
 
 
 def limit_object(limit: Limit | LimitStatus) -> dict[str, Any]:

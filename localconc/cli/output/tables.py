@@ -36,7 +36,7 @@ def print_list(snapshot: Snapshot) -> None:
         print("There are no limits yet. Make one: localconc create NAME --limit N")
         return
     screen = console()
-    table = _table("NAME", "SLOTS", "WAITING", "DECAY", "STATE", "CHANGED")
+    table = new_table("NAME", "SLOTS", "WAITING", "DECAY", "STATE", "CHANGED")
     names = [Text(literal(status.name), style="bold" if status.active else "dim") for status in snapshot.limits]
     table.columns[0].overflow = "fold"
     table.columns[0].min_width = min(MIN_NAME_CELLS, max(name.cell_len for name in names))
@@ -109,14 +109,15 @@ def _print_entries(screen: Console, title: str, entries: list[Entry], wall: floa
         "COMMAND": [entry.command for entry in entries],
     }
     columns = {header: cells for header, cells in columns.items() if any(cells)}
-    table = _table(*columns)
+    table = new_table(*columns)
     table.columns[-1].overflow = "fold"
     for row in zip(*columns.values(), strict=True):
         table.add_row(*(Text(literal(cell)) for cell in row))
     screen.print(table)
 
 
-def _table(*headers: str) -> Table:
+def new_table(*headers: str) -> Table:
+    """Begin a table without lines."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for header in headers:
         table.add_column(header, no_wrap=header not in ("NAME", "COMMAND"))
