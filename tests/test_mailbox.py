@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localconc._engine.core import home
+from localconc._engine.homes import home
 from localconc._engine.liveness.owner import Owner
 from localconc._engine.waiting import mailbox as mailboxes
 from localconc._engine.waiting import mailbox_pool

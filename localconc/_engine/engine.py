@@ -132,7 +132,7 @@ class Engine:
         for owner_id, kind, name, message in txn.warnings:
             if owner_id == self.membership.owner_id and (kind, name) not in self._warned:
                 self._warned.add((kind, name))
-                logger.warning(message)
+                logger.warning(message, extra={"localconc_kind": kind, "localconc_limit": name})
 
     def sweep(self) -> None:
         """Clean up after some dead processes, once after each joining of a store."""

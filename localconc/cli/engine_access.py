@@ -12,7 +12,7 @@ from uuid import UUID
 from localconc._engine import registry
 from localconc._engine.core import arguments, environment, rules, views
 from localconc._engine.core.calls import Request
-from localconc._engine.core.home import DATABASE_NAME, home_source, other_homes
+from localconc._engine.homes.home import DATABASE_NAME, home_source, other_homes
 from localconc._engine.operations import limits as operations
 from localconc._engine.operations import reading
 from localconc._engine.waiting.threads import run
@@ -275,7 +275,7 @@ def held_descriptor() -> int | None:
     """
     engine = registry.current()
     owner = engine.membership.owner
-    return owner.descriptor if engine.acquisitions.grants and owner is not None else None
+    return owner.descriptor if engine.holdings.grants and owner is not None else None
 
 
 def slot_numbers(occupancy: Occupancy) -> tuple[int, ...]:
@@ -285,8 +285,7 @@ def slot_numbers(occupancy: Occupancy) -> tuple[int, ...]:
         ValueError: the limit decays, or there are several.
         NotSupportedError: a server keeps the limit.
     """
-    numbers: tuple[int, ...] = getattr(occupancy, "numbers", ())
-    return numbers
+    return occupancy.numbers
 
 
 def become_command(pid: int, command: str) -> None:

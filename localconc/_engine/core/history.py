@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from localconc._engine.core.calls import Mode
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -15,8 +17,6 @@ if TYPE_CHECKING:
 #: How an acquisition ended: its holder has not released it, released it, was killed while it held it, or ended
 #: when no process watched. Slots of `rate_limit` are taken at an instant, so nothing ends.
 Ending = Literal["held", "released", "killed", "unseen", "instant"]
-
-Mode = Literal["concurrency", "rate_limit"]
 
 
 @dataclass(frozen=True, slots=True)

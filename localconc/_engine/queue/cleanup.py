@@ -10,7 +10,7 @@ from localconc._engine.core.records import LimitRef, OwnerRow, Requester, Waiter
 from localconc._engine.queue import clocks
 from localconc._engine.queue.admission import admit_waiters
 from localconc._engine.store import integrity, listings
-from localconc._engine.store.schema import GRANTED, PASSED_OVER, WAITING
+from localconc._engine.store.schema import GRANTED, KILLED, PASSED_OVER, UNSEEN, WAITING
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -71,10 +71,9 @@ def reap(txn: Transaction, owner: OwnerRow, *, was_seen: bool) -> None:
     Args:
         was_seen: whether the death was noticed as it happened; else the history does not know when the slots came back.
     """
-    if not was_seen:
-        txn.ledger.mark_end_unseen(owner.id)
     touched = []
     for limit_id, serial in txn.ledger.held_by(owner.id):
+        txn.ledger.set_ending(limit_id, owner.id, serial, KILLED if was_seen else UNSEEN)
         txn.release(limit_id, owner.id, serial)
         touched.append(limit_id)
     for waiter in txn.ledger.waiters_of(owner.id):

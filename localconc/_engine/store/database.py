@@ -18,7 +18,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from localconc._engine.core.errors import Busy, explained
-from localconc._engine.core.home import DATABASE_NAME, prepare
+from localconc._engine.homes.home import DATABASE_NAME, prepare
 from localconc._engine.store.anchors import POSITION, Anchors, identity_at
 from localconc._engine.store.recovery import Recovery
 from localconc.errors import LocalconcError, StoreError

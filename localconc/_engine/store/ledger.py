@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from localconc._engine.core.records import LimitRow, OwnerRow, WaiterRow
-from localconc._engine.store.schema import GRANTED, OPERATOR, PASSED_OVER, REFUSED, TOTALS_ROW, WAITING
+from localconc._engine.store.schema import GRANTED, INSTANT, OPERATOR, PASSED_OVER, REFUSED, TOTALS_ROW, WAITING
 
 if TYPE_CHECKING:
     import sqlite3
@@ -215,7 +215,7 @@ class Ledger:
         """Note slots in the history that nobody will release (those of rate_limit)."""
         self._execute(
             'INSERT INTO history (limit_id, "limit", owner_id, serial, slots, acquired_wall, waited_seconds, thread, '
-            "label, is_rate_limit) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1)",
+            f"label, ending) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, {INSTANT})",
             (
                 ref.limit_id,
                 ref.limit,
@@ -245,13 +245,12 @@ class Ledger:
         """Release a holder whatever its limit is; what has drained is the caller's to reckon with."""
         return self._execute(_RELEASE_DRAINING, (released_boot, limit_id, owner_id, serial)).rowcount == 1
 
-    def mark_end_unseen(self, owner_id: int) -> None:
-        """Let the history say of all that an owner holds that nobody saw when it ended."""
-        for limit_id, serial in self.held_by(owner_id):
-            self._execute(
-                "UPDATE slots SET is_end_unseen = 1 WHERE limit_id = ? AND owner_id = ? AND serial = ?",
-                (limit_id, owner_id, serial),
-            )
+    def set_ending(self, limit_id: int, owner_id: int, serial: int, ending: int) -> None:
+        """Let the history say how a holder ended that did not release its slots."""
+        self._execute(
+            "UPDATE slots SET ending = ? WHERE limit_id = ? AND owner_id = ? AND serial = ?",
+            (ending, limit_id, owner_id, serial),
+        )
 
     def set_numbers(self, limit_id: int, owner_id: int, serial: int, numbers: str) -> None:
         """Note which slots of a limit a holder has."""

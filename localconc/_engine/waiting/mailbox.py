@@ -18,8 +18,8 @@ from time import sleep
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from localconc._engine.core.clock import SystemClock
-from localconc._engine.core.files import close_same, identity_of, is_same
-from localconc._engine.core.home import OWNERS_NAME, file_mode, is_group_shared
+from localconc._engine.homes.files import close_same, identity_of, is_same
+from localconc._engine.homes.home import OWNERS_NAME, file_mode, is_group_shared
 from localconc._engine.waiting.timing import EXACT_SLEEP_SECONDS, MAX_EXACT_SECONDS, SLOW_POLL_SECONDS
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from localconc._engine.core.files import identity_of, is_same
-from localconc._engine.core.home import OWNERS_NAME, is_group_shared
+from localconc._engine.homes.files import identity_of, is_same
+from localconc._engine.homes.home import OWNERS_NAME, is_group_shared
 from localconc._engine.waiting.mailbox import MAX_PATH_BYTES, Wakeup, close_socket, new_socket
 
 if TYPE_CHECKING:

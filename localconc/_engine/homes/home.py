@@ -12,8 +12,8 @@ from typing import Final
 import platformdirs
 
 from localconc._engine.core.arguments import printable
-from localconc._engine.core.files import make_directory
-from localconc._engine.core.filesystems import filesystem_type, is_network_filesystem
+from localconc._engine.homes.files import make_directory
+from localconc._engine.homes.filesystems import filesystem_type, is_network_filesystem
 from localconc.errors import StoreError
 
 DATABASE_NAME: Final = "localconc.db"
