@@ -75,7 +75,7 @@ def _shared_home(config: pytest.Config) -> tuple[Path, str]:
     if setting:
         base = config.inipath.parent if config.inipath else config.rootpath
         return base / Path(setting).expanduser(), f"localconc_home in {config.inipath.name if config.inipath else '-o'}"
-    from localconc._engine.core.home import home
+    from localconc._engine.homes.home import home
 
     return home() / "pytest", "default"
 

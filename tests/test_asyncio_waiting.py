@@ -17,7 +17,7 @@ import pytest
 
 from localconc import AcquireConcurrencySlotTimeoutError, create_limit, read_holders, read_waiters, update_limit
 from localconc._engine import registry
-from localconc._engine.core.home import DATABASE_NAME
+from localconc._engine.homes.home import DATABASE_NAME
 from localconc._engine.waiting import dispatcher, mailbox_pool
 from localconc._engine.waiting.mailbox import Mailbox
 from localconc._engine.waiting.notifier import Notifier

@@ -15,9 +15,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from localconc._engine.acquisitions import Handle, Queued, Refused
+from localconc._engine.acquisitions import Queued, Refused
 from localconc._engine.core.calls import Request
 from localconc._engine.engine import Engine
+from localconc._engine.holdings import Handle
 from localconc._engine.operations import limits as operations
 from localconc._engine.operations import reading
 from localconc.errors import ConcurrencySlotAcquisitionError
@@ -36,6 +37,8 @@ class Process:
     def __init__(self, directory: Path, clock: ManualClock) -> None:
         self.engine = silent_engine(directory, clock)
         self.engine.store.database.ensure_open()
+        assert self.engine.membership.owner is not None
+        self.mailbox = self.engine.mailboxes.take(self.engine.membership.owner)
         self.holds: list[tuple[Request, Handle]] = []
         self.waits: list[tuple[Request, Handle, Queued]] = []
 
@@ -49,8 +52,8 @@ class Process:
         """Accept what the wakeups prove, then look after each request that waits, as its thread would."""
         for entry in list(self.waits):
             request, handle, queued = entry
-            told = [wakeup for address, wakeup in sent if address == queued.address]
-            accepted = any(self.engine.queued.accept_wakeup(request, queued, handle, wakeup) for wakeup in told)
+            told = [wakeup for address, wakeup in sent if address == queued.mailbox.address and wakeup[0] == handle.serial]
+            accepted = any(self.engine.acquisitions.accept_wakeup(request, queued, handle, wakeup) for wakeup in told)
             if not accepted and self.engine.queued.check(queued).is_waiting:
                 continue
             self.waits.remove(entry)
@@ -90,11 +93,11 @@ class LimiterMachine(RuleBasedStateMachine):
         is_first = not any(set(names) & set(other.names) for other in self.queue())
         acquisitions = process.engine.acquisitions
         outcome: Handle | Queued | Refused | None = acquisitions.acquire_fast(request, "model", 0) if fast else None
-        handle = outcome or acquisitions.begin("model", "", 0)
+        handle = outcome or process.engine.holdings.begin("model", "", 0)
         try:
-            outcome = outcome or acquisitions.try_acquire(request, handle, process.engine.take_mailbox)
+            outcome = outcome or acquisitions.try_acquire(request, handle, process.mailbox)
         except ConcurrencySlotAcquisitionError:
-            acquisitions.undo(handle)
+            process.engine.holdings.undo(handle)
             assert any(0 < self.limits[name] < slots for name in names)
             return
         if isinstance(outcome, Handle):
@@ -118,13 +121,13 @@ class LimiterMachine(RuleBasedStateMachine):
     def try_once(self, who: int, names: tuple[str, ...]) -> None:
         process = self.processes[who]
         request = Request(names, 1)
-        handle = process.engine.acquisitions.begin("model", "", 0)
+        handle = process.engine.holdings.begin("model", "", 0)
         outcome = process.engine.acquisitions.try_acquire(request, handle, None)
         if isinstance(outcome, Handle):
             process.holds.append((request, outcome))
         else:
             assert isinstance(outcome, Refused)
-            process.engine.acquisitions.undo(handle)
+            process.engine.holdings.undo(handle)
 
     @rule(who=st.integers(0, 2), which=st.integers(0, 10), in_time=st.booleans())
     def give_up(self, who: int, which: int, in_time: bool) -> None:
@@ -134,7 +137,7 @@ class LimiterMachine(RuleBasedStateMachine):
             request, handle, queued = process.waits.pop(which % len(process.waits))
             if in_time:
                 process.engine.queued.give_up(queued, request.slots)
-            process.engine.acquisitions.undo(handle)
+            process.engine.holdings.undo(handle)
 
     @rule(who=st.integers(0, 2), which=st.integers(0, 10))
     def forget(self, who: int, which: int) -> None:
@@ -144,7 +147,7 @@ class LimiterMachine(RuleBasedStateMachine):
             _, handle = process.holds.pop(which % len(process.holds))
             serial = handle.serial
             del handle
-            wait_until(lambda: serial not in process.engine.acquisitions.grants)
+            wait_until(lambda: serial not in process.engine.holdings.grants)
 
     @rule(lost=st.booleans())
     def lose_wakeups(self, lost: bool) -> None:
@@ -197,7 +200,7 @@ class LimiterMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         for process in getattr(self, "processes", []):
-            process.engine.acquisitions.forget_grants()
+            process.engine.holdings.forget_all()
             process.engine.close()
         shutil.rmtree(self.directory)
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from localconc._engine.acquisitions import Handle, Queued
+from localconc._engine.acquisitions import Queued
 from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, Call, Mode, Request
+from localconc._engine.holdings import Handle
 from localconc._engine.operations import limits, reading
 from localconc._engine.waiting import threads
 from localconc._engine.waiting.mailbox import Mailbox
@@ -91,8 +92,8 @@ def test_a_newcomer_finds_those_admitted_who_were_due_before_it_and_no_room_for_
     machine.create("api", 1, decay=1.0)
     assert machine.admitted("api")
     acquisitions, queued = machine.engine.acquisitions, machine.engine.queued
-    handle = acquisitions.begin("first", "", 0)
-    first = acquisitions.try_acquire(Request(("api",), 1, RATE_LIMIT), handle, machine.engine.take_mailbox)
+    handle = machine.engine.holdings.begin("first", "", 0)
+    first = acquisitions.try_acquire(Request(("api",), 1, RATE_LIMIT), handle, Mailbox())
     assert isinstance(first, Queued)
     machine.clock.advance(1.0)
     assert not machine.admitted("api")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from localconc._engine.acquisitions import Handle, Queued
+from localconc._engine.acquisitions import Queued
 from localconc._engine.core.calls import Request
 from localconc._engine.engine import Engine
+from localconc._engine.holdings import Handle
 from localconc._engine.liveness import reaper
 from localconc._engine.operations import limits, reading
+from localconc._engine.waiting.mailbox import Mailbox
 from tests.kit.clocks import ManualClock
 from tests.kit.engines import silent_engine
 from tests.kit.invariants import check_store
@@ -24,12 +26,13 @@ class Process:
     def __init__(self, directory: Path, clock: ManualClock) -> None:
         self.directory = directory
         self.engine: Engine = silent_engine(directory, clock)
+        self.mailbox = Mailbox("somewhere")
 
     def ask(self, *names: str, slots: int = 1, **fields: Any) -> Handle:
         """Acquire, or queue."""
         self.request = Request(names, slots, **fields)
-        self.handle = self.engine.acquisitions.begin("thread", self.request.label, 0)
-        outcome = self.engine.acquisitions.try_acquire(self.request, self.handle, self.engine.take_mailbox)
+        self.handle = self.engine.holdings.begin("thread", self.request.label, 0)
+        outcome = self.engine.acquisitions.try_acquire(self.request, self.handle, self.mailbox)
         if isinstance(outcome, Queued):
             self.queued = outcome
         return self.handle
@@ -58,7 +61,7 @@ def processes(localconc_home_directory: Path, clock: ManualClock) -> Iterator[li
     limits.create(started[0].engine, "rate", 3, active=True, active_slots=0, decay=0.1)
     yield started
     for process in started:
-        process.engine.acquisitions.forget_grants()
+        process.engine.holdings.forget_all()
         process.engine.close()
 
 
@@ -117,17 +120,22 @@ def test_an_interrupt_between_the_queueing_and_the_record_of_it_leaves_no_place_
     waiter.release()  # it knows the limit now
     holder.ask("db")
 
-    def interrupted(txn: Any) -> None:
-        raise KeyboardInterrupt
+    def transact_and_strike(process: Process) -> Callable[[Any], Any]:
+        transact = process.engine.store.transact
+
+        def struck(work: Any) -> Any:
+            transact(work)
+            raise KeyboardInterrupt
+
+        return struck
 
     for names in (("db",), ("db", "api")):
         with monkeypatch.context() as patched:
-            patched.setattr(waiter.engine, "_after_commit", interrupted)
-            patched.setattr(waiter.engine.store, "_after_commit", interrupted)
+            patched.setattr(waiter.engine.store, "transact", transact_and_strike(waiter))
             with pytest.raises(KeyboardInterrupt):
                 waiter.ask(*names)
         assert len(reading.waiters(holder.engine, None)) == 1
-        waiter.engine.acquisitions.undo(waiter.handle)
+        waiter.engine.holdings.undo(waiter.handle)
         assert reading.waiters(holder.engine, None) == []
 
 
@@ -144,10 +152,10 @@ def test_an_interrupt_while_a_grant_of_other_limits_is_accepted_leaves_no_slot(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(waiter.engine.acquisitions, "hold", interrupted)
+        patched.setattr(waiter.engine.holdings, "hold", interrupted)
         with pytest.raises(KeyboardInterrupt):
             waiter.accept()
-    waiter.engine.acquisitions.undo(waiter.handle)
+    waiter.engine.holdings.undo(waiter.handle)
     assert waiter.held("new") == 0
     assert waiter.held("db") == 0
 

@@ -68,7 +68,7 @@ def _close(directory: Path) -> list[str]:
     """Remove a home; returns who still used it."""
     with environment("LOCALCONC_HOME", str(directory)):
         found = left_in_home()
-        registry.current().acquisitions.forget_grants()  # or a late release would build the home anew
+        registry.current().holdings.forget_all()  # or a late release would build the home anew
     registry.forget(directory)
     shutil.rmtree(directory, ignore_errors=True)
     return found

@@ -53,7 +53,7 @@ def silent_engine(directory: Path, clock: Clock) -> Engine:
 
 def kill(engine: Engine) -> None:
     """End an engine as SIGKILL ends a process: the kernel closes what it had open, and nothing else happens."""
-    engine.acquisitions.forget_grants()
+    engine.holdings.forget_all()
     engine.membership.close_in_child()  # closes the locked file without removing it
     engine.store.database.close()
     engine.reaper.forget()

@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from localconc._engine.core.home import DATABASE_NAME
+from localconc._engine.homes.home import DATABASE_NAME
 
 
 def look_at(directory: Path) -> sqlite3.Connection:

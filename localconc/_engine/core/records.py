@@ -141,7 +141,8 @@ class PastAcquisition(NamedTuple):
     thread: str
     label: str
     numbers: str | None
-    mode: str
+    ending: int | None
+    is_held: int
     pid: int
     command: str
 

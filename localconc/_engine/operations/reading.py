@@ -48,7 +48,7 @@ def read_refs(engine: Engine, refs: Iterable[LimitRef]) -> tuple[Limit, ...]:
 
 def numbers(engine: Engine, serial: int) -> tuple[tuple[int, ...], ...]:
     """Return the slot numbers of an acquisition of this process on each of its limits."""
-    return run(engine, lambda: engine.acquisitions.numbers(serial))
+    return run(engine, lambda: engine.holdings.numbers(serial))
 
 
 def holders(engine: Engine, name_or_id: str | UUID | None) -> list[Holder]:

@@ -158,13 +158,6 @@ def grant(
     return tuple(refs)
 
 
-def release(txn: Transaction, limit_ids: Iterable[int], owner_id: int, serial: int) -> bool:
-    """Release one acquisition's slots and admit the next waiters; return False if it holds none (any more)."""
-    released = [limit_id for limit_id in limit_ids if txn.release(limit_id, owner_id, serial)]
-    admit_waiters(txn, released)
-    return bool(released)
-
-
 def give_numbers(txn: Transaction, grant: Grant, owner_id: int, serial: int) -> tuple[tuple[int, ...], ...] | None:
     """Give an acquisition its slot numbers of each limit: the lowest ones that no present holder has.
 
@@ -211,14 +204,13 @@ def admit_waiters(txn: Transaction, limit_ids: Iterable[int], *, has_new_first: 
     pending = deque((limit_id, has_new_first) for limit_id in dict.fromkeys(limit_ids))
     while pending:
         limit_id, is_new = pending.popleft()
-        admitted = txn.ledger.admit_first(limit_id, txn.wall, txn.now)
-        if admitted is not None:
-            room, told = admitted
-            txn.admitted.append(told)
-            if room > 0:
+        before = len(txn.admitted)
+        may_admit_more = txn.admit_next(limit_id)
+        if len(txn.admitted) > before:
+            if may_admit_more:
                 pending.append((limit_id, True))
             continue
-        waiter = txn.ledger.first_waiter(limit_id)
+        waiter = txn.ledger.first_waiter(limit_id) if may_admit_more else None
         if waiter is None:
             continue
         rows = txn.ledger.limits_with_ids(waiter.queued_on)

@@ -10,7 +10,7 @@ from localconc._engine.core.records import LimitRef, OwnerRow, Requester, Waiter
 from localconc._engine.queue import clocks
 from localconc._engine.queue.admission import admit_waiters
 from localconc._engine.store import integrity, listings
-from localconc._engine.store.schema import GRANTED, PASSED_OVER, WAITING
+from localconc._engine.store.schema import GRANTED, KILLED, PASSED_OVER, UNSEEN, WAITING
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -32,7 +32,7 @@ def _remove(txn: Transaction, waiter: WaiterRow) -> None:
     was_first = waiter.state == WAITING and any(
         row.first_ticket == waiter.ticket for row in txn.ledger.limits_with_ids(limit_ids)
     )
-    txn.ledger.delete_waiter(waiter.ticket, waiter.owner_id)
+    txn.ledger.delete_waiter(waiter.ticket)
     if waiter.state == GRANTED:
         undo_grant(txn, limit_ids, waiter.owner_id, waiter.serial)
     elif was_first:
@@ -71,25 +71,30 @@ def reap(txn: Transaction, owner: OwnerRow, *, was_seen: bool) -> None:
     Args:
         was_seen: whether the death was noticed as it happened; else the history does not know when the slots came back.
     """
-    if not was_seen:
-        txn.ledger.mark_end_unseen(owner.id)
-    leave(txn, owner.id, may_hold=True)
+    _remove_owner(txn, owner.id, txn.ledger.held_by(owner.id), KILLED if was_seen else UNSEEN)
 
 
 def leave(txn: Transaction, owner_id: int, *, may_hold: bool) -> None:
-    """Take a process out of the store, with its waiters; only then admit others.
+    """Take a process that ends in good order out of the store; threads that end with it may have waited.
 
     Args:
-        may_hold: whether it may hold something; to find out, all holders have to be looked at. A thread that ends with its
-            process may have been granted slots at the last moment.
+        may_hold: whether it may hold something, as a thread of it does that was admitted at the last moment. To find
+            that, all holders have to be looked at.
     """
+    _remove_owner(txn, owner_id, txn.ledger.held_by(owner_id) if may_hold else [], None)
+
+
+def _remove_owner(txn: Transaction, owner_id: int, held: list[tuple[int, int]], ending: int | None) -> None:
+    """Remove all that is a process's, and only then admit others: one of its own waiters could be next."""
     touched = []
-    for waiter in txn.ledger.waiters_of(owner_id):
-        touched += waiter.queued_on
-        txn.ledger.delete_waiter(waiter.ticket, owner_id)
-    for limit_id, serial in txn.ledger.held_by(owner_id) if may_hold else ():
+    for limit_id, serial in held:
+        if ending is not None:
+            txn.ledger.set_ending(limit_id, owner_id, serial, ending)
         txn.release(limit_id, owner_id, serial)
         touched.append(limit_id)
+    for waiter in txn.ledger.waiters_of(owner_id):
+        touched += waiter.queued_on
+        txn.ledger.delete_waiter(waiter.ticket)
     txn.ledger.delete_owner(owner_id)
     admit_waiters(txn, touched)
 
@@ -105,16 +110,15 @@ def pass_over(txn: Transaction, owner: OwnerRow, serial: int, limit_ids: Collect
     first = rows[0]
     for row in rows:
         limit = txn.ledger.limit_with_id(row.limit_id)
-        if limit is not None and limit.decay > 0:
+        holder = txn.ledger.holder(row.limit_id, owner.id, serial)
+        if limit is not None and holder is not None and holder[1] is not None:
             empty_at = max(txn.now, limit.empty_at - row.slots / limit.decay)
             txn.set_empty_at(row.limit_id, empty_at)
-            holder = txn.ledger.holder(row.limit_id, owner.id, serial)
-            if holder is not None and holder[1] is not None:
-                txn.ledger.drain_sooner(row.limit_id, holder[1], max(0.0, limit.empty_at - empty_at))
+            txn.ledger.drain_sooner(row.limit_id, holder[1], max(0.0, limit.empty_at - empty_at))
         txn.ledger.delete_holder(row.limit_id, owner.id, serial)
     names = tuple(limit.name for limit in txn.ledger.limits_with_ids(limit_ids))
     request = Request(names=names, slots=first.slots, mode=CONCURRENCY, label=first.label or "")
-    txn.ledger.delete_waiter(first.ticket, owner.id)
+    txn.ledger.delete_waiter(first.ticket)
     txn.ledger.insert_passed_over(
         WaiterRow(
             ticket=first.ticket,
