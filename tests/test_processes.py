@@ -360,7 +360,7 @@ def test_a_process_that_has_left_is_not_cleared_up_after_by_all_who_watched_it(m
         workers[0].finish()
     wait_until(engine.reaper.has_news)
     with monkeypatch.context() as patched:
-        patched.setattr(engine.store.database, "write", lambda work: pytest.fail("there was nothing to write"))
+        patched.setattr(engine.store, "transact", lambda work: pytest.fail("there was nothing to write"))
         engine.reaper.reap_suspects()
     assert not engine.reaper.has_news()
 

@@ -16,6 +16,7 @@ from weakref import WeakMethod, WeakValueDictionary
 from localconc._engine.core.clock import call_later
 from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.store import listings
+from localconc._engine.waiting.mailbox import Wakeup
 from localconc._engine.waiting.throttle import MAX_TASKS_AN_ITERATION, LoopThrottle, TaskEvent, loop_budget
 from localconc._engine.waiting.timing import (
     OVERDUE_SECONDS,
@@ -41,6 +42,9 @@ RETRY_SECONDS: Final = 0.005
 
 #: Queues that one poll looks at; the next one goes on from there.
 MAX_QUEUES_A_POLL: Final = 256
+
+#: What tasks are told whose own wakeups may be lost.
+_LOOK: Final = Wakeup(0)
 
 _dispatchers: WeakValueDictionary[tuple[Engine, AbstractEventLoop], LoopDispatcher] = WeakValueDictionary()
 _lock = threading.Lock()
@@ -187,9 +191,12 @@ class LoopDispatcher:
             del self._expected[serial]
 
     def _tell(self, serials: Iterable[int]) -> None:
+        """Have tasks act on their wakeups, or look at the store if they have none."""
         events = [self._expected[serial] for serial in serials if serial in self._expected]
         at_once = len(events) <= MAX_TASKS_AN_ITERATION and not self._told
         for event in events:
+            if not event.wakeups:
+                event.wakeups = [_LOOK]
             if at_once:
                 event.set()
             elif not event.is_set():
