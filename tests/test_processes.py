@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from itertools import pairwise
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
@@ -30,7 +31,7 @@ from localconc import asyncio as for_tasks
 from localconc._engine import registry
 from localconc._engine.waiting import steps, timing
 from localconc.sync import concurrency, rate_limit
-from tests.kit.invariants import check_store, over_limit
+from tests.kit.invariants import check_store, look_at, over_limit
 from tests.kit.processes import PATIENCE_SECONDS, Worker, crew, peak_overlap, spawn, wait_until
 
 METHODS = ["spawn", "fork", "forkserver"]
@@ -95,6 +96,20 @@ def test_a_killed_holder_is_noticed_by_one_who_does_not_wait() -> None:
         workers[0].kill()
         with concurrency("db", timeout_seconds=0):
             assert [holder.pid for holder in read_holders("db")] == [os.getpid()]
+
+
+def test_a_process_that_starts_cleans_up_after_dead_ones_whatever_they_held(localconc_home_directory: Path) -> None:
+    create_limit("db", 1)
+    create_limit("other", 1)
+    with crew() as workers:
+        workers.append(Worker("other"))
+        workers[0].wait_inside()
+        workers[0].kill()
+        workers.append(Worker("db"))
+        workers[1].wait_inside()
+        with closing(look_at(localconc_home_directory)) as connection:
+            assert connection.execute("SELECT count(*) FROM slots WHERE owner_id > 0").fetchone() == (1,)
+        workers[1].finish()
 
 
 def test_a_killed_waiter_gives_its_place_in_the_queue_back() -> None:
