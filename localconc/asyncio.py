@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from localconc._engine import registry
 from localconc._engine.core.arguments import printable
 from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, checked_call
-from localconc._engine.core.environment import is_disabled
 from localconc._engine.occupancy import Occupancy
 from localconc._engine.waiting import tasks
 from localconc.errors import (
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from types import TracebackType
 
-    from localconc._engine.acquisitions import Handle
+    from localconc._engine.holdings import Handle
     from localconc._engine.core.calls import Call
     from localconc._engine.engine import Engine
 
@@ -153,7 +152,10 @@ class concurrency:  # noqa: N801
         except BaseException:
             self._is_entered = False
             raise
-        return Occupancy(self._engine, self._handle, _release)
+        handle = self._handle
+        if handle is None or handle.grant is None:
+            return Occupancy.of_nothing(self._call.request.names, _release)
+        return Occupancy(self._engine, handle.serial, handle.grant, self._call.request.names, _release)
 
     async def __aexit__(
         self,
@@ -179,7 +181,7 @@ class concurrency:  # noqa: N801
 
         @wraps(function)
         async def limited(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
-            engine, handle = await _acquire(call, _context())
+            engine, handle = await _acquire(call.as_of_now(), _context())
             try:
                 return await function(*args, **kwargs)
             finally:
@@ -257,7 +259,9 @@ async def acquire(
         raise_on_lease_renewal_failure,
     )
     engine, handle = await _acquire(call, 0)
-    return Occupancy(engine, handle, _release, owns_handle=True)
+    if handle is None or handle.grant is None:
+        return Occupancy.of_nothing(call.request.names, _release)
+    return Occupancy(engine, handle.serial, handle.grant, call.request.names, _release, handle)
 
 
 async def rate_limit(
@@ -315,14 +319,14 @@ async def rate_limit(
 
 
 async def _acquire(call: Call, context: int) -> tuple[Engine | None, Handle | None]:
-    if call.has_default_strict:
-        call = call.as_of_now()
-    if not call.request.names or is_disabled():
+    engine = registry.current_unless_disabled() if call.request.names else None
+    if engine is None:
         return None, None
     task = asyncio.current_task()
     name = threading.current_thread().name if task is None else task.get_name()
-    engine = registry.current()
-    return engine, await tasks.acquire(engine, call, printable(name), context)
+    if not name.isascii():
+        name = printable(name)
+    return engine, await tasks.acquire(engine, call, name, context)
 
 
 async def _release(engine: Engine | None, handle: Handle | None) -> None:
@@ -331,7 +335,7 @@ async def _release(engine: Engine | None, handle: Handle | None) -> None:
     try:
         await tasks.release(engine, handle)
     except BaseException:
-        engine.acquisitions.release_later(handle)
+        engine.holdings.release_later(handle)
         raise
 
 

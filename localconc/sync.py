@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 from localconc._engine import registry
 from localconc._engine.core.arguments import printable
 from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, checked_call
-from localconc._engine.core.environment import is_disabled
 from localconc._engine.occupancy import Occupancy
 from localconc._engine.waiting import threads
 from localconc.errors import (
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from types import TracebackType
 
-    from localconc._engine.acquisitions import Handle
+    from localconc._engine.holdings import Handle
     from localconc._engine.core.calls import Call
     from localconc._engine.engine import Engine
 
@@ -151,7 +150,10 @@ class concurrency:  # noqa: N801
         except BaseException:
             self._is_entered = False
             raise
-        return Occupancy(self._engine, self._handle, _release)
+        handle = self._handle
+        if handle is None or handle.grant is None:
+            return Occupancy.of_nothing(self._call.request.names, _release)
+        return Occupancy(self._engine, handle.serial, handle.grant, self._call.request.names, _release)
 
     def __exit__(
         self,
@@ -177,7 +179,7 @@ class concurrency:  # noqa: N801
 
         @wraps(function)
         def limited(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
-            engine, handle = _acquire(call, threading.get_ident())
+            engine, handle = _acquire(call.as_of_now(), threading.get_ident())
             try:
                 return function(*args, **kwargs)
             finally:
@@ -255,7 +257,9 @@ def acquire(
         raise_on_lease_renewal_failure,
     )
     engine, handle = _acquire(call, 0)
-    return Occupancy(engine, handle, _release, owns_handle=True)
+    if handle is None or handle.grant is None:
+        return Occupancy.of_nothing(call.request.names, _release)
+    return Occupancy(engine, handle.serial, handle.grant, call.request.names, _release, handle)
 
 
 def rate_limit(
@@ -313,12 +317,13 @@ def rate_limit(
 
 
 def _acquire(call: Call, context: int) -> tuple[Engine | None, Handle | None]:
-    if call.has_default_strict:
-        call = call.as_of_now()
-    if not call.request.names or is_disabled():
+    engine = registry.current_unless_disabled() if call.request.names else None
+    if engine is None:
         return None, None
-    engine = registry.current()
-    return engine, threads.acquire(engine, call, printable(threading.current_thread().name), context)
+    name = threading.current_thread().name
+    if not name.isascii():
+        name = printable(name)
+    return engine, threads.acquire(engine, call, name, context)
 
 
 def _release(engine: Engine | None, handle: Handle | None) -> None:
@@ -327,7 +332,7 @@ def _release(engine: Engine | None, handle: Handle | None) -> None:
     try:
         threads.release(engine, handle)
     except BaseException:
-        engine.acquisitions.release_later(handle)
+        engine.holdings.release_later(handle)
         raise
 
 

@@ -35,7 +35,7 @@ def bool_(value: bool) -> Any:
 def test_a_character_that_no_name_can_have_is_named(character: str) -> None:
     with pytest.raises(ValueError, match="A limit's name can't contain") as raised:
         arguments.limit_name("names", f"api{character}minute")
-    assert str(raised.value) == f"A limit's name can't contain {character!r}: 'api{character}minute'"
+    assert str(raised.value) == f"names: A limit's name can't contain {character!r}: 'api{character}minute'"
 
 
 def test_several_characters_that_no_name_can_have_are_all_named() -> None:

@@ -37,7 +37,7 @@ def test_both_faces_offer_the_same_names_and_parameters() -> None:
     assert localconc.asyncio.__all__ == localconc.sync.__all__
     for name in localconc.sync.__all__:
         theirs, ours = getattr(localconc.sync, name), getattr(localconc.asyncio, name)
-        if name in ("concurrency", "rate_limit"):
+        if name in ("acquire", "concurrency", "rate_limit"):
             assert inspect.signature(theirs) == inspect.signature(ours)
         else:
             assert theirs is ours

@@ -19,7 +19,7 @@ from localconc import AcquireConcurrencySlotTimeoutError, create_limit, read_hol
 from localconc._engine import registry
 from localconc._engine.waiting import dispatcher
 from localconc._engine.engine import Engine
-from localconc._engine.core.home import DATABASE_NAME
+from localconc._engine.homes.home import DATABASE_NAME
 from localconc._engine.waiting.mailbox import Mailbox, Post
 from localconc.asyncio import concurrency, rate_limit
 from tests.kit.processes import Worker, crew, spawn

@@ -18,8 +18,8 @@ from localconc import create_limit, read_limit, read_limits
 from localconc._engine import registry
 from localconc._engine.operations import doctor
 from localconc._engine.operations.doctor import Finding
-from localconc._engine.store.schema import MIGRATIONS
-from localconc.cli import doctor_command
+from localconc.cli.commands import doctor as doctor_module
+from localconc.cli.program import run
 from tests.kit.command_line import COMMAND, localconc, ok, running, until
 
 
@@ -139,7 +139,7 @@ def test_totals_that_differ_are_found_and_counted_anew(store: Path) -> None:
 def test_holders_that_nobody_knows_are_found_and_released(store: Path) -> None:
     with closing(sqlite3.connect(store)) as connection, connection:
         connection.execute(
-            "INSERT INTO slots (limit_id, owner_id, serial, slots, acquired_at, since) "
+            "INSERT INTO slots (limit_id, owner_id, serial, slots, acquired_wall, acquired_boot) "
             "SELECT id, 999, 1, 1, 0, 0 FROM limits WHERE name = 'gpu'"
         )
     assert "no process" in _wrong()["totals"]
@@ -190,18 +190,17 @@ def test_missing_tables_and_triggers_are_found(store: Path, part: str) -> None:
 
 def test_what_could_not_be_repaired_is_not_said_to_be(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finding = Finding("size", "wrong", "It is too large.", "--repair does nothing.", lambda engine: None)
-    monkeypatch.setattr(examination, "examine", lambda directory: [finding])
+    monkeypatch.setattr(doctor, "examine", lambda directory: [finding])
     said = []
-    monkeypatch.setattr(doctor_command, "say", said.append)
-    assert doctor_command.doctor(repair=True) == 1
+    monkeypatch.setattr(doctor_module, "say", said.append)
+    assert run(["doctor", "--repair"]) == 1
     assert said == ["not repaired: It is too large."]
 
 
-def test_an_older_version_is_brought_up_to_date_at_the_next_use(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(MIGRATIONS, 0, ())
+def test_an_older_version_is_brought_up_to_date_at_the_next_use(store: Path) -> None:
     with closing(sqlite3.connect(store)) as connection, connection:
-        connection.execute("PRAGMA user_version = 0")
-    found = {finding.check: finding for finding in examination.examine(store.parent)}
+        connection.execute("PRAGMA user_version = 1")
+    found = {finding.check: finding for finding in doctor.examine(store.parent)}
     assert found["version"].state == "note"
     assert "older" in found["version"].text
 

@@ -7,13 +7,14 @@ import os
 import re
 import shlex
 import subprocess
-from datetime import datetime
+import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from localconc import create_limit, read_limit, read_limits, read_waiters
-from localconc.cli.json_output import time_text
+from localconc import create_limit, read_limit, read_limits, read_waiters, update_limit
+from localconc.cli.output.json import time_text
 from localconc.sync import concurrency
 from tests.kit.command_line import COMMAND, as_json, fails, holding, localconc, ok, running, until
 
@@ -28,6 +29,7 @@ LIMIT_FIELDS = {
     "avg_slot_occupancy_seconds",
     "created",
     "updated",
+    "paused_until",
 }
 
 
@@ -99,8 +101,40 @@ def test_inspect_lists_holders_and_waiters_in_order() -> None:
     assert held["command"].startswith("sh -c")
     assert datetime.fromisoformat(held["acquired_at"])
     assert [(waiter["pid"], waiter["position"]) for waiter in shown["waiters"]] == [(first.pid, 1), (second.pid, 2)]
-    assert set(shown["waiters"][0]) == {"pid", "thread", "command", "slots", "waiting_since", "position"}
+    assert set(shown["waiters"][0]) == {"pid", "thread", "command", "label", "slots", "waiting_since", "position"}
     assert text.index(str(held["pid"])) < text.index(str(first.pid)) < text.index(str(second.pid))
+
+
+def test_ls_lists_only_what_is_named() -> None:
+    for name in ("gpu", "api", "database"):
+        create_limit(name, 2)
+    assert [one["name"] for one in as_json("ls", "gpu", "api")] == ["api", "gpu"]
+    assert "did you mean 'database'?" in fails("ls", "gpu", "databse", status=1)
+
+
+def test_inspect_and_watch_show_ages_alike() -> None:
+    create_limit("gpu", 1)
+    with concurrency("gpu"):
+        inspected, watched = ok("inspect", "gpu"), ok("watch", "gpu")
+    age = r"\d+(\.\d)?s"
+    assert re.search(rf"(?m)^PID +SLOTS +FOR .*\n{os.getpid()} +1 +{age} ", inspected)
+    assert re.search(rf"holds  pid {os.getpid()}  1x  {age}  ", watched)
+
+
+def test_a_wait_is_not_estimated_before_anybody_has_released_a_slot() -> None:
+    create_limit("gpu", 1)
+    with concurrency("gpu"):
+        assert "would wait" not in ok("inspect", "gpu")
+    with concurrency("gpu"):
+        assert "would wait" in ok("inspect", "gpu")
+
+
+def test_a_wait_for_slots_that_an_operator_occupied_is_not_estimated() -> None:
+    create_limit("gpu", 1)
+    with concurrency("gpu"):
+        pass
+    update_limit("gpu", active_slots=1)
+    assert "would wait" not in ok("inspect", "gpu")
 
 
 def test_inspect_says_when_the_next_slot_of_a_decaying_limit_frees() -> None:
@@ -143,9 +177,128 @@ def test_reset_forgets_every_holder() -> None:
         assert read_limit("gpu").active_slots == 0
 
 
+def test_reset_tells_whom_it_forgot_and_that_they_still_run() -> None:
+    create_limit("gpu", 1)
+    with holding("gpu") as holder, running("run", "gpu", "--", "sh", "-c", "read line") as waiter:
+        until(lambda: read_waiters("gpu"))
+        (held,) = as_json("inspect", "gpu")["holders"]
+        text = ok("reset", "gpu", "--yes")
+        assert text.splitlines()[0] == "Reset 'gpu': 1 slot"
+        assert f"Forgot pid {held['pid']} (" in text
+        assert "1 slot; it still runs" in text
+        assert "Waiters have got 1 slot since" in text
+        assert waiter.end() == 0
+        assert holder.end() == 0
+
+
+def test_the_json_of_reset_lists_whom_it_forgot() -> None:
+    create_limit("gpu", 2)
+    with concurrency("gpu", 2):
+        (forgotten,) = as_json("reset", "gpu")["forgotten"]
+    assert (forgotten["pid"], forgotten["slots"]) == (os.getpid(), 2)
+
+
 def test_path_is_where_the_database_is(localconc_home_directory: Path) -> None:
-    assert ok("path").strip() == str(localconc_home_directory / "localconc.db")
+    assert localconc("path").stdout.strip() == str(localconc_home_directory / "localconc.db")
     assert not localconc_home_directory.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="paths are Unicode there")
+def test_path_is_exact_even_if_it_is_not_utf_8(tmp_path: Path) -> None:
+    home = os.fsencode(tmp_path) + b"/caf\xe9"
+    result = subprocess.run(
+        [*COMMAND, "path"], env={**os.environb, b"LOCALCONC_HOME": home}, capture_output=True, check=False, timeout=30
+    )
+    assert result.stdout == home + b"/localconc.db\n"
+    told = subprocess.run(
+        [*COMMAND, "path", "-o", "json"], env={**os.environb, b"LOCALCONC_HOME": home}, capture_output=True, check=True
+    )
+    assert os.fsencode(json.loads(told.stdout)["home"]) == home
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the custom of another system")
+def test_path_tells_where_the_home_comes_from_and_which_others_there_are(tmp_path: Path) -> None:
+    user = {name: value for name, value in os.environ.items() if name not in ("LOCALCONC_HOME", "XDG_DATA_HOME")}
+    user["HOME"] = str(tmp_path)
+    snap = {**user, "XDG_DATA_HOME": str(tmp_path / "snap" / "code" / "current" / ".local" / "share")}
+    for environment in (user, snap):
+        ok("create", "gpu", "--limit", "1", env=environment)
+    usual, other = tmp_path / ".local/share/localconc", tmp_path / "snap/code/current/.local/share/localconc"
+    shown = localconc("path", env=snap)
+    assert shown.stdout == f"{other / 'localconc.db'}\n"
+    assert "This home comes from XDG_DATA_HOME." in shown.stderr
+    assert f"another home of this user, with limits of its own: {usual}\n" in shown.stderr
+    assert str(other) not in shown.stderr
+    told = json.loads(localconc("path", "-o", "json", env=user).stdout)
+    assert told["source"] == "the user's data directory"
+    assert str(other) in told["other_homes"]
+    assert str(usual) not in told["other_homes"]
+
+
+# ---- making sure -----------------------------------------------------------------------------------------------------
+
+
+def test_ensure_makes_a_limit_changes_it_and_leaves_it_and_says_which() -> None:
+    assert ok("ensure", "gpu", "--limit", "2") == "Created 'gpu': 2 slots\n"
+    assert ok("ensure", "gpu", "--limit", "2") == "Unchanged 'gpu': 2 slots\n"
+    assert ok("ensure", "gpu", "--limit", "3", "--rate", "5/s") == "Updated 'gpu': 3 slots, 5/second drain\n"
+    assert (read_limit("gpu").limit, read_limit("gpu").slot_decay_per_second) == (3, 5.0)
+
+
+def test_ensure_undoes_what_differs() -> None:
+    create_limit("gpu", 2, active=False, slot_decay_per_second=1.0)
+    ok("ensure", "gpu", "--limit", "2")
+    assert (read_limit("gpu").active, read_limit("gpu").slot_decay_per_second) == (True, 0.0)
+
+
+def test_ensure_takes_a_limit_that_only_a_program_named_for_none() -> None:
+    with concurrency("gpu"):
+        pass
+    assert as_json("ensure", "gpu", "-l", "1")["done"] == "created"
+
+
+def test_ensure_needs_to_know_how_many_slots() -> None:
+    assert "How many slots?" in fails("ensure", "gpu", status=2)
+
+
+# ---- pauses ----------------------------------------------------------------------------------------------------------
+
+
+def test_pause_admits_nobody_and_resume_ends_it() -> None:
+    create_limit("api", 1)
+    assert re.fullmatch(r"Paused 'api' until \d\d:\d\d:\d\d, for (30|29)s\n", ok("pause", "api", "30s"))
+    assert "paused" in fails("run", "api", "--timeout", "0", "--", "true", status=124)
+    assert ok("resume", "api") == "Resumed 'api': 1 slot\n"
+    ok("run", "api", "--timeout", "0", "--", "true")
+
+
+def test_resume_wakes_the_next_waiter() -> None:
+    create_limit("api", 1)
+    ok("pause", "api", "1h")
+    with running("run", "api", "--", "true") as waiter:
+        until(lambda: read_waiters("api"))
+        ok("resume", "api")
+        assert waiter.wait() == 0
+
+
+def test_a_pause_is_shown_with_what_is_left_of_it() -> None:
+    create_limit("api", 1)
+    ok("pause", "api", "1h")
+    for command in (("ls",), ("inspect", "api"), ("watch",)):
+        assert re.search(r"paused (1h00m|59m\d\ds)", ok(*command))
+    assert datetime.fromisoformat(as_json("inspect", "api")["paused_until"]) > datetime.now(UTC)
+
+
+@pytest.mark.parametrize("time", ["0", "-1", "soon", "31d"])
+def test_what_is_no_time_to_pause_is_wrong_usage(time: str) -> None:
+    create_limit("api", 1)
+    fails("pause", "api", "--", time, status=2)
+
+
+@pytest.mark.parametrize("command", [("pause", "databse", "1s"), ("resume", "databse")])
+def test_a_missing_limit_can_not_be_paused(command: tuple[str, ...]) -> None:
+    create_limit("database", 1)
+    assert "did you mean 'database'?" in fails(*command, status=1)
 
 
 @pytest.mark.parametrize("name", ["two words", "[red]alarm", ":smile:", "naïve ☃", "-dash", "a,b"])
@@ -242,6 +395,10 @@ def test_a_bad_import_changes_nothing(content: str) -> None:
         ("run", "there", "--exit-code", "256", "--", "true"),
         ("run", "there"),
         ("rate", "there", "--occupy", "x"),
+        ("rate", "bad/name"),
+        ("rate",),
+        ("run", "bad/name", "--", "true"),
+        ("ensure", "bad/name", "--limit", "1"),
     ],
 )
 def test_wrong_usage_is_one_line_and_status_2(arguments: tuple[str, ...]) -> None:
@@ -262,7 +419,7 @@ def test_a_command_that_does_not_exist_suggests_the_nearest() -> None:
 
 
 def test_wrong_usage_of_a_command_points_to_its_own_help() -> None:
-    for arguments in (("inspect",), ("inspect", "--nonsense"), ("create", "gpu", "--limit"), ("ls", "more")):
+    for arguments in (("inspect",), ("inspect", "--nonsense"), ("create", "gpu", "--limit"), ("path", "more")):
         assert fails(*arguments, status=2).endswith(f"Try 'localconc {arguments[0]} --help'.")
     assert fails("--nonsense", status=2).endswith("Try 'localconc --help'.")
 
@@ -312,7 +469,7 @@ def test_the_exit_status_is_the_same_where_nobody_can_read_the_error(stderr: str
     assert _in_a_shell(f"$LOCALCONC ls --nonsense {stderr}").returncode == 2
     assert _in_a_shell(f"$LOCALCONC inspect missing {stderr}").returncode == 1
     assert _in_a_shell(f"$LOCALCONC inspect missing {stderr}").stdout == ""
-    assert _in_a_shell(f"$LOCALCONC run missing {stderr} -- sh -c 'exit 7'").returncode == 7
+    assert _in_a_shell(f"$LOCALCONC run gpu --limit 1 {stderr} -- sh -c 'exit 7'").returncode == 7
 
 
 def test_without_stdin_nothing_is_asked_and_nothing_comes_from_it() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import subprocess
@@ -105,13 +106,40 @@ def test_time_is_up_with_124_or_what_was_asked_for() -> None:
     assert read_waiters("gpu") == []
 
 
-def test_a_missing_limit_is_warned_of_with_the_nearest_name_and_not_made() -> None:
+@pytest.mark.parametrize("command", [("run", "databse", "--", "echo", "ran"), ("rate", "databse")])
+def test_without_the_limit_nothing_runs_and_the_nearest_name_is_suggested(command: tuple[str, ...]) -> None:
     create_limit("database", 1)
-    result = localconc("run", "databse", "--", "echo", "ran")
+    said = fails(*command, status=1)
+    assert "There is no limit 'databse'; did you mean 'database'? --limit N makes it, --allow-missing" in said
+    assert [limit.name for limit in read_limits()] == ["database"]
+
+
+def test_no_command_waits_for_one_limit_while_another_is_missing() -> None:
+    create_limit("gpu", 0)
+    assert "no limit 'databse'" in fails("run", "gpu,databse", "--", "true", status=1)
+
+
+def test_a_limit_that_only_a_program_named_limits_nothing_and_is_refused_too() -> None:
+    with concurrency("gpu"):
+        pass
+    assert "'gpu' is not set" in fails("run", "gpu", "--", "true", status=1)
+
+
+def test_without_the_limit_a_command_runs_if_that_is_allowed_and_one_line_warns_with_the_nearest_name() -> None:
+    create_limit("database", 1)
+    result = localconc("run", "databse", "--allow-missing", "--", "echo", "ran")
     assert (result.returncode, result.stdout) == (0, "ran\n")
     assert result.stderr.count("\n") == 1
     assert "did you mean 'database'?" in result.stderr
     assert [limit.name for limit in read_limits()] == ["database"]
+
+
+def test_limits_that_are_switched_off_need_not_exist() -> None:
+    assert ok("run", "gpu", "--", "echo", "ran", env={**os.environ, "LOCALCONC_DISABLED": "1"}) == "ran\n"
+
+
+def test_to_allow_a_missing_limit_and_to_insist_on_it_exclude_each_other() -> None:
+    fails("run", "gpu", "--strict", "--allow-missing", "--", "true", status=2)
 
 
 def test_strict_does_nothing_without_the_limit_and_suggests_the_nearest() -> None:
@@ -138,6 +166,102 @@ def test_commas_separate_names_and_a_backslash_keeps_one() -> None:
     with holding("a\\,b") as holder:
         assert read_limit("a,b").active_slots == 1
         holder.end()
+
+
+@pytest.mark.parametrize("command", [("run", "--", "sleep", "1"), ("run", "--limit", "1", "--", "sleep", "1")])
+def test_a_command_without_a_limit_is_asked_which(command: tuple[str, ...]) -> None:
+    assert "Which limit? localconc run NAME -- sleep 1" in fails(*command, status=2)
+
+
+def test_a_name_that_begins_with_a_dash_stands_between_dashes() -> None:
+    create_limit("-x", 1)
+    assert ok("run", "--", "-x", "--", "echo", "ran", "--", "on") == "ran -- on\n"
+
+
+def test_the_command_may_follow_the_name_without_dashes() -> None:
+    create_limit("gpu", 1)
+    assert ok("run", "gpu", "echo", "ran") == "ran\n"
+
+
+@pytest.mark.parametrize("time", ["0.02", "20ms", "0.02s"])
+def test_a_timeout_may_have_a_unit(time: str) -> None:
+    create_limit("gpu", 1)
+    with concurrency("gpu"):
+        assert "timed out after 0.02 second" in fails("run", "gpu", "--timeout", time, "--", "true", status=124)
+
+
+def test_a_label_is_shown_wherever_the_command_is() -> None:
+    create_limit("gpu", 1)
+    with holding("gpu", options=("--label", "nightly training")) as holder:
+        assert "nightly training" in ok("inspect", "gpu")
+        assert "nightly training" in ok("watch")
+        (held,) = as_json("inspect", "gpu")["holders"]
+        assert held["label"] == read_holders("gpu")[0].label == "nightly training"
+        with running("run", "gpu", "--label", "evaluation", "--", "true") as waiter:
+            until(lambda: read_waiters("gpu"))
+            assert as_json("inspect", "gpu")["waiters"][0]["label"] == "evaluation"
+            waiter.close()
+        holder.end()
+
+
+def test_a_label_that_is_too_long_is_wrong_usage() -> None:
+    create_limit("gpu", 1)
+    fails("run", "gpu", "--label", "x" * 201, "--", "true", status=2)
+
+
+def test_a_long_wait_without_a_terminal_says_what_it_waits_for_and_who_holds_it() -> None:
+    create_limit("gpu", 1)
+    with concurrency("gpu"), running("run", "gpu", "--", "true") as waiter:
+        assert waiter.process.stderr is not None
+        line = waiter.process.stderr.readline()  # after ten seconds
+        assert line.startswith("localconc: ")
+        assert "'gpu'" in line
+        assert f"pid {os.getpid()}" in line
+        waiter.close()
+
+
+# ---- what may go wrong once the command runs -------------------------------------------------------------------------
+
+
+def test_arguments_that_are_not_utf_8_reach_the_command_and_lose_nothing() -> None:
+    create_limit("gpu", 1)
+    script = "import sys; print(sys.argv[1].encode('utf-8', 'surrogateescape'), flush=True); input(); sys.exit(7)"
+    with running("run", "gpu", "--", sys.executable, "-c", script, b"caf\xe9.jpg") as holder:
+        assert holder.read_line() == "b'caf\\xe9.jpg'"
+        shown = f"{sys.executable} -c {script} caf\N{REPLACEMENT CHARACTER}.jpg"
+        until(lambda: read_holders("gpu")[0].command == shown)
+        assert read_limit("gpu").active_slots == 1
+        assert holder.end() == 7
+        assert holder.process.stderr is not None
+    assert read_limit("gpu").active_slots == 0
+
+
+@pytest.mark.parametrize("function", ["run", "run_with_handlers"])
+def test_what_goes_wrong_once_the_command_runs_does_not_lose_it(function: str) -> None:
+    script = (
+        "import sys\nfrom localconc.cli import child\n"
+        "def fail(pid): raise UnicodeEncodeError('utf-8', '', 0, 1, 'no')\n"
+        f"print(child.{function}(sys.argv[1:], None, fail))"
+    )
+    words = [sys.executable, "-c", script, "sh", "-c", "exit 7"]
+    result = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
+    assert result.stdout.strip() in ("7", "-7")
+    assert result.stderr == ""
+
+
+def test_a_signal_that_can_not_be_passed_on_does_not_lose_the_command() -> None:
+    script = (
+        "import os, sys\nfrom localconc.cli import child\n"
+        "def refuse(pid, number): print('refused', flush=True); raise PermissionError\n"
+        "kill, os.kill = os.kill, refuse\n"
+        "print(child.run(sys.argv[1:], None, lambda pid: print('started', flush=True)), flush=True)"
+    )
+    with running(command=[sys.executable, "-c", script, "sh", "-c", "read line; exit 7"]) as runner:
+        assert runner.read_line() == "started"
+        runner.process.terminate()
+        assert runner.read_line() == "refused"
+        runner.write_line()
+        assert runner.read_line() == "7"
 
 
 # ---- signals ---------------------------------------------------------------------------------------------------------
@@ -295,7 +419,7 @@ def test_the_command_of_a_killed_run_counts_as_a_user_of_the_home(localconc_home
 
 
 def _own_key() -> str:
-    owner = registry.current().owner
+    owner = registry.current().membership.owner
     assert owner is not None
     return owner.key
 
@@ -319,7 +443,7 @@ def test_rate_returns_when_admitted_and_takes_a_slot() -> None:
     ok("rate", "api", "--limit", "2", "--rate", "1/hour")
     ok("rate", "api")
     assert read_limit("api").active_slots == 2
-    assert "'api' has 2 of 2 slots in use" in fails("rate", "api", "--timeout", "0", status=124)
+    assert re.search("'api'.* 2 of 2 ", fails("rate", "api", "--timeout", "0", status=124))
 
 
 def test_rate_waits_until_a_slot_has_drained() -> None:

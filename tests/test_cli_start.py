@@ -8,13 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from localconc import create_limit
-from localconc.cli.app import COMMANDS
-from localconc.cli.rate_text import parse_rate, rate_text
-from localconc.cli.words import ordinal, short_command, span
-from tests.kit.command_line import localconc, ok
+from localconc.cli.errors import WrongUsage
+from localconc.cli.options import parse_rate, read_seconds
+from localconc.cli.output.text import ordinal, rate_text, short_command, span
+from localconc.cli.program import COMMANDS
+from tests.kit.command_line import fails, localconc, ok
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -57,7 +59,7 @@ def test_without_the_extra_one_line_says_how_to_get_it(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert result.stdout == ""
     assert result.stderr.count("\n") == 1
-    assert "pip install 'localconc[cli]'" in result.stderr
+    assert "in a clone of localconc, run pip install '.[cli]'" in result.stderr
 
 
 def test_an_interrupt_before_the_command_has_begun_is_one_too() -> None:
@@ -75,7 +77,7 @@ def test_an_interrupt_before_the_command_has_begun_is_one_too() -> None:
 def _loaded(*arguments: str) -> set[str]:
     """The modules that a command loads, beyond those that its parser needs anyway."""
     script = (
-        "import json, sys\nimport typer, typer.core, typer.main\nbefore = set(sys.modules)\n"
+        "import json, sys\nimport click\nbefore = set(sys.modules)\n"
         "from localconc.cli import main\nsys.argv = ['localconc', *sys.argv[1:]]\n"
         "main()\nprint(json.dumps(sorted(set(sys.modules) - before)), file=sys.stderr)"
     )
@@ -86,8 +88,8 @@ def _loaded(*arguments: str) -> set[str]:
 def test_a_command_loads_only_what_it_needs() -> None:
     create_limit("gpu", 2)
     assert not _loaded("ls", "-o", "json") & {"rich.console", "pydantic", "pendulum", "asyncio"}
-    assert not _loaded("ls") & {"pydantic", "rich.live", "localconc.cli.use_commands"}
-    assert not _loaded("run", "gpu", "--", "true") & {"rich.console", "pydantic", "pendulum"}
+    assert not _loaded("ls") & {"pydantic", "rich.live", "localconc.cli.commands.use"}
+    assert not _loaded("run", "gpu", "--", "true") & {"rich", "pendulum", "asyncio", "localconc.cli.commands.limits"}
 
 
 def test_every_command_is_summed_up_in_the_help_without_being_cut() -> None:
@@ -97,17 +99,20 @@ def test_every_command_is_summed_up_in_the_help_without_being_cut() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shell", "beginning"), [("bash", "_localconc_completion()"), ("zsh", "#compdef localconc"), ("fish", "complete ")]
+    ("shell", "beginning"), [("bash", "_localconc_completion()"), ("zsh", "#compdef localconc"), ("fish", "function ")]
 )
-def test_completion_scripts_are_shown(shell: str, beginning: str) -> None:
-    script = ok(env={**os.environ, "_LOCALCONC_COMPLETE": f"source_{shell}"})
-    assert script.strip().startswith(beginning)
+def test_the_completion_script_of_a_shell_is_printed(shell: str, beginning: str) -> None:
+    assert ok("completion", shell).startswith(beginning)
+
+
+def test_the_shells_that_can_complete_are_named() -> None:
+    assert "'bash', 'zsh', 'fish'" in fails("completion", "csh", status=2)
 
 
 def test_completing_where_there_is_no_store_makes_none(localconc_home_directory: Path) -> None:
     environment = {
         **os.environ,
-        "_LOCALCONC_COMPLETE": "complete_bash",
+        "_LOCALCONC_COMPLETE": "bash_complete",
         "COMP_WORDS": "localconc inspect ",
         "COMP_CWORD": "2",
     }
@@ -118,11 +123,11 @@ def test_completing_where_there_is_no_store_makes_none(localconc_home_directory:
 def _completed_in_bash(*words: str) -> list[str]:
     environment = {
         **os.environ,
-        "_LOCALCONC_COMPLETE": "complete_bash",
-        "COMP_WORDS": "\n".join(["localconc", *words]),
+        "_LOCALCONC_COMPLETE": "bash_complete",
+        "COMP_WORDS": " ".join(["localconc", *words]),
         "COMP_CWORD": str(len(words)),
     }
-    return localconc(env=environment).stdout.splitlines()
+    return [line.removeprefix("plain,") for line in localconc(env=environment).stdout.splitlines()]
 
 
 def test_completing_offers_the_names_of_limits() -> None:
@@ -159,10 +164,41 @@ def test_a_rate_in_words_comes_back_in_the_same_words(text: str) -> None:
         (2.3456, "2.35/second"),
         (1e-6, "0.0864/day"),
         (1e9, "1000000000/second"),
+        (4.9, "4.9/second"),
+        (12.5, "12.5/second"),
+        (75 / 60, "75/minute"),
     ],
 )
 def test_a_decay_is_said_in_the_handiest_unit(slots_per_second: float, text: str) -> None:
     assert rate_text(slots_per_second) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0),
+        ("1.5", 1.5),
+        ("1s", 1),
+        ("500ms", 0.5),
+        ("2m", 120),
+        ("2m30s", 150),
+        ("1h", 3600),
+        ("1 day", 86400),
+        ("5 MIN", 300),
+    ],
+)
+def test_a_time_is_seconds_or_has_units(text: str, seconds: float) -> None:
+    assert _seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1", "nan", "inf", "5 parsecs", "m", "1s and more", "1s2", "٣s"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(WrongUsage, match="--timeout"):
+        _seconds(text)
+
+
+def _seconds(text: str) -> float | None:
+    return read_seconds(click.Context(click.Command("run")), click.Option(["--timeout"]), text)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import pytest
 
 from localconc import create_limit, delete_limit, read_limits, read_waiters, update_limit
 from localconc.sync import concurrency
-from tests.kit.command_line import COMMAND, PATIENCE_SECONDS, holding, running, until
+from tests.kit.command_line import COMMAND, PATIENCE_SECONDS, holding, localconc, running, until
 
 pexpect = pytest.importorskip("pexpect")
 pyte = pytest.importorskip("pyte")
@@ -129,12 +129,14 @@ def test_yes_does_not_ask() -> None:
 @pytest.mark.parametrize("columns", [80, 200])
 def test_the_line_tells_the_place_the_holder_and_the_estimate_and_is_gone_afterwards(columns: int) -> None:
     create_limit("gpu", 1)
+    with concurrency("gpu"):
+        pass  # or there would be nothing to estimate from
     with holding("gpu") as holder, running("run", "gpu", "--", "true") as first:
         until(lambda: read_waiters("gpu"))
         with terminal("run", "gpu", "--", "echo", "my turn", columns=columns) as screen:
             text = screen.shows("Waiting for 'gpu'")
             assert "2nd in line" in text
-            assert re.search(r"about \d+m?\d*s to go", text)
+            assert re.search(r"about [\d.]+s to go|longer than usual", text)
             assert "held by pid" in text
             assert len(text.splitlines()) == 1
             assert len(text) < columns
@@ -166,8 +168,44 @@ def test_the_line_tells_of_a_pause_and_of_drain() -> None:
         update_limit("gpu", limit=1)
         assert screen.end() == 0
     with terminal("rate", "api") as screen:
-        assert "1/minute drain" in screen.shows(r"about \d+s to go")
+        assert "1/minute drain" in screen.shows(r"due at \d\d:\d\d:\d\d, \d+s to go")
         update_limit("api", active_slots=0)
+        assert screen.end() == 0
+
+
+def test_the_line_says_so_if_the_holder_takes_longer_than_usual() -> None:
+    create_limit("gpu", 1)
+    for _ in range(8):  # each takes the average nearer to a tenth of a second, the least that counts
+        with concurrency("gpu"):
+            pass
+    with concurrency("gpu"), terminal("run", "gpu", "--", "true") as screen:
+        screen.shows("1st in line, longer than usual, held by pid")
+        screen.child.sendintr()
+        screen.end()
+
+
+def test_the_line_estimates_nothing_before_anybody_has_released_a_slot() -> None:
+    create_limit("gpu", 1)
+    with concurrency("gpu"), terminal("run", "gpu", "--", "true") as screen:
+        screen.shows("1st in line, held by pid")
+        screen.child.sendintr()
+        screen.end()
+
+
+def test_the_line_tells_of_slots_that_an_operator_occupied() -> None:
+    create_limit("gpu", 2, active_slots=2)
+    with terminal("run", "gpu", "--", "true") as screen:
+        screen.shows("1st in line, 2 set by an operator")
+        screen.child.sendintr()
+        screen.end()
+
+
+def test_the_line_tells_how_long_a_pause_lasts() -> None:
+    create_limit("gpu", 1)
+    assert localconc("pause", "gpu", "1h").returncode == 0
+    with terminal("run", "gpu", "--", "true") as screen:
+        screen.shows(r"1st in line, paused for (1h00m|59m\d\ds)")
+        assert localconc("resume", "gpu").returncode == 0
         assert screen.end() == 0
 
 
@@ -277,6 +315,17 @@ def test_watch_scrolls_where_there_are_more_limits_than_lines() -> None:
         assert screen.end() == 0
 
 
+def test_watch_does_not_scroll_what_fits() -> None:
+    create_limit("gpu", 2)
+    with terminal("watch") as screen:
+        screen.shows("1 limit, ")
+        screen.child.send("jjjj")
+        create_limit("api", 2)
+        assert screen.shows("gpu(?s:.*)api|api(?s:.*)gpu").startswith("localconc  2 limits, ")
+        screen.child.send("q")
+        assert screen.end() == 0
+
+
 def test_watch_shows_only_what_is_named() -> None:
     for name in ("gpu", "api", "db"):
         create_limit(name, 2)
@@ -365,7 +414,7 @@ def test_bash_completes_commands_and_names(tmp_path: Path) -> None:
     environment = {"PS1": "ready> ", "PATH": f"{program.parent}:{os.environ['PATH']}", "TERM": "dumb"}
     with terminal(command=["bash", "--norc", "-i"], environment=environment) as screen:
         screen.shows("ready>")
-        screen.child.sendline('eval "$(localconc --show-completion bash)"; echo loaded')
+        screen.child.sendline('eval "$(localconc completion bash)"; echo loaded')
         screen.shows("(?m)^loaded")
         screen.child.send("localconc insp\t")
         screen.shows("localconc inspect$")

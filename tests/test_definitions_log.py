@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from localconc._engine.core import home
+from localconc._engine.homes import home
 from localconc._engine.store import definitions_log as log
 from localconc.errors import StoreError
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from localconc._engine.core import files, filesystems, home
+from localconc._engine.homes import files, filesystems, home
 from localconc.errors import StoreError
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such owners and modes")
@@ -64,7 +64,7 @@ def test_the_variable_of_the_data_directory_is_named_where_it_decides(
 def test_a_user_without_a_home_is_told_what_to_set(tmp_path: Path) -> None:
     program = """
 import os
-from localconc._engine.core.home import home
+from localconc._engine.homes.home import home
 from localconc.errors import StoreError
 home()  # loads what the user that nobody knows may not read
 os.setuid(4_000_000)

@@ -17,14 +17,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localconc._engine.core import home
+from localconc._engine.homes import home
 from localconc._engine.liveness.owner import Owner
 from localconc._engine.waiting import mailbox as mailboxes
 from localconc._engine.waiting import mailbox_pool
 from localconc._engine.waiting import notifier as notifiers
 from localconc._engine.waiting.mailbox import Mailbox, SocketMailbox
 from localconc._engine.waiting.mailbox_pool import MailboxPool
-from localconc._engine.waiting.notifier import Notifier, Wakeup
+from localconc._engine.waiting.mailbox import Wakeup
+from localconc._engine.waiting.notifier import Notifier
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no such sockets")
 
@@ -38,7 +39,8 @@ SENDER = """
 import sys
 from pathlib import Path
 from localconc._engine.waiting.mailbox_pool import MailboxPool
-from localconc._engine.waiting.notifier import Notifier, Wakeup
+from localconc._engine.waiting.mailbox import Wakeup
+from localconc._engine.waiting.notifier import Notifier
 directory = Path(sys.argv[1])
 Notifier(directory, MailboxPool(directory)).send([(sys.argv[2], Wakeup(7, 11, 1.5, 2.5))])
 """
@@ -107,7 +109,7 @@ wakeups = st.builds(Wakeup, st.integers(0, 2**62), st.integers(1, 2**63 - 1), mo
 @given(wakeups)
 def test_a_wakeup_arrives_as_it_was_sent(wakeup: Wakeup) -> None:
     datagram = wakeup.to_bytes()
-    assert len(datagram) <= notifiers.MAX_WAKEUP_BYTES
+    assert len(datagram) <= mailboxes.MAX_WAKEUP_BYTES
     assert Wakeup.from_bytes(datagram) == wakeup
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from localconc._engine.core import home
+from localconc._engine.homes import home
 from localconc._engine.liveness import owner as owners
 from localconc._engine.liveness import processes
 from localconc._engine.core.records import OwnerRow

@@ -131,13 +131,19 @@ def test_a_limit_given_in_the_call_is_created_or_made_of_a_placeholder() -> None
 
 
 def test_what_is_stored_wins_over_the_call_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
-    create_limit("db", 5)
-    with caplog.at_level(logging.WARNING, logger="localconc"):
+    with concurrency("db", limit=5), caplog.at_level(logging.WARNING, logger="localconc"):
         for _ in range(3):
             with concurrency("db", limit=9):
                 assert read_limit("db").limit == 5
     assert len(caplog.records) == 1
     assert "'db'" in caplog.text
+
+
+def test_what_an_operator_declared_wins_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    create_limit("db", 5)
+    with caplog.at_level(logging.WARNING, logger="localconc"), concurrency("db", limit=9):
+        assert read_limit("db").limit == 5
+    assert caplog.records == []
 
 
 def test_a_disabled_limit_stays_disabled_whatever_a_call_says() -> None:
@@ -215,7 +221,7 @@ def test_a_timeout_says_what_it_waited_for() -> None:
     text = str(caught.value)
     assert text.startswith("Attempt to acquire concurrency slots timed out after 0.05 second(s)")
     assert "'db': 1 of 1 in use, held by this very thread or task (MainThread)" in text
-    assert "0 request(s) ahead" in text
+    assert "nobody ahead" in text
     assert isinstance(caught.value, TimeoutError)
     assert read_waiters() == []
 

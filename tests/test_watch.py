@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from localconc._engine.core import home
+from localconc._engine.homes import home
 from localconc._engine.liveness import owner as owners
 from localconc._engine.liveness import watch as watching
 from localconc._engine.core.records import OwnerRow

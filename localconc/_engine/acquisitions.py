@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -11,18 +10,15 @@ from localconc._engine import events
 from localconc._engine.core.calls import CONCURRENCY, Request
 from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.core.records import Grant, LimitRef, Requester
-from localconc._engine.finalizers import Finalizers
-from localconc._engine.queue import admission, cleanup
+from localconc._engine.queue import admission
 from localconc._engine.queue.explain import Caller, Reason, explain
-from localconc._engine.releases import BackgroundReleases
 from localconc._engine.store.ledger import ACQUIRE_FAST, ENQUEUE_FAST, RELEASE_FAST
-from localconc.errors import ConcurrencySlotAcquisitionError, StoreError
+from localconc.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from localconc._engine.core.clock import Clock, Mailbox
     from localconc._engine.core.records import LimitRow
+    from localconc._engine.holdings import Handle, Holdings
     from localconc._engine.liveness.membership import Membership
     from localconc._engine.store.store import Store, Transaction
 
@@ -30,42 +26,32 @@ if TYPE_CHECKING:
 MAX_FAST_RELEASE_SECONDS: Final = 0.0005
 
 #: A grant that is picked up later than this may have been taken back: the process was stopped when it was granted.
-#: It is less than `liveness.reaper.PICK_UP_SECONDS`, by more than two processes' clocks differ.
+#: It is less than `liveness.reaper.PICK_UP_SECONDS`, by more than the clocks of two processes differ.
 MAX_PICK_UP_SECONDS: Final = 0.8
-
-
-class Handle:
-    """One acquisition of this process, from before the store is asked until its slots are released.
-
-    If it is collected before, the slots are released in the background, however far the acquisition got.
-    """
-
-    __slots__ = ("__weakref__", "context", "grant", "label", "limit_ids", "serial", "thread", "ticket")
-
-    def __init__(self, serial: int, thread: str, label: str, context: int) -> None:
-        self.serial = serial
-        self.thread = thread
-        self.label = label
-        self.context = context
-        self.grant: Grant | None = None
-        self.limit_ids: tuple[int, ...] | None = None  # None until it is known which limits are asked for
-        self.ticket: int | None = None
 
 
 class Queued(NamedTuple):
     """A request that was queued.
 
-    `due_at` tells when it can be admitted if only time stands before it; `retry_after` when a retry is worth while.
+    Attributes:
+        ticket: its place in the order of arrival.
+        secret: what a wakeup has to know to prove the grant; 0 if the store has to be looked at.
+        requester: its owner and serial.
+        refs: the limits that it was queued on.
+        mailbox: where its wakeups come.
+        is_simple: whether its row goes with the grant; else its process has to accept the outcome.
+        enqueued_boot: when it was queued.
+        due_at: when it can be admitted, if only time stands before it.
+        retry_after: after how many seconds a retry is worth while.
     """
 
     ticket: int
     secret: int
     requester: Requester
     refs: tuple[LimitRef, ...]
-    address: str
-    is_reachable: bool
+    mailbox: Mailbox
     is_simple: bool
-    waiting_since: float
+    enqueued_boot: float
     due_at: float | None
     retry_after: float
 
@@ -78,38 +64,32 @@ class Refused(NamedTuple):
 
 
 class Acquisitions:
-    """What this process acquires in one store, holds, and releases.
+    """What this process acquires in one store, and releases.
+
+    A limit that is enforced and has no decay is served by the fast statements, as long as its definition stays the one
+    that this process knows; everything else goes by the rules of `queue.admission`.
 
     Args:
         store: the store.
         membership: this process in it.
+        holdings: what this process holds.
         clock: what time it is.
-
-    Attributes:
-        grants: what this process holds, by serial.
     """
 
-    def __init__(self, store: Store, membership: Membership, clock: Clock) -> None:
+    def __init__(self, store: Store, membership: Membership, holdings: Holdings, clock: Clock) -> None:
         self._store = store
         self._membership = membership
+        self._holdings = holdings
         self._clock = clock
-        self._serials = itertools.count(1)
-        self.grants: dict[int, Grant] = {}
-        self._finalizers = Finalizers(self._release_lost)
-        self._lost: set[int] = set()  # handles that were collected, and are released in the background
-        self._fast_path_limits: dict[str, LimitRef] = {}  # enforced, without decay, as far as this process knows
+        self._fast_path_limits: dict[str, LimitRef] = {}
         self._crowded: set[str] = set()  # of those, the ones that somebody waited for recently
-        self._accepted: set[int] = set()  # tickets of waiters whose rows have served
-        self._background = BackgroundReleases(self._undo)
+
+    def forget_definitions(self) -> None:
+        """Look at limits anew before the fast statements are used on them."""
+        self._fast_path_limits.clear()
+        self._crowded.clear()
 
     # ---- acquiring -------------------------------------------------------------------------------------------
-
-    def begin(self, thread: str, label: str, context: int) -> Handle:
-        """Begin an acquisition. The finalizer comes before the first statement, so an interrupt between them is undone."""
-        serial = next(self._serials)
-        handle = Handle(serial, thread, label, context)
-        self._finalizers.attach(serial, handle)
-        return handle
 
     def acquire_fast(self, request: Request, thread: str, context: int) -> Handle | None:
         """Acquire slots by one statement; return None if the general way is needed."""
@@ -127,12 +107,13 @@ class Acquisitions:
         ):
             return None
         wall, now, label = self._clock.wall(), self._clock.now(), request.label
-        handle = self.begin(thread, label, context)
+        holdings = self._holdings
+        handle = holdings.begin(thread, label, context)
         serial = handle.serial
         handle.limit_ids = (ref.limit_id,)
         handle.grant = grant = Grant((ref,), request.slots, wall, now, 0.0, thread, label, context)
-        self.grants[serial] = grant
-        owner_id, acquired = self._membership.owner_id, 0
+        holdings.grants[serial] = grant
+        acquired = 0
         try:
             acquired = database.execute_fast(
                 ACQUIRE_FAST,
@@ -140,7 +121,7 @@ class Acquisitions:
                     ref.limit_id,
                     ref.revision,
                     ref.limit,
-                    owner_id,
+                    self._membership.owner_id,
                     serial,
                     request.slots,
                     wall,
@@ -153,13 +134,13 @@ class Acquisitions:
         except (Busy, Damaged):
             pass
         except BaseException:
-            self.undo(handle)
+            holdings.undo(handle)
             raise
         if acquired != 1:
-            self._forget(serial)
+            holdings.forget(serial)
             return None
         if events.subscribers:
-            events.publish(events.ACQUIRED, wall, grant.refs, grant.slots, owner_id, serial)
+            events.publish(events.ACQUIRED, wall, grant.refs, grant.slots, self._membership.owner_id, serial)
         return handle
 
     def _is_usable(self) -> bool:
@@ -169,7 +150,7 @@ class Acquisitions:
             return False  # the general way says what is wrong
 
     def try_acquire(
-        self, request: Request, handle: Handle, mailbox: Callable[[], Mailbox] | None, *, is_retry: bool = False
+        self, request: Request, handle: Handle, mailbox: Mailbox | None, *, is_retry: bool = False
     ) -> Handle | Queued | Refused:
         """Acquire the slots, or enqueue the request (if there is a mailbox for wakeups), or count a refusal.
 
@@ -180,38 +161,40 @@ class Acquisitions:
             Busy: another process is writing; nothing was done.
             ConcurrencySlotAcquisitionError: the request can never be admitted as things are.
         """
-        ref = self._fast_path_limits.get(request.names[0]) if len(request.names) == 1 else None
-        if mailbox is None or ref is None or request.mode != CONCURRENCY or request.slots > max(ref.limit, 1):
-            return self._try_by_rules(request, handle, mailbox, is_retry)
-        if request.limit is not None and (request.limit != ref.limit or request.slot_decay_per_second):
-            return self._try_by_rules(request, handle, mailbox, is_retry)
-        outcome = self._acquire_or_enqueue(request, handle, ref, mailbox())
-        return self._try_by_rules(request, handle, mailbox, is_retry) if outcome is None else outcome
+        ref = self._fast_path_limits.get(request.names[0])
+        if (
+            mailbox is not None
+            and ref is not None
+            and len(request.names) == 1
+            and request.mode == CONCURRENCY
+            and request.slots <= max(ref.limit, 1)
+            and (request.limit is None or (request.limit == ref.limit and not request.slot_decay_per_second))
+        ):
+            outcome = self._acquire_or_enqueue(request, handle, ref, mailbox)
+            if outcome is not None:
+                return outcome
+        return self._try_by_rules(request, handle, mailbox, is_retry)
 
-    def _acquire_or_enqueue(
-        self, request: Request, handle: Handle, ref: LimitRef, mailbox: Mailbox
-    ) -> Handle | Queued | None:
-        """Acquire or enqueue by the fast statements, in one transaction; return None if the definition has changed."""
-        secret = int.from_bytes(os.urandom(7)) + 1
-        slots, limit_id, thread, context = request.slots, ref.limit_id, handle.thread, handle.context
-        text, label = request.to_text(), handle.label or None
+    def _acquire_or_enqueue(self, request: Request, handle: Handle, ref: LimitRef, mailbox: Mailbox) -> Handle | Queued | None:
+        """Acquire or enqueue by the fast statements, in one transaction; return None if they do not apply (any more)."""
+        slots, limit_id, revision = request.slots, ref.limit_id, ref.revision
+        serial, thread, label, context = handle.serial, handle.thread, handle.label, handle.context
+        secret, text = int.from_bytes(os.urandom(7)) + 1, request.to_text()
         handle.limit_ids = (limit_id,)
 
         def work(txn: Transaction) -> Grant | Queued | None:
             owner_id, wall, now = self._membership.owner_id, txn.wall, txn.now
             execute = txn.ledger.connection.execute
-            holder = (limit_id, ref.revision, ref.limit, owner_id, handle.serial, slots, wall, now, thread, label, context)
+            holder = (limit_id, revision, ref.limit, owner_id, serial, slots, wall, now, thread, label or None, context)
             if execute(ACQUIRE_FAST, holder).rowcount == 1:
-                return Grant((ref,), slots, wall, now, 0.0, thread, handle.label, context)
-            waiter = (owner_id, handle.serial, slots, text, thread, context, mailbox.address, secret, wall, now)
-            cursor = execute(ENQUEUE_FAST, (*waiter, limit_id, ref.revision))
+                return Grant((ref,), slots, wall, now, 0.0, thread, label, context)
+            waiter = (owner_id, serial, slots, text, thread, context, mailbox.address, secret, wall, now)
+            cursor = execute(ENQUEUE_FAST, (*waiter, limit_id, revision, now))
             if cursor.rowcount != 1:
                 return None
-            requester = Requester(owner_id, handle.serial, thread, handle.label, context)
             assert cursor.lastrowid is not None
-            return Queued(
-                cursor.lastrowid, secret, requester, (ref,), mailbox.address, mailbox.is_reachable, True, now, None, 0.0
-            )
+            requester = Requester(owner_id, serial, thread, label, context)
+            return Queued(cursor.lastrowid, secret, requester, (ref,), mailbox, True, now, None, 0.0)
 
         outcome = self._store.transact(work)
         if outcome is None:
@@ -222,25 +205,30 @@ class Acquisitions:
             self._crowded.add(ref.name)
             return outcome
         self._crowded.discard(ref.name)
-        return self.hold(handle, outcome, request)
+        return self._holdings.hold(handle, outcome, request)
 
     def _try_by_rules(
-        self, request: Request, handle: Handle, mailbox: Callable[[], Mailbox] | None, is_retry: bool
+        self, request: Request, handle: Handle, mailbox: Mailbox | None, is_retry: bool
     ) -> Handle | Queued | Refused:
         def work(txn: Transaction) -> tuple[Grant | Queued | Refused, list[LimitRow]]:
-            requester = self._requester(handle)
+            requester = Requester(
+                self._membership.owner_id, handle.serial, handle.thread, handle.label, handle.context
+            )
             rows = admission.resolve(txn, request, requester.owner_id)
             handle.limit_ids = tuple(row.id for row in rows)
             if any(row.decay > 0 and row.first_ticket is not None for row in rows):
                 admission.admit_waiters(txn, handle.limit_ids, has_new_first=False)  # those whose slots have drained
                 rows = txn.ledger.limits_with_ids(handle.limit_ids)
             hindered = admission.blocked(request.slots, rows, txn.now, None)
-            if hindered is not None:
-                if mailbox is None:
-                    return self._refuse(txn, request, requester, rows, is_retry), rows
-                return self._enqueue(txn, request, requester, rows, mailbox(), hindered.until), rows
-            refs = admission.grant(txn, request, rows, requester)
-            return Grant(refs, request.slots, txn.wall, txn.now, 0.0, handle.thread, handle.label, handle.context), rows
+            if hindered is None:
+                refs = admission.grant(txn, request, rows, requester)
+                grant = Grant(
+                    refs, request.slots, txn.wall, txn.now, 0.0, handle.thread, handle.label, handle.context
+                )
+                return grant, rows
+            if mailbox is None:
+                return self._refuse(txn, request, requester, rows, is_retry), rows
+            return self._enqueue(txn, request, requester, rows, mailbox, hindered.until), rows
 
         outcome, rows = self._store.transact(work)
         if len(rows) == 1 and rows[0].decay == 0 and request.mode == CONCURRENCY:
@@ -248,7 +236,7 @@ class Acquisitions:
         if isinstance(outcome, Queued):
             handle.ticket = outcome.ticket
             self._crowded.add(request.names[0])
-        return self.hold(handle, outcome, request) if isinstance(outcome, Grant) else outcome
+        return self._holdings.hold(handle, outcome, request) if isinstance(outcome, Grant) else outcome
 
     def _enqueue(
         self,
@@ -267,18 +255,7 @@ class Acquisitions:
             requester, request, ids, mailbox.address, secret, txn.wall, txn.now, is_simple=is_simple
         )
         refs = tuple(map(LimitRef.of, rows))
-        return Queued(
-            ticket,
-            secret,
-            requester,
-            refs,
-            mailbox.address,
-            mailbox.is_reachable,
-            is_simple,
-            txn.now,
-            due_at,
-            retry_after,
-        )
+        return Queued(ticket, secret, requester, refs, mailbox, is_simple, txn.now, due_at, retry_after)
 
     def _refuse(
         self, txn: Transaction, request: Request, requester: Requester, rows: list[LimitRow], is_retry: bool
@@ -290,33 +267,42 @@ class Acquisitions:
         caller = Caller(requester.owner_id, requester.context)
         return Refused(explain(txn, rows, None, caller, request.slots), [row.id for row in rows])
 
-    def _requester(self, handle: Handle) -> Requester:
-        return Requester(self._membership.owner_id, handle.serial, handle.thread, handle.label, handle.context)
+    def accept_wakeup(
+        self, request: Request, queued: Queued, handle: Handle, wakeup: tuple[int, int, float, float]
+    ) -> Handle | None:
+        """Accept a grant that a wakeup proves; return None if the store has to be looked at.
 
-    def hold(self, handle: Handle, grant: Grant, request: Request) -> Handle:
-        """Note a grant; what nobody will release (of rate_limit, or of no limit) needs no finalizer any more."""
-        handle.grant = grant
-        if grant.refs and request.mode == CONCURRENCY:
-            self.grants[handle.serial] = grant
-        else:
-            self._forget(handle.serial)
-        if events.subscribers:
-            owner_id = self._membership.owner_id
-            events.publish(events.ACQUIRED, grant.acquired_wall, grant.refs, grant.slots, owner_id, handle.serial)
-        return handle
-
-    def handle_of(self, serial: int) -> Handle | None:
-        """Return the handle of an acquisition that holds slots; None if they were released."""
-        finalizer = self._finalizers.get(serial)
-        handle = None if finalizer is None else finalizer()
-        return handle if isinstance(handle, Handle) else None
+        A wakeup proves the grant by the secret of the waiter's row. It proves nothing once it is old: another process may
+        have taken the slots back from a stopped one. The acknowledgement is written before the clock is read, so whoever
+        takes slots back for being late sees it, or this process sees that it is late.
+        """
+        serial, secret, acquired_wall, acquired_boot = wakeup
+        owner = self._membership.owner
+        if secret != queued.secret or not secret or owner is None or not owner.acknowledge(serial):
+            return None
+        late = self._clock.now() - acquired_boot
+        if not -MAX_PICK_UP_SECONDS < late < MAX_PICK_UP_SECONDS:
+            return None
+        if not queued.is_simple:
+            self._store.delete_later(queued.ticket)
+        grant = Grant(
+            queued.refs,
+            request.slots,
+            acquired_wall,
+            acquired_boot,
+            max(0.0, acquired_boot - queued.enqueued_boot),
+            handle.thread,
+            handle.label,
+            handle.context,
+        )
+        return self._holdings.hold(handle, grant, request)
 
     # ---- releasing -------------------------------------------------------------------------------------------
 
     def release_fast(self, handle: Handle) -> bool:
         """Release slots by one statement; return False if the general way is needed."""
         serial = handle.serial
-        grant = self.grants.get(serial)
+        grant = self._holdings.grants.get(serial)
         if grant is None:
             return False
         now = self._clock.now()
@@ -336,7 +322,7 @@ class Acquisitions:
         except (Busy, Damaged, StoreError):
             return False
         except BaseException:
-            self.undo(handle)
+            self._holdings.undo(handle)
             raise
         if released == 1:
             self._released(serial, grant, now)
@@ -349,98 +335,34 @@ class Acquisitions:
             Busy: another process is writing; nothing was released.
         """
         serial = handle.serial
-        if serial not in self.grants:
+        grants = self._holdings.grants
+        if serial not in grants:
             return False  # the parent's, seen by a forked child; or released already
 
-        def work(txn: Transaction) -> tuple[Grant, bool, float, bool]:
-            # The store may have been opened anew for this transaction, which notes grants under other numbers.
-            grant = self.grants[serial]
-            limit_ids = [ref.limit_id for ref in grant.refs]
-            was_held = admission.release(txn, limit_ids, self._membership.owner_id, serial)
-            return grant, was_held, txn.now, bool(txn.admitted)
+        def work(txn: Transaction) -> tuple[Grant, bool]:
+            grant = grants[serial]  # not from before: the store may have been opened anew, under other numbers
+            was_held, pending = False, []
+            for ref in grant.refs:
+                if txn.release(ref.limit_id, self._membership.owner_id, serial):
+                    was_held = True
+                    if txn.admit_next(ref.limit_id):
+                        pending.append(ref.limit_id)
+            if pending:
+                admission.admit_waiters(txn, pending)
+            return grant, was_held
 
-        grant, was_held, now, was_handed_off = self._store.transact(work)
-        if not was_handed_off and len(grant.refs) == 1:
+        (grant, was_held), txn = self._store.transact_with_effects(work)
+        if not txn.admitted and len(grant.refs) == 1:
             self._crowded.discard(grant.refs[0].name)
         if was_held:
-            self._released(serial, grant, now)
+            self._released(serial, grant, txn.now)
         else:
-            self._forget(serial)
-        return was_handed_off
+            self._holdings.forget(serial)
+        return bool(txn.admitted)
 
     def _released(self, serial: int, grant: Grant, now: float) -> None:
-        self._forget(serial)
+        self._holdings.forget(serial)
         if events.subscribers:
             released_wall = grant.acquired_wall + (now - grant.acquired_boot)  # as the history has it
             owner_id = self._membership.owner_id
             events.publish(events.RELEASED, released_wall, grant.refs, grant.slots, owner_id, serial)
-
-    def undo(self, handle: Handle) -> None:
-        """Undo an acquisition that was interrupted, now or as soon as the store allows."""
-        try:
-            self._undo(handle.serial, handle.limit_ids, handle.ticket)
-        except Exception:
-            self.release_later(handle)
-        except BaseException:  # interrupted again
-            self.release_later(handle)
-            raise
-
-    def _undo(self, serial: int, limit_ids: tuple[int, ...] | None, ticket: int | None) -> None:
-        def work(txn: Transaction) -> None:
-            # The store may have been opened anew for this transaction, which notes grants under other numbers.
-            grant = self.grants.get(serial)
-            ids = limit_ids if grant is None else tuple(ref.limit_id for ref in grant.refs)
-            cleanup.undo(txn, self._membership.owner_id, serial, ids, ticket)
-
-        if self._membership.has_joined:
-            self._store.transact(work)
-        self._forget(serial)
-
-    def release_later(self, handle: Handle) -> None:
-        """Release in the background, and keep trying: until it succeeds, or this process's death does it."""
-        self._background.add(handle.serial, handle.limit_ids, handle.ticket)
-
-    def _release_lost(self) -> None:
-        for serial in self._finalizers.take_lost():
-            self._lost.add(serial)
-            self._background.add(serial, None, None)
-
-    def _forget(self, serial: int) -> None:
-        """Forget the local record of an acquisition that holds nothing (any more)."""
-        self.grants.pop(serial, None)
-        self._finalizers.pop(serial, None)
-        self._lost.discard(serial)
-
-    # ---- around transactions, and forks ----------------------------------------------------------------------
-
-    def accept_row(self, ticket: int) -> None:
-        """Have the row of a waiter whose outcome this process knows deleted by its next transaction."""
-        self._accepted.add(ticket)
-
-    def delete_accepted(self, txn: Transaction) -> None:
-        """Delete the rows of waiters that have served."""
-        txn.accepted = tuple(self._accepted)
-        for ticket in txn.accepted:
-            txn.ledger.delete_waiter(ticket, self._membership.owner_id)
-
-    def forget_accepted(self, txn: Transaction) -> None:
-        """Forget the waiters whose rows a transaction has deleted, once that is certain."""
-        self._accepted.difference_update(txn.accepted)
-
-    def forget_definitions(self) -> None:
-        """Look at limits anew before the fast statements are used on them."""
-        self._fast_path_limits.clear()
-        self._crowded.clear()
-
-    def on_joined(self, txn: Transaction) -> None:
-        """Note in a store that this process has just joined what it really holds."""
-        self._fast_path_limits.clear()
-        self._accepted.clear()
-        in_flight = (self._finalizers.keys() | self._lost) - self.grants.keys()
-        self.grants.update(cleanup.reinsert_grants(txn, self._membership.owner_id, self.grants, in_flight))
-
-    def forget_grants(self) -> None:
-        """Forget whatever is held without releasing it: it is the parent's, or goes back with the end of the process."""
-        self.grants.clear()
-        self._finalizers.clear()
-        self._background.clear()

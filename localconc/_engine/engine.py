@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from localconc._engine.acquisitions import Acquisitions
 from localconc._engine.core.errors import Busy, Damaged
+from localconc._engine.holdings import Holdings
 from localconc._engine.liveness.membership import Membership
 from localconc._engine.liveness.reaper import Reaper
 from localconc._engine.liveness.watch import Watch
@@ -59,7 +60,9 @@ class Engine:
         store: the database, in transactions.
         membership: this process as an owner in the store.
         reaper: acts for processes that can't act any more.
-        acquisitions: what this process acquires and holds.
+        holdings: what this process holds.
+        acquisitions: how it acquires and releases.
+        mailboxes: where its waiters receive wakeups.
         queued: how its queued requests stand.
         is_alone: whether no other process takes part: then nobody looks for lost wakeups and deaths.
     """
@@ -69,7 +72,7 @@ class Engine:
         self.clock = clock
         self.is_alone = False
         self._pid = os.getpid()
-        self._mailboxes = mailboxes
+        self.mailboxes = mailboxes
         self._notifier = notifier
         self._warned: set[tuple[str, str]] = set()
         self._has_to_sweep = False
@@ -78,17 +81,18 @@ class Engine:
             directory,
             clock,
             on_open=self._on_open,
-            before_commit=self._before_commit,
-            after_commit=self._after_commit,
+            reevaluate=admission.reevaluate,
+            announce=self._announce,
             living_users=self.membership.living_others,
         )
         self._watch = Watch(directory, clock.now)
         self.reaper = Reaper(directory, clock, self.store, self.membership, self._watch)
-        self.acquisitions = Acquisitions(self.store, self.membership, clock)
-        self.queued = QueuedRequests(self.store, self.membership, self.acquisitions, clock)
+        self.holdings = Holdings(self.store, self.membership)
+        self.acquisitions = Acquisitions(self.store, self.membership, self.holdings, clock)
+        self.queued = QueuedRequests(self.store, self.membership, self.holdings, clock)
 
     def __repr__(self) -> str:
-        return f"<Engine of {self.directory}: holds {len(self.acquisitions.grants)} acquisition(s)>"
+        return f"<Engine of {self.directory}: holds {len(self.holdings.grants)} acquisition(s)>"
 
     # ---- transactions ----------------------------------------------------------------------------------------
 
@@ -109,43 +113,33 @@ class Engine:
             self._has_to_sweep = True
 
     def _on_joined(self, txn: Transaction) -> None:
-        self.acquisitions.on_joined(txn)
+        """Note in a store that this process has just joined what it really holds."""
+        self.store.forget_served()
+        self.acquisitions.forget_definitions()
+        self.holdings.on_joined(txn)
 
-    def _before_commit(self, txn: Transaction) -> None:
-        if txn.touched_limits or txn.stale_tickets:
-            admission.reevaluate(txn)
-        self.acquisitions.delete_accepted(txn)
-
-    def _after_commit(self, txn: Transaction) -> None:
+    def _announce(self, txn: Transaction) -> None:
+        """Tell waiters, subscribers of warnings, and the parts of this engine what a transaction has done."""
         if txn.admitted or txn.told:
             admitted = [
                 (address, (serial, secret, txn.wall, txn.now)) for _, serial, address, secret, _ in txn.admitted
             ]
             self._notifier.send(admitted + [(address, (serial, 0, 0.0, 0.0)) for _, serial, address in txn.told])
-        if txn.accepted:
-            self.acquisitions.forget_accepted(txn)
+        if txn.served:
+            self.store.forget_served(txn.served)
         if txn.definitions:
             self.acquisitions.forget_definitions()
         for owner_id, kind, name, message in txn.warnings:
             if owner_id == self.membership.owner_id and (kind, name) not in self._warned:
                 self._warned.add((kind, name))
-                logger.warning(message)
+                logger.warning(message, extra={"localconc_kind": kind, "localconc_limit": name})
+
+    def sweep(self) -> None:
+        """Clean up after some dead processes, once after each joining of a store."""
         if self._has_to_sweep:
             self._has_to_sweep = False
             with suppress(Busy, Damaged, StoreError):
                 self.reaper.sweep()
-
-    # ---- waiting ---------------------------------------------------------------------------------------------
-
-    def take_mailbox(self) -> Any:
-        """Return a mailbox for one wait; put it back afterwards. The store must be open."""
-        owner = self.membership.owner
-        assert owner is not None
-        return self._mailboxes.take(owner)
-
-    def put_mailbox(self, mailbox: Any) -> None:
-        """Take a mailbox back."""
-        self._mailboxes.put(mailbox)
 
     # ---- a damaged store -------------------------------------------------------------------------------------
 
@@ -172,12 +166,12 @@ class Engine:
             return
         self._notifier.close()
         with suppress(Busy, Damaged, StoreError):
-            if self.store.database.is_open and not self.acquisitions.grants and not self.store.database.was_moved():
+            if self.store.database.is_open and not self.holdings.grants and not self.store.database.was_moved():
                 self.store.transact(self.membership.leave)
                 self.membership.retire()
             self.store.database.close()
-        self.acquisitions.forget_grants()  # what is still held is released by the end of the process
-        self._mailboxes.close()
+        self.holdings.forget_all()  # what is still held is released by the end of the process
+        self.mailboxes.close()
 
     def is_of_another_process(self) -> bool:
         """Return whether this is what a fork copied: such an engine is used no more."""
@@ -195,7 +189,7 @@ class Engine:
         """Let go of everything that is the parent's, without touching it."""
         self.store.database.close_in_child()
         self.membership.close_in_child()
-        self.acquisitions.forget_grants()
+        self.holdings.forget_all()
         self._watch.close()
         self._notifier.close()
-        self._mailboxes.close_in_child()
+        self.mailboxes.close_in_child()

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 class Finalizers(dict[int, "ref[object]"]):
     """Finalizers by the serial of the acquisition; pop one when there is nothing (more) to release.
 
+    To attach one: `finalizers[serial] = finalizers.reference(handle, finalizers.start)`.
+
     Args:
         on_lost: called in a new thread when a handle was collected.
     """
@@ -28,12 +30,8 @@ class Finalizers(dict[int, "ref[object]"]):
     def __init__(self, on_lost: Callable[[], None]) -> None:
         super().__init__()
         start = staticmethod(partial(start_new_thread, on_lost, ()))
-        self._reference = type("Finalizer", (ref,), {"__slots__": (), "start": start})
-        self._start = methodcaller("start")
-
-    def attach(self, serial: int, handle: object) -> None:
-        """See to it that an acquisition is released when its handle is collected."""
-        self[serial] = self._reference(handle, self._start)
+        self.reference: type[ref[object]] = type("Finalizer", (ref,), {"__slots__": (), "start": start})
+        self.start = methodcaller("start")
 
     def take_lost(self) -> list[int]:
         """Return the serials whose handles were collected, each once."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from localconc._engine.core.clock import wall
+from localconc._engine.core.records import Grant
 from localconc._engine.core.views import moment
-from localconc._engine.operations.reading import read_refs
+from localconc._engine.operations.reading import numbers, read_refs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,12 +16,12 @@ if TYPE_CHECKING:
 
     from pendulum import DateTime
 
-    from localconc._engine.acquisitions import Handle
-    from localconc._engine.core.records import LimitRef
+    from localconc._engine.holdings import Handle
     from localconc._engine.core.views import Limit
     from localconc._engine.engine import Engine
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Occupancy:
     """The slots that a block, or a call of `acquire`, holds.
 
@@ -35,35 +37,76 @@ class Occupancy:
         limits: the limits whose slots are held, as they are now; those not enforced are not among them.
     """
 
-    __slots__ = ("_acquired_wall", "_engine", "_handle", "_refs", "_release", "_serial", "slots", "waited_seconds")
+    _engine: Engine | None
+    _serial: int
+    _grant: Grant
+    _names: tuple[str, ...]
+    _release: Callable[[Engine | None, Handle | None], Any]
+    _handle: Handle | None = None  # a block keeps it itself: its slots are released when it is dropped
+    _numbers: tuple[tuple[int, ...], ...] = ()
 
-    def __init__(
-        self,
-        engine: Engine | None,
-        handle: Handle | None,
-        release: Callable[[Engine | None, Handle | None], Any],
-        *,
-        owns_handle: bool = False,
-    ) -> None:
-        # A block keeps its handle itself: its slots are released when it is dropped, whoever keeps this object.
-        self._handle = handle if owns_handle else None
-        self._engine = engine
-        self._release = release
-        self._refs: tuple[LimitRef, ...] = ()
-        grant = None if handle is None else handle.grant
-        if handle is None or grant is None:
-            self._serial, self.slots, self._acquired_wall, self.waited_seconds = 0, 0, wall(), 0.0
-        else:
-            self._refs, self.slots, self._acquired_wall, _, self.waited_seconds = grant[:5]
-            self._serial = handle.serial
+    @classmethod
+    def of_nothing(
+        cls, names: tuple[str, ...], release: Callable[[Engine | None, Handle | None], Any]
+    ) -> Occupancy:
+        """Return the occupancy of a call that names no limit, or is made while limits are switched off."""
+        return cls(None, 0, Grant((), 0, wall(), 0.0, 0.0, "", "", 0), names, release)
+
+    @property
+    def slots(self) -> int:
+        return self._grant.slots
+
+    @property
+    def waited_seconds(self) -> float:
+        return self._grant.waited_seconds
 
     @property
     def acquired_at(self) -> DateTime:
-        return moment(self._acquired_wall)
+        return moment(self._grant.acquired_wall)
 
     @property
     def limits(self) -> tuple[Limit, ...]:
-        return () if self._engine is None else read_refs(self._engine, self._refs)
+        return () if self._engine is None else read_refs(self._engine, self._grant.refs)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Which of the limit's slots these are: different numbers from 0, ascending, the lowest that nobody else has.
+
+        They are given when they are first asked for, and stay until the release. () if the limit is not enforced.
+
+        >>> with concurrency("gpu", limit=4) as occupancy:
+        ...     os.environ["CUDA_VISIBLE_DEVICES"] = str(occupancy.numbers[0])
+
+        Raises:
+            ValueError: there are several limits (use `numbers_of`), or the limit has a decay.
+            RuntimeError: the slots were released before anybody asked.
+        """
+        if len(self._names) > 1:
+            names = ", ".join(map(repr, self._names))
+            raise ValueError(f"these slots are of several limits ({names}): use numbers_of(name)")
+        return self.numbers_of(self._names[0]) if self._names else ()
+
+    def numbers_of(self, name: str) -> tuple[int, ...]:
+        """Return which slots of one of the limits these are, as `numbers` does.
+
+        Args:
+            name: of the limit, as the call named it.
+
+        Raises:
+            ValueError: the call did not name the limit, or the limit has a decay, so that its slots drain while held.
+            RuntimeError: the slots were released before anybody asked.
+        """
+        if name not in self._names:
+            raise ValueError(f"this occupancy has no limit {name!r}, but {', '.join(map(repr, self._names)) or 'none'}")
+        index = next((index for index, ref in enumerate(self._grant.refs) if ref.name == name), None)
+        if index is None or self._engine is None:
+            return ()
+        if not self._numbers:
+            decaying = [limit.name for limit in self.limits if limit.slot_decay_per_second > 0]
+            if name in decaying:
+                raise ValueError(f"the slots of {name!r} drain while they are held, so they have no numbers")
+            self._numbers = numbers(self._engine, self._serial)
+        return self._numbers[index]
 
     def release(self) -> Any:
         """Release the slots, once, from any thread or task of the process; a second call does nothing.
@@ -72,7 +115,7 @@ class Occupancy:
         """
         handle, self._handle = self._handle, None
         if handle is None and self._engine is not None:
-            handle = self._engine.acquisitions.handle_of(self._serial)
+            handle = self._engine.holdings.handle_of(self._serial)
         return self._release(self._engine, handle)
 
     def __enter__(self) -> Occupancy:
@@ -98,5 +141,5 @@ class Occupancy:
         await self.release()
 
     def __repr__(self) -> str:
-        names = ", ".join(repr(ref.name) for ref in self._refs) or "nothing"
+        names = ", ".join(repr(ref.name) for ref in self._grant.refs) or "nothing"
         return f"<Occupancy of {self.slots} slot(s) of {names}, waited {self.waited_seconds:.3f} s>"

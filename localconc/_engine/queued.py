@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from localconc._engine.acquisitions import MAX_PICK_UP_SECONDS, Handle, Queued
+from localconc._engine.acquisitions import Queued
 from localconc._engine.core.records import Grant, LimitRef
 from localconc._engine.queue import admission
 from localconc._engine.queue.cleanup import cancel
@@ -16,7 +16,7 @@ from localconc.errors import ConcurrencySlotAcquisitionError, StoreError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from localconc._engine.acquisitions import Acquisitions
+    from localconc._engine.holdings import Handle, Holdings
     from localconc._engine.core.calls import Request
     from localconc._engine.core.clock import Clock
     from localconc._engine.core.records import WaiterRow
@@ -49,14 +49,14 @@ class QueuedRequests:
     Args:
         store: the store.
         membership: this process in it.
-        acquisitions: what this process holds.
+        holdings: what this process holds.
         clock: what time it is.
     """
 
-    def __init__(self, store: Store, membership: Membership, acquisitions: Acquisitions, clock: Clock) -> None:
+    def __init__(self, store: Store, membership: Membership, holdings: Holdings, clock: Clock) -> None:
         self._store = store
         self._membership = membership
-        self._acquisitions = acquisitions
+        self._holdings = holdings
         self._clock = clock
 
     # ---- how it stands ---------------------------------------------------------------------------------------
@@ -104,39 +104,6 @@ class QueuedRequests:
 
     # ---- what becomes of it ----------------------------------------------------------------------------------
 
-    def accept_wakeup(
-        self, request: Request, queued: Queued, handle: Handle, wakeup: tuple[int, int, float, float]
-    ) -> Handle | None:
-        """Accept a grant that a wakeup proves; return None if the store has to be looked at.
-
-        A wakeup proves the grant by the secret of the waiter's row. It proves nothing once it is old: another process may
-        have taken the slots back from a stopped one. The acknowledgement is written before the clock is read: so whoever
-        takes slots back for being late sees it, or this process sees that it is late.
-        """
-        serial, secret, acquired_wall, acquired_boot = wakeup
-        if serial != handle.serial or secret != queued.secret or not secret:
-            return None
-        owner = self._membership.owner
-        if owner is None or not owner.acknowledge(handle.serial):
-            return None
-        late = self._clock.now() - acquired_boot
-        if not -MAX_PICK_UP_SECONDS < late < MAX_PICK_UP_SECONDS:
-            return None
-        if not queued.is_simple:
-            self._acquisitions.accept_row(queued.ticket)
-        waited_seconds = max(0.0, acquired_boot - queued.waiting_since)
-        grant = Grant(
-            queued.refs,
-            request.slots,
-            acquired_wall,
-            acquired_boot,
-            waited_seconds,
-            handle.thread,
-            handle.label,
-            handle.context,
-        )
-        return self._acquisitions.hold(handle, grant, request)
-
     def accept(self, request: Request, queued: Queued, handle: Handle) -> Handle | Queued:
         """Accept the outcome of a request that is no longer in the queue, by what the store says.
 
@@ -158,10 +125,10 @@ class QueuedRequests:
             if waiter is None:
                 return self._granted_by_rows(txn, queued, request)
             if waiter.state == REFUSED:
-                txn.ledger.delete_waiter(waiter.ticket, waiter.owner_id)
+                txn.ledger.delete_waiter(waiter.ticket)
                 return waiter.answer or "refused"
             if waiter.state == GRANTED:
-                txn.ledger.delete_waiter(waiter.ticket, waiter.owner_id)
+                txn.ledger.delete_waiter(waiter.ticket)
                 return self._granted_by_outcome(txn, waiter)
             if waiter.state == PASSED_OVER:
                 return self._rejoin(txn, request, queued, waiter)
@@ -169,7 +136,7 @@ class QueuedRequests:
 
         outcome = self._store.transact(work)
         if isinstance(outcome, Grant):
-            return self._acquisitions.hold(handle, outcome, request)
+            return self._holdings.hold(handle, outcome, request)
         if isinstance(outcome, str):
             raise ConcurrencySlotAcquisitionError(outcome)
         if outcome is None:
@@ -219,11 +186,11 @@ class QueuedRequests:
     def _rejoin(self, txn: Transaction, request: Request, queued: Queued, waiter: WaiterRow) -> Queued | Grant:
         """Queue a request that was passed over at its old place, and admit it if there is room."""
         rows = admission.resolve(txn, request, waiter.owner_id)
-        txn.ledger.rejoin(waiter.ticket, [row.id for row in rows], request.to_text(), queued.address)
+        txn.ledger.rejoin(waiter.ticket, [row.id for row in rows], request.to_text(), queued.mailbox.address)
         admission.admit_waiters(txn, [row.id for row in rows])
         now_is = txn.ledger.waiter(waiter.ticket)
         if now_is is not None and now_is.state == GRANTED:
-            txn.ledger.delete_waiter(waiter.ticket, waiter.owner_id)
+            txn.ledger.delete_waiter(waiter.ticket)
             return self._granted_by_outcome(txn, now_is)
         return queued._replace(secret=0, is_simple=False, refs=tuple(map(LimitRef.of, rows)))
 

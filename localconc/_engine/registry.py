@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from localconc._engine.core import environment
 from localconc._engine.core.clock import SystemClock
-from localconc._engine.core.home import home
+from localconc._engine.homes.home import home
 from localconc._engine.engine import Engine
 from localconc._engine.waiting.mailbox_pool import MailboxPool
 from localconc._engine.waiting.notifier import Notifier
@@ -28,12 +28,28 @@ _other_variables: Final = [
     environment.reader(name) for name in ("HOME", "XDG_DATA_HOME", "LOCALAPPDATA", "USERPROFILE")
 ]
 
+_ENVIRON: Final = os.environ
+_look_up, _HOME_KEY = environment.look_up("LOCALCONC_HOME")
+_, _DISABLED_KEY = environment.look_up(environment.DISABLED)
+
 _engines: dict[Path, Engine] = {}
 _by_environment: dict[Any, Engine] = {}
 _lock = threading.RLock()
 _pid = getpid()
 _clock: Clock | None = None
 _is_alone = False
+
+
+def current_unless_disabled() -> Engine | None:
+    """Return the current engine, by the quickest way; None if limits are switched off."""
+    if os.environ is not _ENVIRON or _look_up(_DISABLED_KEY) is not None:
+        return None if environment.is_disabled() else current()
+    home_variable = _look_up(_HOME_KEY)
+    if home_variable and getpid() == _pid:
+        engine = _by_environment.get(home_variable)
+        if engine is not None:
+            return engine
+    return current()
 
 
 def current() -> Engine:

@@ -1,11 +1,13 @@
-"""The command line: see, set and use limits from a shell. Needs the extra `cli`."""
+"""The command line: limits from a shell. Needs the extra `cli`."""
 
 from __future__ import annotations
 
 import sys
-from importlib.util import find_spec
 
-from localconc.cli.faults import INTERRUPTED
+from localconc.cli.errors import FAILED, INTERRUPTED
+
+#: What the extra `cli` installs.
+_LIBRARIES = frozenset(["click", "rich"])
 
 
 def main() -> int:
@@ -17,14 +19,16 @@ def main() -> int:
     Returns:
         The exit status.
     """
-    missing = [name for name in ("typer", "rich") if find_spec(name) is None]
-    if missing:
-        needed = " and ".join(missing)
-        print(f"localconc: the command line needs {needed}: pip install 'localconc[cli]'", file=sys.stderr)
-        return 1
     try:
         from localconc.cli.program import run
 
         return run()
     except KeyboardInterrupt:
         return INTERRUPTED
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in _LIBRARIES:
+            raise
+        remedy = "in a clone of localconc, run pip install '.[cli]'"
+        print(f"localconc: the command line needs click and rich, and {missing} is missing: {remedy}", file=sys.stderr)
+        return FAILED

@@ -1,7 +1,11 @@
-"""A command as a child process: it is told what this process is told, and this process ends as it ended.
+"""A command as a child process.
+
+The child gets the signals that this process gets, and this process ends as the child ended.
 
 The child's standard streams, its process group and its terminal are this process's own; so what is typed at the
-terminal (Ctrl-C, Ctrl-Z) reaches it without our doing, and only signals that somebody sent to us alone are passed on.
+terminal (Ctrl-C, Ctrl-Z) reaches it without us, and only signals that were sent to us alone are passed on.
+
+Once the child runs, nothing may raise before it has ended: it would run on unseen, and its exit status would be lost.
 """
 
 from __future__ import annotations
@@ -10,15 +14,15 @@ import errno
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from localconc.cli.faults import NOT_EXECUTABLE, NOT_FOUND, CommandError
+from localconc.cli.errors import NOT_EXECUTABLE, NOT_FOUND, CommandError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import subprocess
+    from collections.abc import Callable, Mapping
     from types import FrameType
 
 #: Passed on, where the system has them. The first ones also come from the keyboard, to the child as well.
@@ -34,29 +38,35 @@ _LOWEST_DESCRIPTOR = 100
 
 
 def check_exists(words: list[str]) -> None:
-    """Say early that there is no such command, rather than after a long wait."""
+    """Refuse a command that does not exist before the long wait rather than after it."""
     if shutil.which(words[0]) is None and not os.path.exists(words[0]):
         raise _not_started(words, FileNotFoundError())
 
 
-def run(words: list[str], descriptor: int | None, started: Callable[[int], None]) -> int:
+def run(
+    words: list[str],
+    descriptor: int | None,
+    started: Callable[[int], None],
+    environment: Mapping[str, str] = os.environ,
+) -> int:
     """Run a command to its end.
 
     Args:
         words: the command and its arguments.
         descriptor: one to be inherited by the command.
-        started: called with its pid once it runs.
+        started: called with its pid once it runs; what it raises is dropped.
+        environment: the command's environment.
 
     Returns:
-        Its exit status; 128 + n where signal n ended it.
+        Its exit status; 128 + n if signal n ended it.
 
     Raises:
         CommandError: it can't be run (status 126 or 127).
     """
     if hasattr(signal, "sigwaitinfo") and hasattr(os, "posix_spawnp"):
-        status = _run_waiting_for_signals(words, descriptor, started)
+        status = _run_waiting_for_signals(words, descriptor, started, environment)
     else:
-        status = run_with_handlers(words, descriptor, started)
+        status = run_with_handlers(words, descriptor, started, environment)
     return 128 - status if status < 0 else status
 
 
@@ -69,12 +79,15 @@ def _not_started(words: list[str], error: OSError) -> CommandError:
 # ---- where a process can tell who sent it a signal -------------------------------------------------------------------
 
 
-def _run_waiting_for_signals(words: list[str], descriptor: int | None, started: Callable[[int], None]) -> int:
+def _run_waiting_for_signals(
+    words: list[str], descriptor: int | None, started: Callable[[int], None], environment: Mapping[str, str]
+) -> int:
     watched = {*FORWARDED, signal.SIGCHLD}
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # an ignored one would throw the child's exit status away
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, watched)  # none gets lost between here and the loop
-    pid = _spawn(words, descriptor, mask)
-    started(pid)
+    pid = _spawn(words, descriptor, mask, environment)
+    with suppress(Exception):
+        started(pid)
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
@@ -82,18 +95,23 @@ def _run_waiting_for_signals(words: list[str], descriptor: int | None, started: 
         _pass_on(signal.sigwaitinfo(watched), pid)
 
 
-def _spawn(words: list[str], descriptor: int | None, mask: set[signal.Signals] | set[int]) -> int:
+def _spawn(
+    words: list[str],
+    descriptor: int | None,
+    mask: set[signal.Signals] | set[int],
+    environment: Mapping[str, str],
+) -> int:
     inherited = None if descriptor is None else _inheritable(descriptor)
     # What Python itself ignores, the command shall not.
     defaults = [signal.SIGPIPE, signal.SIGXFSZ]
     try:
         try:
-            return os.posix_spawnp(words[0], words, os.environ, setsigmask=mask, setsigdef=defaults)
+            return os.posix_spawnp(words[0], words, environment, setsigmask=mask, setsigdef=defaults)
         except OSError as error:
             if error.errno != errno.ENOEXEC:
                 raise
             script = ["/bin/sh", shutil.which(words[0]) or words[0], *words[1:]]  # as shells do
-            return os.posix_spawnp(script[0], script, os.environ, setsigmask=mask, setsigdef=defaults)
+            return os.posix_spawnp(script[0], script, environment, setsigmask=mask, setsigdef=defaults)
     except OSError as error:
         raise _not_started(words, error) from None
     finally:
@@ -117,7 +135,7 @@ def _pass_on(info: signal.struct_siginfo, pid: int) -> None:
         return
     from_keyboard = info.si_signo in _FROM_KEYBOARD and info.si_code == _SI_KERNEL
     if not from_keyboard and info.si_pid != pid:
-        with suppress(ProcessLookupError):
+        with suppress(OSError):  # it has ended, or belongs to another user, as `sudo` does
             os.kill(pid, info.si_signo)
     if info.si_signo == signal.SIGTSTP:
         os.kill(os.getpid(), signal.SIGSTOP)
@@ -126,8 +144,15 @@ def _pass_on(info: signal.struct_siginfo, pid: int) -> None:
 # ---- elsewhere -------------------------------------------------------------------------------------------------------
 
 
-def run_with_handlers(words: list[str], descriptor: int | None, started: Callable[[int], None]) -> int:
-    """The same where nothing tells who sent a signal: what the keyboard can send counts as sent by it, in front."""
+def run_with_handlers(
+    words: list[str],
+    descriptor: int | None,
+    started: Callable[[int], None],
+    environment: Mapping[str, str] = os.environ,
+) -> int:
+    """Do the same if nothing tells who sent a signal: what the keyboard can send counts as sent by it, in front."""
+    import subprocess
+
     process: subprocess.Popen[bytes] | None = None
     early: list[int] = []
 
@@ -136,23 +161,30 @@ def run_with_handlers(words: list[str], descriptor: int | None, started: Callabl
             early.append(number)
             return
         if not (number in _FROM_KEYBOARD and _is_in_front()):
-            process.send_signal(number)
+            _send(process, number)
         if number == getattr(signal, "SIGTSTP", None):
             os.kill(os.getpid(), signal.SIGSTOP)
 
     before = {number: signal.signal(number, forward) for number in FORWARDED if _may_handle(number)}
     try:
         inherits = () if descriptor is None or sys.platform == "win32" else (descriptor,)
-        process = subprocess.Popen(words, pass_fds=inherits)
-        started(process.pid)
+        try:
+            process = subprocess.Popen(words, pass_fds=inherits, env=dict(environment))
+        except OSError as error:
+            raise _not_started(words, error) from None
+        with suppress(Exception):
+            started(process.pid)
         for number in early:
-            process.send_signal(number)
+            _send(process, number)
         return process.wait()
-    except OSError as error:
-        raise _not_started(words, error) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _send(process: subprocess.Popen[bytes], number: int) -> None:
+    with suppress(OSError, ValueError):  # it belongs to another user; a signal that Windows can't send
+        process.send_signal(number)
 
 
 def _may_handle(number: int) -> bool:
@@ -160,7 +192,7 @@ def _may_handle(number: int) -> bool:
 
 
 def _is_in_front() -> bool:
-    """Whether this process is in the foreground of a terminal, whose keyboard's signals its whole group gets."""
+    """Tell whether this process is in the foreground of a terminal: its whole group gets the keyboard's signals."""
     if sys.platform == "win32":
         return True
     for descriptor in (0, 1, 2):

@@ -70,7 +70,7 @@ def _close(directory: Path) -> list[str]:
     """Remove a home; return a line for each holder and waiter that was left."""
     with environment("LOCALCONC_HOME", str(directory)):
         found = left_in_home()
-        registry.current().acquisitions.forget_grants()  # or a late release would build the home anew
+        registry.current().holdings.forget_all()  # or a late release would build the home anew
     registry.forget(directory)
     shutil.rmtree(directory, ignore_errors=True)
     return found

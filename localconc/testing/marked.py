@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from localconc import sync
 from localconc._engine import registry
 from localconc._engine.core import arguments
-from localconc._engine.core.home import home
+from localconc._engine.homes.home import home
 from localconc._engine.operations.reading import look
 from localconc.errors import AcquireConcurrencySlotTimeoutError, ConcurrencySlotAcquisitionError
 from localconc.limits import read_holders, read_limit, update_limit

@@ -1,4 +1,4 @@
-"""What a script pays before its first slot: the import, and the command line's `ls`."""
+"""What a script pays before its first slot: the import, and the command line's `ls` and `run`."""
 
 import json
 import os
@@ -16,16 +16,18 @@ from tests.benchmarks.rounds import interleaved, medians
 
 ALLOWANCE_MS = 15
 BAR_INTERPRETERS = 2.5
+BAR_IMPORTS = 2
 ESSENTIAL = "filelock, sqlite3, platformdirs"
-LATER = ("pendulum", "asyncio", "typer", "rich")
-NEEDED_BY_LS = "filelock, sqlite3, platformdirs, pendulum, typer, rich.console, rich.table"
+LATER = ("pendulum", "asyncio", "click", "rich")
+NEEDED_BY_LS = "filelock, sqlite3, platformdirs, pendulum, click, rich.console, rich.table"
 TIMED_IMPORT = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
 LOADED = "import json, sys; import {}; print(json.dumps(sorted(sys.modules)))"
 
 
 def measure(effort: Effort) -> Report:
-    """Milliseconds of `import localconc.sync` and of `localconc ls`, beside what they cannot avoid."""
-    return Report([*_import_rows(effort.choose(15, 3)), *_ls_rows(effort.choose(15, 3))])
+    """Milliseconds of `import localconc.sync`, `localconc ls` and `localconc run`, beside what they cannot avoid."""
+    rounds = effort.choose(15, 3)
+    return Report([*_import_rows(rounds), *_ls_rows(rounds), *_run_rows(rounds)])
 
 
 def _import_rows(rounds: int) -> list[Row]:
@@ -47,7 +49,7 @@ def _import_rows(rounds: int) -> list[Row]:
 
 def _ls_rows(rounds: int) -> list[Row]:
     what = "localconc ls"
-    if not (semaphores.installed("localconc.cli") and semaphores.installed("typer")):
+    if not (semaphores.installed("localconc.cli") and semaphores.installed("click")):
         return [Row(what, None, "ms", note="needs the extra `cli`")]
     with temporary_home():
         runs = {
@@ -63,6 +65,21 @@ def _ls_rows(rounds: int) -> list[Row]:
     imports = spent["imports"] - spent["pass"]
     note = f"python -c pass {spent['pass']:.0f} ms, the imports {imports:.0f} ms"
     return [Row(what, spent[what], "ms", BAR_INTERPRETERS * spent["pass"] + imports, note=note)]
+
+
+def _run_rows(rounds: int) -> list[Row]:
+    what = "localconc run NAME -- true"
+    if not (semaphores.installed("localconc.cli") and semaphores.installed("click")):
+        return [Row(what, None, "ms", note="needs the extra `cli`")]
+    with temporary_home():
+        runs = {
+            "import": partial(_run_ms, "-c", "import localconc.sync"),
+            what: partial(_run_ms, "-m", "localconc", "run", "gpu", "--limit", "1", "--", "true"),
+        }
+        interleaved(runs, 1)
+        spent = medians(interleaved(runs, rounds))
+    note = f"python -c 'import localconc.sync' {spent['import']:.0f} ms"
+    return [Row(what, spent[what], "ms", BAR_IMPORTS * spent["import"], note=note)]
 
 
 def _import_ms(modules: str) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from localconc._engine.core.home import DATABASE_NAME
+from localconc._engine.homes.home import DATABASE_NAME
 
 
 def check_store(directory: Path) -> None:

@@ -9,7 +9,7 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from localconc._engine.core.home import DATABASE_NAME
+from localconc._engine.homes.home import DATABASE_NAME
 from localconc._engine.store.ledger import Ledger
 from localconc._engine.store.schema import TOTAL, WAITING
 

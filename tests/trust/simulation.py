@@ -16,7 +16,7 @@ from typing import Any
 
 from localconc._engine import acquiring, administration
 from localconc._engine.engine import Engine
-from localconc._engine.core.home import DATABASE_NAME
+from localconc._engine.homes.home import DATABASE_NAME
 from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, Request
 from localconc._engine.occupancy import Occupancy
 from localconc._engine.waiting.mailbox import Mailbox

@@ -17,7 +17,7 @@ import pytest
 
 from localconc import create_limit, delete_limit, read_holders, read_limit, read_limits, read_waiters
 from localconc._engine import registry
-from localconc._engine.core.home import DATABASE_NAME, MAINTENANCE_LOCK_NAME, DEFINITIONS_LOG_NAME
+from localconc._engine.homes.home import DATABASE_NAME, MAINTENANCE_LOCK_NAME, DEFINITIONS_LOG_NAME
 from localconc.errors import LocalconcError, StoreError
 from localconc.events import read_events
 from localconc.sync import concurrency

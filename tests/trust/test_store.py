@@ -19,11 +19,11 @@ from pathlib import Path
 import pytest
 
 from localconc import create_limit, ensure_limit, read_limit, read_limits, update_limit
-from localconc._engine.core import filesystems, home as home_module
+from localconc._engine.homes import filesystems, home as home_module
 from localconc._engine import registry
 from localconc._engine.store import schema
 from localconc._engine.core.errors import Busy
-from localconc._engine.core.home import DATABASE_NAME, DEFINITIONS_LOG_NAME
+from localconc._engine.homes.home import DATABASE_NAME, DEFINITIONS_LOG_NAME
 from localconc.errors import AcquireConcurrencySlotTimeoutError, StoreError
 from localconc.sync import concurrency
 

@@ -1,1 +1,5 @@
-"""The pure parts at the bottom: rules, records, calls and their arguments, the clock, the home, errors."""
+"""Pure parts: rules, records, checked calls, arguments, the clock, views, errors, the environment.
+
+Offers plain values and functions of values; every other package may use them.
+Must not know: the database, processes, or how a caller waits.
+"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -21,6 +22,8 @@ _MODES: Final[dict[str, Mode]] = {CONCURRENCY: CONCURRENCY, RATE_LIMIT: RATE_LIM
 
 #: The variable that makes `strict=True` the default of every call.
 STRICT: Final = "LOCALCONC_STRICT"
+_ENVIRON: Final = os.environ
+_look_up, _STRICT_KEY = environment.look_up(STRICT)
 _strict_variable = environment.reader(STRICT)
 
 _MAX_REMEMBERED: Final = 1_000
@@ -151,7 +154,10 @@ def checked_call(
         and timeout_type in _NUMBER_TYPES
         and type(slot_decay_per_second) in _NUMBER_TYPES
     ):
-        strictness = _strict_variable() if strict is None else strict
+        strictness: Any = strict
+        if strict is None:
+            environ = os.environ
+            strictness = _look_up(_STRICT_KEY) if environ is _ENVIRON else environ.get(STRICT)
         key = (names, mode, occupy, limit, slot_decay_per_second, timeout_seconds, timeout_type, strictness, label)
         known = _valid_calls.get(key)
         if known is not None:

@@ -9,6 +9,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+def look_up(name: str) -> tuple[Callable[[Any], Any], Any]:
+    """Return what looks a variable up in today's `os.environ`, and the key to pass; its value is raw (str or bytes)."""
+    variables = getattr(os.environ, "_data", None)
+    encode = getattr(os.environ, "encodekey", None)
+    if not isinstance(variables, dict) or encode is None:
+        return os.environ.get, name
+    return variables.get, encode(name)
+
+
 def reader(name: str) -> Callable[[], Any]:
     """Return a function that reads one variable: a raw value (str or bytes) to compare or to test, None if it is unset.
 
@@ -16,14 +25,10 @@ def reader(name: str) -> Callable[[], Any]:
     the function asks the replacement.
     """
     environ = os.environ
-    variables = getattr(environ, "_data", None)
-    encode = getattr(environ, "encodekey", None)
-    if not isinstance(variables, dict) or encode is None:
-        return lambda: os.environ.get(name)
-    look_up, key = variables.get, encode(name)
+    get, key = look_up(name)
 
     def read() -> Any:
-        return look_up(key) if os.environ is environ else os.environ.get(name)
+        return get(key) if os.environ is environ else os.environ.get(name)
 
     return read
 

@@ -57,6 +57,7 @@ class Grant(NamedTuple):
     thread: str
     label: str
     context: int
+    numbers: tuple[tuple[int, ...], ...] = ()  # of each limit, once somebody has asked which slots these are
 
 
 class Requester(NamedTuple):
@@ -140,7 +141,8 @@ class PastAcquisition(NamedTuple):
     thread: str
     label: str
     numbers: str | None
-    mode: str
+    ending: int | None
+    is_held: int
     pid: int
     command: str
 

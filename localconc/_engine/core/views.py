@@ -1,9 +1,9 @@
-"""What people see of the store: limits, holders, waiters, past acquisitions, statistics."""
+"""What people see of the store: limits, holders, waiters."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from localconc._engine.core import rules
@@ -94,72 +94,6 @@ class Waiter:
     position: int
     waiting_since: DateTime
     label: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Acquisition:
-    """One limit's part of an acquisition, as the history keeps it.
-
-    Attributes:
-        name: of the limit.
-        slots: how many were acquired.
-        numbers: which of the limit's slots these were; empty if nobody asked.
-        pid: the process; 0 if the history does not know it any more.
-        thread: name of the thread or task.
-        command: command line of the process.
-        label: the `label=` of the call; "" without one.
-        waited_seconds: how long the call waited.
-        acquired_at: when (UTC).
-        released_at: when (UTC); None while held, of `rate_limit`, and if nobody saw the end.
-        mode: `"concurrency"` or `"rate_limit"`.
-    """
-
-    name: str
-    slots: int
-    numbers: tuple[int, ...]
-    pid: int
-    thread: str
-    command: str
-    label: str
-    waited_seconds: float
-    acquired_at: DateTime
-    released_at: DateTime | None
-    mode: Literal["concurrency", "rate_limit"]
-
-
-@dataclass(frozen=True, slots=True)
-class Percentiles:
-    """How some durations are distributed, in seconds."""
-
-    p50: float
-    p90: float
-    p99: float
-    max: float
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """What happened to a limit in a window of time.
-
-    Attributes:
-        name: of the limit.
-        since: where the window begins (UTC).
-        until: where it ends (UTC): the moment of reading.
-        acquisitions: how many there were.
-        refusals: how many requests were refused, or gave up.
-        waited_seconds: how long the calls waited; None without an acquisition.
-        held_seconds: how long slots were held; None if none was released.
-        utilization: slot-seconds held / (limit · seconds of the window); None for a limit with decay.
-    """
-
-    name: str
-    since: DateTime
-    until: DateTime
-    acquisitions: int
-    refusals: int
-    waited_seconds: Percentiles | None
-    held_seconds: Percentiles | None
-    utilization: float | None
 
 
 def moment(seconds: float) -> DateTime:

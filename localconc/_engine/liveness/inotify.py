@@ -8,7 +8,7 @@ import struct
 from pathlib import Path
 from typing import Final
 
-from localconc._engine.core.files import close_same, identity_of
+from localconc._engine.homes.files import close_same, identity_of
 
 _CLOSE_WRITE: Final = 0x8
 _IGNORED: Final = 0x8000

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Final
 from filelock import lock_descriptor
 
 from localconc._engine.core.clock import wall
-from localconc._engine.core.files import close_same, create_file, identity_of, is_same, open_to_read, read_at, write_at
-from localconc._engine.core.home import OWNERS_NAME, file_mode
+from localconc._engine.homes.files import close_same, create_file, identity_of, is_same, open_to_read, read_at, write_at
+from localconc._engine.homes.home import OWNERS_NAME, file_mode
 from localconc._engine.liveness.processes import command, has_exited, pid_namespace, started
 
 if TYPE_CHECKING:

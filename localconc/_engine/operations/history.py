@@ -1,28 +1,31 @@
-"""Reading what happened: acquisitions, events, statistics."""
+"""Reading what happened: acquisitions, statistics, events."""
 
 from __future__ import annotations
 
 from collections import deque
-from math import ceil
-from typing import TYPE_CHECKING
+from math import inf
+from typing import TYPE_CHECKING, Final
 
 from localconc._engine import events as event_building
 from localconc._engine.core import views
 from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT
+from localconc._engine.core.history import AcquisitionRow, Hold, acquisitions_of, statistics_of
 from localconc._engine.events import ACQUIRED, RELEASED
 from localconc._engine.operations.limits import find
 from localconc._engine.operations.reading import look
 from localconc._engine.store import listings
+from localconc._engine.store.schema import INSTANT, KILLED, UNSEEN
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from uuid import UUID
 
+    from localconc._engine.core.history import Acquisition, Ending, Statistics
     from localconc._engine.core.records import LimitRef, PastAcquisition
-    from localconc._engine.core.views import Acquisition, Percentiles, Statistics
     from localconc._engine.engine import Engine
     from localconc._engine.events import Event
     from localconc._engine.store.ledger import Ledger
+
+_ENDINGS: Final[dict[int | None, Ending]] = {None: "released", KILLED: "killed", UNSEEN: "unseen", INSTANT: "instant"}
 
 
 def read(
@@ -32,42 +35,40 @@ def read(
 
     def work(ledger: Ledger) -> list[PastAcquisition]:
         uuid = None if name_or_id is None else find(ledger, name_or_id).uuid
-        held = {(ref[0], ref[1], ref[2]) for ref in listings.held_now(ledger.connection)}
         return [
             row
             for row in listings.acquisitions(ledger.connection)
-            if (uuid is None or row.uuid == uuid) and _ended_since(row, since, held)
+            if (uuid is None or row.uuid == uuid) and (since is None or _end(row) >= since)
         ]
 
     rows = sorted(look(engine, work), key=lambda row: row.acquired_wall)
     if newest is not None:
         rows = rows[max(0, len(rows) - newest) :]
-    return [_acquisition(row) for row in rows]
+    return acquisitions_of(map(_plain, rows))
 
 
-def _ended_since(row: PastAcquisition, since: float | None, held: set[tuple[bytes, int, int]]) -> bool:
-    if since is None or (row.uuid, row.owner_id, row.serial) in held:
-        return True
-    return (row.acquired_wall if row.released_wall is None else row.released_wall) >= since
+def _end(row: PastAcquisition) -> float:
+    """Return when an acquisition ended: never while it is held; one whose end was not seen counts when it was made."""
+    if row.is_held:
+        return inf
+    return row.acquired_wall if row.released_wall is None else row.released_wall
 
 
-def _acquisition(row: PastAcquisition) -> Acquisition:
-    return views.Acquisition(
-        name=row.name,
-        slots=row.slots,
-        numbers=views.numbers(row.numbers),
-        pid=row.pid,
-        thread=row.thread,
-        command=row.command,
-        label=row.label,
-        waited_seconds=row.waited_seconds,
-        acquired_at=views.moment(row.acquired_wall),
-        released_at=None if row.released_wall is None else views.moment(row.released_wall),
-        mode=RATE_LIMIT if row.mode == RATE_LIMIT else CONCURRENCY,
+def _plain(row: PastAcquisition) -> AcquisitionRow:
+    return AcquisitionRow(
+        row.name,
+        row.slots,
+        views.numbers(row.numbers),
+        row.pid,
+        row.thread,
+        row.command,
+        row.label,
+        row.waited_seconds,
+        row.acquired_wall,
+        row.released_wall,
+        RATE_LIMIT if row.ending == INSTANT else CONCURRENCY,
+        "held" if row.is_held else _ENDINGS.get(row.ending, "unseen"),
     )
-
-
-# ---- statistics --------------------------------------------------------------------------------------------------
 
 
 def statistics(engine: Engine, name_or_id: str | UUID, since: float | None) -> Statistics:
@@ -76,52 +77,23 @@ def statistics(engine: Engine, name_or_id: str | UUID, since: float | None) -> S
 
     def work(ledger: Ledger) -> Statistics:
         row = find(ledger, name_or_id)
-        rows = [each for each in listings.acquisitions(ledger.connection) if each.uuid == row.uuid]
-        held = {(owner_id, serial) for uuid, owner_id, serial in listings.held_now(ledger.connection) if uuid == row.uuid}
-        begin = min((each.acquired_wall for each in rows), default=until) if since is None else since
-        begin = min(begin, until)
-        inside = [each for each in rows if each.acquired_wall >= begin]
-        refusals = listings.refusals(ledger.connection, row.id, begin if since is not None else 0.0)
-        return views.Statistics(
-            name=row.name,
-            since=views.moment(begin),
-            until=views.moment(until),
-            acquisitions=len(inside),
-            refusals=refusals,
-            waited_seconds=_percentiles([each.waited_seconds for each in inside]),
-            held_seconds=_percentiles(
-                [
-                    max(0.0, each.released_wall - each.acquired_wall)
-                    for each in rows
-                    if each.released_wall is not None and each.released_wall >= begin
-                ]
-            ),
-            utilization=None if row.decay > 0 else _utilization(rows, held, row.limit, begin, until),
+        begin = listings.oldest_in_history(ledger.connection) if since is None else since
+        holds = [
+            Hold(each.waited_seconds, each.acquired_wall, inf if each.is_held else each.released_wall, each.slots)
+            for each in listings.acquisitions(ledger.connection)
+            if each.uuid == row.uuid
+        ]
+        return statistics_of(
+            row.name,
+            holds,
+            limit=row.limit,
+            slot_decay_per_second=row.decay,
+            since=begin,
+            until=until,
+            refusals=listings.refusals(ledger.connection, row.id, 0.0 if begin is None else begin),
         )
 
     return look(engine, work)
-
-
-def _utilization(
-    rows: Sequence[PastAcquisition], held: set[tuple[int, int]], limit: int, begin: float, until: float
-) -> float:
-    """Return the share of a window's slot-seconds that was held; a holder counts for its part of the window."""
-    seconds = 0.0
-    for row in rows:
-        end = until if (row.owner_id, row.serial) in held else row.released_wall
-        if end is not None:
-            seconds += row.slots * max(0.0, min(end, until) - max(row.acquired_wall, begin))
-    window = (until - begin) * limit
-    return min(1.0, seconds / window) if window > 0 else 0.0
-
-
-def _percentiles(values: list[float]) -> Percentiles | None:
-    """Return percentiles by the nearest rank."""
-    if not values:
-        return None
-    values.sort()
-    p50, p90, p99 = (values[max(0, ceil(share * len(values)) - 1)] for share in (0.5, 0.9, 0.99))
-    return views.Percentiles(p50, p90, p99, values[-1])
 
 
 # ---- events ------------------------------------------------------------------------------------------------------
@@ -160,7 +132,7 @@ def _known_of(row: PastAcquisition) -> dict[str, str]:
         "command": row.command,
         "thread": row.thread,
         "waited-seconds": repr(row.waited_seconds),
-        "mode": row.mode,
+        "mode": RATE_LIMIT if row.ending == INSTANT else CONCURRENCY,
     }
     if row.label:
         known["label"] = row.label

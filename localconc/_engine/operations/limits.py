@@ -123,8 +123,8 @@ def update(
 
     def work(txn: Transaction) -> Limit:
         row = find(txn.ledger, name_or_id)
-        if name is not None and name != row.name and txn.ledger.limit_named(name) is not None:
-            raise LimitExistsError(f"The limit {row.name!r} can't be renamed: {name!r} exists already.")
+        if name is not None and name != row.name:
+            _make_room(txn, row, name)
         new = row._replace(
             name=row.name if name is None else name,
             limit=row.limit if limit is None else limit,
@@ -141,6 +141,15 @@ def update(
         return _shown(txn, definitions.redefine(txn, row, new))
 
     return _transact(engine, work)
+
+
+def _make_room(txn: Transaction, row: LimitRow, name: str) -> None:
+    """Make a name free for a limit: a placeholder gives way."""
+    taken = txn.ledger.limit_named(name)
+    if taken is not None and taken.configured:
+        raise LimitExistsError(f"The limit {row.name!r} can't be renamed: {name!r} exists already.")
+    if taken is not None:
+        definitions.undefine(txn, taken)
 
 
 def reset(engine: Engine, name_or_id: str | UUID) -> list[Holder]:

@@ -46,6 +46,11 @@ def read_refs(engine: Engine, refs: Iterable[LimitRef]) -> tuple[Limit, ...]:
     return look(engine, work)
 
 
+def numbers(engine: Engine, serial: int) -> tuple[tuple[int, ...], ...]:
+    """Return the slot numbers of an acquisition of this process on each of its limits."""
+    return run(engine, lambda: engine.holdings.numbers(serial))
+
+
 def holders(engine: Engine, name_or_id: str | UUID | None) -> list[Holder]:
     """Return who holds slots, of one limit or of all."""
     rows = look(engine, lambda ledger: listings.holders(ledger.connection, _id_of(ledger, name_or_id)))

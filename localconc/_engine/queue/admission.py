@@ -8,20 +8,22 @@ queue and takes nothing until it is first in all of them and fits in all of them
 from __future__ import annotations
 
 from collections import deque
+from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
-from localconc._engine.core import rules
+from localconc._engine.core import rules, views
 from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, Request
 from localconc._engine.core.records import LimitRef
 from localconc._engine.queue.clocks import with_possible_moments
 from localconc._engine.queue.definitions import define, redefine
+from localconc._engine.store import listings
 from localconc._engine.store.schema import WAITING
 from localconc.errors import ConcurrencySlotAcquisitionError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from localconc._engine.core.records import LimitRow, Requester, WaiterRow
+    from localconc._engine.core.records import Grant, LimitRow, Requester, WaiterRow
     from localconc._engine.store.store import Transaction
 
 
@@ -156,11 +158,24 @@ def grant(
     return tuple(refs)
 
 
-def release(txn: Transaction, limit_ids: Iterable[int], owner_id: int, serial: int) -> bool:
-    """Release one acquisition's slots and admit the next waiters; return False if it holds none (any more)."""
-    released = [limit_id for limit_id in limit_ids if txn.release(limit_id, owner_id, serial)]
-    admit_waiters(txn, released)
-    return bool(released)
+def give_numbers(txn: Transaction, grant: Grant, owner_id: int, serial: int) -> tuple[tuple[int, ...], ...] | None:
+    """Give an acquisition its slot numbers of each limit: the lowest ones that no present holder has.
+
+    Returns:
+        The numbers, in the order of its limits; None if it holds nothing (any more).
+    """
+    numbers = []
+    for ref in grant.refs:
+        own, others = listings.numbers_on(txn.ledger.connection, ref.limit_id, owner_id, serial)
+        if own is None:
+            return None
+        if not own:
+            taken = {number for text in others for number in views.numbers(text)}
+            free = (number for number in count() if number not in taken)
+            own = ",".join(str(next(free)) for _ in range(grant.slots))
+            txn.ledger.set_numbers(ref.limit_id, owner_id, serial, own)
+        numbers.append(views.numbers(own))
+    return tuple(numbers)
 
 
 def deny(txn: Transaction, request: Request, rows: Collection[LimitRow], *, counts: bool = True) -> float:
@@ -189,14 +204,13 @@ def admit_waiters(txn: Transaction, limit_ids: Iterable[int], *, has_new_first: 
     pending = deque((limit_id, has_new_first) for limit_id in dict.fromkeys(limit_ids))
     while pending:
         limit_id, is_new = pending.popleft()
-        admitted = txn.ledger.admit_first(limit_id, txn.wall, txn.now)
-        if admitted is not None:
-            room, told = admitted
-            txn.admitted.append(told)
-            if room > 0:
+        before = len(txn.admitted)
+        may_admit_more = txn.admit_next(limit_id)
+        if len(txn.admitted) > before:
+            if may_admit_more:
                 pending.append((limit_id, True))
             continue
-        waiter = txn.ledger.first_waiter(limit_id)
+        waiter = txn.ledger.first_waiter(limit_id) if may_admit_more else None
         if waiter is None:
             continue
         rows = txn.ledger.limits_with_ids(waiter.queued_on)

@@ -10,7 +10,7 @@ from localconc._engine.core.records import LimitRef, OwnerRow, Requester, Waiter
 from localconc._engine.queue import clocks
 from localconc._engine.queue.admission import admit_waiters
 from localconc._engine.store import integrity, listings
-from localconc._engine.store.schema import GRANTED, PASSED_OVER, WAITING
+from localconc._engine.store.schema import GRANTED, KILLED, PASSED_OVER, UNSEEN, WAITING
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -32,7 +32,7 @@ def _remove(txn: Transaction, waiter: WaiterRow) -> None:
     was_first = waiter.state == WAITING and any(
         row.first_ticket == waiter.ticket for row in txn.ledger.limits_with_ids(limit_ids)
     )
-    txn.ledger.delete_waiter(waiter.ticket, waiter.owner_id)
+    txn.ledger.delete_waiter(waiter.ticket)
     if waiter.state == GRANTED:
         undo_grant(txn, limit_ids, waiter.owner_id, waiter.serial)
     elif was_first:
@@ -71,15 +71,14 @@ def reap(txn: Transaction, owner: OwnerRow, *, was_seen: bool) -> None:
     Args:
         was_seen: whether the death was noticed as it happened; else the history does not know when the slots came back.
     """
-    if not was_seen:
-        txn.ledger.mark_end_unseen(owner.id)
     touched = []
     for limit_id, serial in txn.ledger.held_by(owner.id):
+        txn.ledger.set_ending(limit_id, owner.id, serial, KILLED if was_seen else UNSEEN)
         txn.release(limit_id, owner.id, serial)
         touched.append(limit_id)
     for waiter in txn.ledger.waiters_of(owner.id):
         touched += waiter.queued_on
-        txn.ledger.delete_waiter(waiter.ticket, owner.id)
+        txn.ledger.delete_waiter(waiter.ticket)
     txn.ledger.delete_owner(owner.id)
     admit_waiters(txn, touched)
 
@@ -107,7 +106,7 @@ def pass_over(txn: Transaction, owner: OwnerRow, serial: int, limit_ids: Collect
         txn.ledger.delete_holder(row.limit_id, owner.id, serial)
     names = tuple(limit.name for limit in txn.ledger.limits_with_ids(limit_ids))
     request = Request(names=names, slots=first.slots, mode=CONCURRENCY, label=first.label or "")
-    txn.ledger.delete_waiter(first.ticket, owner.id)
+    txn.ledger.delete_waiter(first.ticket)
     txn.ledger.insert_passed_over(
         WaiterRow(
             ticket=first.ticket,
@@ -183,6 +182,9 @@ def reinsert_grants(
                 drained_at,
                 grant.waited_seconds,
             )
+            if grant.numbers:
+                own = grant.numbers[grant.refs.index(taken)]
+                txn.ledger.set_numbers(row.id, owner_id, serial, ",".join(map(str, own)))
         reinserted[serial] = grant._replace(refs=tuple(refs))
     for limit_id, serial in noted:
         if serial not in grants and serial not in in_flight:

@@ -12,6 +12,7 @@ import os
 import struct
 import sys
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 if sys.platform != "win32":
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 #: Where the anchor on the database is positioned; a file that took its number over is hardly ever.
-_POSITION: Final = 0x6C636F6E
+POSITION: Final = 0x6C636F6E
 
 #: The bytes that SQLite locks (its os_unix.c): the shared range of the database, and the «dead man's switch» of the
 #: log's index. A process that finds either locked does not take itself for the only one.
@@ -47,6 +48,10 @@ def identity_at(path: str) -> Identity | None:
 class Anchors:
     """The anchors of one open store: on its database, on its log, on the index of its log.
 
+    Attributes:
+        tell: one quick system call that returns `POSITION`; anything else, or an OSError, means that the descriptors were
+            closed under this process.
+
     Raises:
         FileNotFoundError: one of the files is being replaced at this moment.
     """
@@ -65,21 +70,15 @@ class Anchors:
             self.close()
             raise
         self._first = self._descriptors[0]
+        self.tell = partial(os.lseek, self._first, 0, os.SEEK_CUR)
         self._sqlite_descriptors = self._others_on_same_files()
-        os.lseek(self._first, _POSITION, os.SEEK_SET)
+        os.lseek(self._first, POSITION, os.SEEK_SET)
         self._lock_shared(0, _SHARED_RANGE)
         self._lock_shared(2, _DEAD_MANS_SWITCH)
 
     @property
     def database_identity(self) -> Identity:
         return self._identities[0]
-
-    def are_lost(self) -> bool:
-        """Whether descriptors were closed under this process; one quick system call."""
-        try:
-            return os.lseek(self._first, 0, os.SEEK_CUR) != _POSITION
-        except OSError:
-            return True
 
     def are_in_place(self) -> bool:
         """Whether the open files are the ones at their paths."""

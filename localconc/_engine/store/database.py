@@ -18,8 +18,8 @@ import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from localconc._engine.core.errors import Busy, explained
-from localconc._engine.core.home import DATABASE_NAME, prepare
-from localconc._engine.store.anchors import Anchors, identity_at
+from localconc._engine.homes.home import DATABASE_NAME, prepare
+from localconc._engine.store.anchors import POSITION, Anchors, identity_at
 from localconc._engine.store.recovery import Recovery
 from localconc.errors import LocalconcError, StoreError
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from localconc._engine.core.clock import Clock
 
 Result = TypeVar("Result")
+Work = TypeVar("Work")
 
 #: How often a connection makes sure that its files are still the ones at their paths.
 VERIFY_EVERY_SECONDS: Final = 0.01
@@ -80,37 +81,36 @@ class Database:
             Busy: another process is writing, or the store is not open; nothing was done.
         """
         with self.lock:
-            connection = self._connection
-            if connection is None or connection.in_transaction or self._anchors_lost():
-                raise Busy
+            connection, anchors = self._connection, self._anchors
             try:
+                if connection is None or anchors is None or connection.in_transaction or anchors.tell() != POSITION:
+                    raise Busy
                 return connection.execute(statement, parameters).rowcount
+            except OSError:
+                raise Busy from None  # the anchor was closed under this process, which the next transaction handles
             except sqlite3.Error as error:
                 raise self._explained(error) from error
 
     # A signal's exception can strike at the first instruction of any function: also of the exit of a context manager
     # that is written in Python, and its transaction would then stay open for as long as somebody keeps the traceback. So
-    # these have only the interpreter's own `with` blocks (a lock, a connection) around the work, in one frame.
+    # this has only the interpreter's own `with` blocks (a lock, a connection) around the work, in one frame.
 
-    def write(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
-        """Do some work in a write transaction: committed after it, rolled back if it raises.
+    def transact(self, begin: str, work: Callable[[sqlite3.Connection, Work], Result], what: Work) -> Result:
+        """Do some work in a transaction: committed after it, rolled back if it raises.
+
+        Args:
+            begin: `BEGIN IMMEDIATE` to write; `BEGIN` for a consistent look, without a lock that others could feel.
+            work: called with the connection and `what`.
 
         Raises:
             Busy: another process is writing; nothing was done.
         """
-        return self._transact("BEGIN IMMEDIATE", work)
-
-    def read(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
-        """Do some work on a consistent look at the store, without a lock that others could feel."""
-        return self._transact("BEGIN", work)
-
-    def _transact(self, begin: str, work: Callable[[sqlite3.Connection], Result]) -> Result:
         with self.lock:
             try:
                 connection = self._ready()
                 with connection:
                     connection.execute(begin)
-                    return work(connection)
+                    return work(connection, what)
             except LocalconcError:  # some of them are errors of the system, too: a time-out
                 raise
             except (sqlite3.Error, OSError) as error:
@@ -186,14 +186,19 @@ class Database:
             anchors.close()
 
     def _ready(self) -> sqlite3.Connection:
-        connection = self._connection
-        if connection is not None and self._anchors_lost():
-            self._begin_anew()
-            connection = None
+        connection, anchors = self._connection, self._anchors
+        if connection is not None and anchors is not None:
+            try:
+                are_lost = anchors.tell() != POSITION
+            except OSError:
+                are_lost = True
+            if are_lost:
+                self._begin_anew()
+                connection = None
         if connection is not None and connection.in_transaction:
             # Only this very thread can be here: it interrupted itself, in a signal handler, inside a transaction; or an
             # exception out of nowhere (a debugger's, say) struck as the transaction was to end.
-            if self._is_below(Database._transact.__code__):
+            if self._is_below(Database.transact.__code__):
                 raise self._used_from_handler("one of its own transactions")
             connection.rollback()
         if connection is not None and time.monotonic() >= self.verify_after:
@@ -233,14 +238,16 @@ class Database:
         self.verify_after = time.monotonic() + VERIFY_EVERY_SECONDS
         return connection
 
-    def transact_while_opening(self, begin: str, work: Callable[[sqlite3.Connection], Result]) -> Result:
+    def transact_while_opening(
+        self, begin: str, work: Callable[[sqlite3.Connection, Work], Result], what: Work
+    ) -> Result:
         """Do some work in a transaction of the connection that is being opened; only `on_open` may call this."""
         connection = self._being_opened
         assert connection is not None
         try:
             with connection:
                 connection.execute(begin)
-                return work(connection)
+                return work(connection, what)
         except LocalconcError:
             raise
         except (sqlite3.Error, OSError) as error:
@@ -270,9 +277,6 @@ class Database:
             anchors.close()
 
     # ---- a store that was deleted, replaced, or lost ---------------------------------------------------------
-
-    def _anchors_lost(self) -> bool:
-        return self._anchors is None or self._anchors.are_lost()
 
     def _begin_anew(self) -> None:
         """Go on after all descriptors were closed under this process: never write to a file that took a number over."""

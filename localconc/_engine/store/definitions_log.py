@@ -15,8 +15,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from localconc._engine.core.arguments import limit_name, nearest_decay
-from localconc._engine.core.files import create_file, open_or_create_file
-from localconc._engine.core.home import DEFINITIONS_LOG_NAME, file_mode
+from localconc._engine.homes.files import create_file, open_or_create_file
+from localconc._engine.homes.home import DEFINITIONS_LOG_NAME, file_mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

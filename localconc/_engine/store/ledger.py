@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from localconc._engine.core.records import LimitRow, OwnerRow, WaiterRow
-from localconc._engine.store.schema import GRANTED, OPERATOR, PASSED_OVER, REFUSED, TOTALS_ROW, WAITING
+from localconc._engine.store.schema import GRANTED, INSTANT, OPERATOR, PASSED_OVER, REFUSED, TOTALS_ROW, WAITING
 
 if TYPE_CHECKING:
     import sqlite3
@@ -27,11 +27,13 @@ ACQUIRE_FAST: Final = """
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
-#: Queue a simple request, if the definition is still the one that the caller knows.
+#: Queue a simple request, if the definition is still the one that the caller knows, and the limit is not paused: then
+#: the request has to know until when.
 ENQUEUE_FAST: Final = f"""
     INSERT INTO waiters (owner_id, serial, state, slots, limit_id, request, thread, context, address, secret,
         waiting_since, enqueued_boot)
     SELECT ?, ?, {WAITING}, ?, limit_id, ?, ?, ?, ?, ?, ?, ? FROM slots WHERE {_TOTAL_OF} AND revision = ?
+        AND (paused_until IS NULL OR paused_until <= ?)
 """
 
 _RELEASE_DRAINING: Final = """
@@ -213,7 +215,7 @@ class Ledger:
         """Note slots in the history that nobody will release (those of rate_limit)."""
         self._execute(
             'INSERT INTO history (limit_id, "limit", owner_id, serial, slots, acquired_wall, waited_seconds, thread, '
-            "label, is_rate_limit) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1)",
+            f"label, ending) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, {INSTANT})",
             (
                 ref.limit_id,
                 ref.limit,
@@ -243,13 +245,19 @@ class Ledger:
         """Release a holder whatever its limit is; what has drained is the caller's to reckon with."""
         return self._execute(_RELEASE_DRAINING, (released_boot, limit_id, owner_id, serial)).rowcount == 1
 
-    def mark_end_unseen(self, owner_id: int) -> None:
-        """Let the history say of all that an owner holds that nobody saw when it ended."""
-        for limit_id, serial in self.held_by(owner_id):
-            self._execute(
-                "UPDATE slots SET is_end_unseen = 1 WHERE limit_id = ? AND owner_id = ? AND serial = ?",
-                (limit_id, owner_id, serial),
-            )
+    def set_ending(self, limit_id: int, owner_id: int, serial: int, ending: int) -> None:
+        """Let the history say how a holder ended that did not release its slots."""
+        self._execute(
+            "UPDATE slots SET ending = ? WHERE limit_id = ? AND owner_id = ? AND serial = ?",
+            (ending, limit_id, owner_id, serial),
+        )
+
+    def set_numbers(self, limit_id: int, owner_id: int, serial: int, numbers: str) -> None:
+        """Note which slots of a limit a holder has."""
+        self._execute(
+            "UPDATE slots SET numbers = ? WHERE limit_id = ? AND owner_id = ? AND serial = ?",
+            (numbers, limit_id, owner_id, serial),
+        )
 
     def drain_sooner(self, limit_id: int, drained_after: float, seconds: float) -> None:
         """Move up the holders whose slots drain after the released ones."""
@@ -366,13 +374,17 @@ class Ledger:
     def refuse_waiter(self, ticket: int, reason: str) -> None:
         self._execute("UPDATE waiters SET state = ?, answer = ? WHERE ticket = ?", (REFUSED, reason, ticket))
 
-    def delete_waiter(self, ticket: int, owner_id: int) -> None:
+    def delete_waiter(self, ticket: int) -> None:
         """Delete a waiter's row; its places in the queues go with it."""
-        self._execute("DELETE FROM waiters WHERE ticket = ? AND owner_id = ?", (ticket, owner_id))
+        self._execute("DELETE FROM waiters WHERE ticket = ?", (ticket,))
 
     def waiter(self, ticket: int) -> WaiterRow | None:
         row = self._execute(_WAITER, (ticket,)).fetchone()
         return None if row is None else WaiterRow._make(row)
+
+    def has_queue(self, limit_id: int) -> bool:
+        """Return whether requests are queued on a limit."""
+        return self._execute("SELECT 1 FROM queue WHERE limit_id = ? LIMIT 1", (limit_id,)).fetchone() is not None
 
     def first_waiter(self, limit_id: int) -> WaiterRow | None:
         """Return the first in the queue of a limit."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from localconc._engine.core import views
 from localconc._engine.core.calls import Request
 from localconc._engine.core.records import OwnerRow, PastAcquisition
-from localconc._engine.store.schema import TOTALS_ROW, WAITING
+from localconc._engine.store.schema import TOTALS_ROW, UNSEEN, WAITING
 
 if TYPE_CHECKING:
     import sqlite3
@@ -107,15 +107,15 @@ _WAITERS_BY_LIMIT: Final = (
 _PAST: Final = f"""
     SELECT definition.uuid, definition.name, part."limit", part.owner_id, part.serial, part.slots, part.acquired_wall,
         part.released_wall, part.waited_seconds, coalesce(part.thread, ''), coalesce(part.label, ''), part.numbers,
-        CASE WHEN part.is_rate_limit THEN 'rate_limit' ELSE 'concurrency' END,
+        part.ending, part.is_held,
         coalesce(process.pid, 0), coalesce(process.command, '')
     FROM (
         SELECT limit_id, "limit", owner_id, serial, slots, acquired_wall, released_wall, waited_seconds, thread, label,
-            numbers, is_rate_limit, seq
+            numbers, ending, 0 AS is_held
         FROM history
         UNION ALL
         SELECT limit_id, "limit", owner_id, serial, slots, acquired_wall, NULL, coalesce(waited_seconds, 0), thread,
-            label, numbers, NULL, NULL
+            label, numbers, NULL, 1
         FROM slots WHERE {_HELD}
     ) AS part
     JOIN (SELECT id, uuid, name FROM limits UNION ALL SELECT id, uuid, name FROM past_limits) AS definition
@@ -239,6 +239,21 @@ def queued_holders_since(
     ).fetchall()
 
 
+def numbers_on(
+    connection: sqlite3.Connection, limit_id: int, owner_id: int, serial: int
+) -> tuple[str | None, list[str]]:
+    """Return the slot numbers of one holder of a limit ('' without, None if it holds nothing), and those of all others."""
+    own, others = None, []
+    for owner, number, numbers in connection.execute(
+        f"SELECT owner_id, serial, numbers FROM slots WHERE limit_id = ? AND {_HELD}", (limit_id,)
+    ):
+        if (owner, number) == (owner_id, serial):
+            own = numbers or ""
+        elif numbers:
+            others.append(numbers)
+    return own, others
+
+
 def queue_lengths(connection: sqlite3.Connection) -> dict[int, int]:
     """Return how many requests are queued on each limit that has a queue."""
     return dict(connection.execute("SELECT limit_id, count(*) FROM queue GROUP BY limit_id").fetchall())
@@ -266,12 +281,10 @@ def acquisitions(connection: sqlite3.Connection) -> list[PastAcquisition]:
     return [PastAcquisition._make(row) for row in connection.execute(_PAST)]
 
 
-def held_now(connection: sqlite3.Connection) -> list[tuple[bytes, int, int]]:
-    """Return limit, owner and serial of everything that is held now."""
-    return connection.execute(
-        f"SELECT definition.uuid, owner_id, serial FROM slots JOIN limits AS definition "
-        f"ON definition.id = slots.limit_id WHERE {_HELD}"
-    ).fetchall()
+def oldest_in_history(connection: sqlite3.Connection) -> float | None:
+    """Return when the oldest acquisition of a full history was made; None if nothing was dropped yet."""
+    row = connection.execute("SELECT seq, acquired_wall FROM history ORDER BY seq LIMIT 1").fetchone()
+    return None if row is None or row[0] <= 1 else float(row[1])
 
 
 def refusals(connection: sqlite3.Connection, limit_id: int, since_wall: float) -> int:
@@ -330,9 +343,9 @@ def forget_all_owners(connection: sqlite3.Connection) -> None:
     connection.execute(
         f"""
         INSERT INTO history (limit_id, "limit", owner_id, serial, slots, acquired_wall, waited_seconds, thread, label,
-            numbers)
+            numbers, ending)
         SELECT limit_id, "limit", owner_id, serial, slots, acquired_wall, coalesce(waited_seconds, 0), thread, label,
-            numbers
+            numbers, {UNSEEN}
         FROM slots WHERE {_HELD} ORDER BY acquired_wall
         """
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from localconc._engine.core.arguments import nearest_decay
 from localconc._engine.core.errors import Damaged
-from localconc._engine.store.schema import OPERATOR, TOTALS_ROW
+from localconc._engine.store.schema import INSTANT, OPERATOR, TOTALS_ROW
 
 if TYPE_CHECKING:
     import sqlite3
@@ -42,9 +42,9 @@ _COPIES: Final = (
     ),
     (
         'history (seq, limit_id, "limit", owner_id, serial, slots, acquired_wall, released_wall, waited_seconds, '
-        "is_rate_limit)",
+        "ending)",
         'SELECT seq, limit_id, "limit", owner_id, serial, slots, acquired_at, released_at, 0, '
-        "CASE WHEN released_at IS NULL THEN 1 END FROM history ORDER BY seq",
+        f"CASE WHEN released_at IS NULL THEN {INSTANT} END FROM history ORDER BY seq",
     ),
     ("past_limits (id, uuid, name)", "SELECT id, uuid, name FROM past_limits ORDER BY id"),
 )

@@ -49,6 +49,10 @@ NEVER_BOOTED: Final = "never"
 #: back to its old place, by its ticket, once it runs again.
 WAITING, GRANTED, REFUSED, PASSED_OVER = 0, 1, 2, 3
 
+#: How an acquisition ended, if it was not released: its process died and was watched, or died and was not; slots of
+#: rate_limit are taken at an instant.
+KILLED, UNSEEN, INSTANT = 1, 2, 3
+
 TABLES: Final = (
     """
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID
@@ -77,7 +81,7 @@ TABLES: Final = (
         acquired_wall REAL,                    -- for people
         acquired_boot REAL,                    -- for arithmetic
         released_boot REAL,                    -- set to release: the row moves to the history
-        is_end_unseen INTEGER,                 -- 1: set with it where nobody knows when the holder ended
+        ending INTEGER,                        -- set before it for a process that died: KILLED, or UNSEEN
         thread TEXT,
         label TEXT,
         context INTEGER,                       -- the thread or task, if only that can release
@@ -149,7 +153,7 @@ TABLES: Final = (
         thread TEXT,
         label TEXT,
         numbers TEXT,
-        is_rate_limit INTEGER
+        ending INTEGER                         -- null: released; else KILLED, UNSEEN, or INSTANT
     )
     """,
     """
@@ -202,12 +206,12 @@ TRIGGERS: Final = (
                    - average) / ({OCCUPANCY_SAMPLES_MULTIPLIER} * max("limit", 1))
         WHERE {_total_of("old.limit_id")};
         INSERT INTO history (limit_id, "limit", owner_id, serial, slots, acquired_wall, released_wall, waited_seconds,
-            thread, label, numbers)
+            thread, label, numbers, ending)
         VALUES (
             old.limit_id, coalesce(old."limit", (SELECT "limit" FROM slots WHERE {_total_of("old.limit_id")})),
             old.owner_id, old.serial, old.slots, old.acquired_wall,
-            CASE WHEN new.is_end_unseen IS NULL THEN old.acquired_wall + (new.released_boot - old.acquired_boot) END,
-            coalesce(old.waited_seconds, 0), old.thread, old.label, old.numbers
+            CASE WHEN old.ending IS NOT {UNSEEN} THEN old.acquired_wall + (new.released_boot - old.acquired_boot) END,
+            coalesce(old.waited_seconds, 0), old.thread, old.label, old.numbers, old.ending
         );
         DELETE FROM slots WHERE limit_id = old.limit_id AND owner_id = old.owner_id AND serial = old.serial;
     END

@@ -12,7 +12,7 @@ from localconc._engine.store.ledger import Ledger
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
     from typing import Any
 
@@ -33,17 +33,17 @@ class Transaction:
         definitions: entries for the log of definitions, written before the commit.
         is_durable: whether a definition was declared, which has to survive a power loss.
         touched_limits: limits whose definition or occupation was changed by hand: their queues are to be served.
-        accepted: tickets of this process's waiters whose rows have served and are deleted.
+        served: tickets of this process's waiters whose rows have served and are deleted.
         stale_tickets: waiters whose limits changed: they are to be answered as if they had just called.
     """
 
     __slots__ = (
-        "accepted",
         "admitted",
         "definitions",
         "is_durable",
         "ledger",
         "now",
+        "served",
         "stale_tickets",
         "told",
         "touched_limits",
@@ -62,7 +62,21 @@ class Transaction:
         self.is_durable = False
         self.touched_limits: list[int] = []
         self.stale_tickets: list[int] = []
-        self.accepted: tuple[int, ...] = ()
+        self.served: list[int] = []
+
+    @property
+    def concerns_others(self) -> bool:
+        """Whether there is something to do after the commit."""
+        return bool(self.admitted or self.told or self.warnings or self.definitions or self.served)
+
+    def admit_next(self, limit_id: int) -> bool:
+        """Admit the first waiter of a limit by the fast statement; return whether the rules may admit more."""
+        admitted = self.ledger.admit_first(limit_id, self.wall, self.now)
+        if admitted is None:
+            return self.ledger.has_queue(limit_id)
+        room, told = admitted
+        self.admitted.append(told)
+        return room > 0
 
     def set_empty_at(self, limit_id: int, empty_at: float | None) -> None:
         """Record when a decaying limit will be empty, by both clocks; None for a limit without decay."""
@@ -94,8 +108,8 @@ class Store:
         directory: the home.
         clock: what time it is.
         on_open: called after each opening of the database, before anything else uses it.
-        before_commit: called with each transaction before its commit.
-        after_commit: called with each transaction after its commit; must not raise.
+        reevaluate: called before the commit of a transaction in which limits changed: answers their waiters.
+        announce: called after the commit of a transaction that concerns others; must not raise.
         living_users: tells which other living processes use the home.
     """
 
@@ -105,14 +119,15 @@ class Store:
         clock: Clock,
         *,
         on_open: Callable[[], None],
-        before_commit: Callable[[Transaction], None],
-        after_commit: Callable[[Transaction], None],
+        reevaluate: Callable[[Transaction], None],
+        announce: Callable[[Transaction], None],
         living_users: Callable[[], list[int]],
     ) -> None:
         self.directory = directory
         self._clock = clock
-        self._before_commit = before_commit
-        self._after_commit = after_commit
+        self._reevaluate = reevaluate
+        self._announce = announce
+        self._served: set[int] = set()  # tickets whose rows are to be deleted
         self.database = Database(directory, clock, on_open, living_users)
 
     def transact(self, work: Callable[[Transaction], Result]) -> Result:
@@ -121,43 +136,73 @@ class Store:
         Raises:
             Busy: another process is writing; nothing was done.
         """
-        txn, result = self.database.write(lambda connection: self._decide(connection, work))
-        self._follow_up(txn)
-        return result
+        return self.transact_with_effects(work)[0]
+
+    def transact_with_effects(self, work: Callable[[Transaction], Result]) -> tuple[Result, Transaction]:
+        """Do some work in a write transaction; return its result with the transaction, which tells its effects.
+
+        Raises:
+            Busy: another process is writing; nothing was done.
+        """
+        txn, result = self.database.transact("BEGIN IMMEDIATE", self._decide, work)
+        if txn.is_durable:
+            self.database.make_durable()
+        if txn.concerns_others:
+            self._announce(txn)
+        return result, txn
 
     def read(self, work: Callable[[Ledger], Result]) -> Result:
         """Do some work on a consistent look at the ledger, without changing it."""
-        return self.database.read(lambda connection: work(Ledger(connection)))
-
-    def transact_while_opening(self, work: Callable[[Transaction], Result]) -> Result:
-        """Do some work in a write transaction before the store is in use; only for `on_open`."""
-        txn, result = self.database.transact_while_opening(
-            "BEGIN IMMEDIATE", lambda connection: self._decide(connection, work)
-        )
-        self._after_commit(txn)
-        return result
-
-    def read_while_opening(self, work: Callable[[Ledger], Result]) -> Result:
-        """Do some work on the ledger before the store is in use; only for `on_open`."""
-        return self.database.transact_while_opening("BEGIN", lambda connection: work(Ledger(connection)))
+        return self.database.transact("BEGIN", _look, work)
 
     def _decide(self, connection: sqlite3.Connection, work: Callable[[Transaction], Result]) -> tuple[Transaction, Result]:
         txn = Transaction(Ledger(connection), self._clock.now(), self._clock.wall())
         result = work(txn)
-        self._before_commit(txn)
+        if txn.touched_limits or txn.stale_tickets:
+            self._reevaluate(txn)
+        for ticket in tuple(self._served):
+            txn.ledger.delete_waiter(ticket)
+            txn.served.append(ticket)
         if txn.definitions:
             definitions_log.append(self.directory, txn.definitions, is_durable=txn.is_durable)
         return txn, result
 
-    def _follow_up(self, txn: Transaction) -> None:
-        if txn.is_durable:
-            self.database.make_durable()
-        self._after_commit(txn)
+    def delete_later(self, ticket: int) -> None:
+        """Have the row of a waiter that has served deleted by the next transaction."""
+        self._served.add(ticket)
+
+    def forget_served(self, tickets: Iterable[int] | None = None) -> None:
+        """Forget rows that a committed transaction has deleted; None for all, if another store took the place of theirs."""
+        if tickets is None:
+            self._served.clear()
+        else:
+            self._served.difference_update(tickets)
+
+    # ---- opening ---------------------------------------------------------------------------------------------
+
+    def transact_while_opening(self, work: Callable[[Transaction], Result]) -> Result:
+        """Do some work in a write transaction before the store is in use; only for `on_open`."""
+        txn, result = self.database.transact_while_opening("BEGIN IMMEDIATE", self._decide, work)
+        if txn.concerns_others:
+            self._announce(txn)
+        return result
+
+    def read_while_opening(self, work: Callable[[Ledger], Result]) -> Result:
+        """Do some work on the ledger before the store is in use; only for `on_open`."""
+        return self.database.transact_while_opening("BEGIN", _look, work)
 
     @property
     def file_identity(self) -> object:
         """What tells the open file from any other one."""
         return self.database.file_identity
+
+    def is_usable(self) -> bool:
+        """Whether the store is open, or can be opened at once."""
+        try:
+            self.database.ensure_open()
+        except Busy:
+            return False
+        return True
 
     def rebuild(self) -> Path | None:
         """Set a damaged store aside, so that the next use builds a new one with the definitions of the old.
@@ -167,10 +212,6 @@ class Store:
         """
         return self.database.rebuild()
 
-    def is_usable(self) -> bool:
-        """Whether the store is open, or can be opened at once."""
-        try:
-            self.database.ensure_open()
-        except Busy:
-            return False
-        return True
+
+def _look(connection: sqlite3.Connection, work: Callable[[Ledger], Result]) -> Result:
+    return work(Ledger(connection))

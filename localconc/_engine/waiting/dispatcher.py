@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from localconc._engine.core.clock import Timer
     from localconc._engine.engine import Engine
+    from localconc._engine.liveness.owner import Owner
     from localconc._engine.waiting.mailbox import Mailbox
 
 #: A mailbox that held this many wakeups may have been full (on Linux it holds ten), and others may not have got in.
@@ -106,12 +107,12 @@ class LoopDispatcher:
         mailbox, self._mailbox = self._mailbox, None
         if mailbox is not None:
             self._stop_reading(mailbox.descriptor if self._hears else None)
-            self._engine.put_mailbox(mailbox)
+            self._engine.mailboxes.put(mailbox)
 
-    def mailbox(self) -> Mailbox:
+    def mailbox(self, owner: Owner) -> Mailbox:
         """Return the mailbox of all tasks of the loop."""
         if self._mailbox is None:
-            mailbox: Mailbox = self._engine.take_mailbox()  # type: ignore[assignment]
+            mailbox: Mailbox = self._engine.mailboxes.take(owner)
             self._hears = self._read(mailbox.descriptor, self._collect)
             mailbox.on_delivery = self._on_delivery
             self._mailbox = mailbox

@@ -15,12 +15,11 @@ import threading
 from collections import deque
 from contextlib import suppress
 from time import sleep
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from localconc._engine.core.clock import SystemClock
-from localconc._engine.core.files import close_same, identity_of, is_same
-from localconc._engine.core.home import OWNERS_NAME, file_mode, is_group_shared
-from localconc._engine.waiting.notifier import MAX_PATH_BYTES, MAX_WAKEUP_BYTES, Wakeup, close_socket, new_socket
+from localconc._engine.homes.files import close_same, identity_of, is_same
+from localconc._engine.homes.home import OWNERS_NAME, file_mode, is_group_shared
 from localconc._engine.waiting.timing import EXACT_SLEEP_SECONDS, MAX_EXACT_SECONDS, SLOW_POLL_SECONDS
 
 if TYPE_CHECKING:
@@ -30,18 +29,54 @@ if TYPE_CHECKING:
 
 _now = SystemClock.now
 
+MAX_WAKEUP_BYTES: Final = 128
+
+#: The longest path that the address of a socket can hold everywhere.
+MAX_PATH_BYTES: Final = 100
+
+
+class Wakeup(NamedTuple):
+    """What a waiter is told: to look, or (with the secret of its row) that it was granted its slots, and when.
+
+    A serial of 0 tells every waiter of the mailbox to look.
+    """
+
+    serial: int
+    secret: int = 0
+    acquired_wall: float = 0.0
+    acquired_boot: float = 0.0
+
+    def to_bytes(self) -> bytes:
+        """Return the wakeup as a datagram."""
+        serial, secret, wall, boot = self
+        return f"{serial} {secret} {wall!r} {boot!r}".encode() if secret else b"%d" % serial
+
+    @classmethod
+    def from_bytes(cls, datagram: bytes) -> Wakeup | None:
+        """Return the wakeup in a datagram, or None for what somebody else made up."""
+        words = datagram.split()
+        try:
+            if len(words) == 1:
+                return cls(int(words[0]))
+            serial, secret, wall, boot = words
+            return cls(int(serial), int(secret), float(wall), float(boot))
+        except ValueError:
+            return None
+
 
 class Mailbox:
     """Where one waiting thread, or one event loop, receives wakeups; this kind only from its own process.
 
     Attributes:
         address: its name in the waiter's row.
+        is_reachable: whether other processes can send to it; else its waiter has to look more often.
         on_delivery: what a sender of this process calls, in its own thread, after it has left a wakeup: for an event
             loop, which waits for the mailbox in a way of its own.
     """
 
     def __init__(self, address: str = "") -> None:
         self.address = address
+        self.is_reachable = False
         self.on_delivery: Callable[[], object] | None = None
         self._received: deque[Wakeup] = deque()
         self._bell = threading.Lock()
@@ -49,11 +84,6 @@ class Mailbox:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.address}>"
-
-    @property
-    def is_reachable(self) -> bool:
-        """Whether other processes can send to it; else its waiter has to look more often."""
-        return False
 
     @property
     def has_wakeups(self) -> bool:
@@ -129,10 +159,7 @@ class SocketMailbox(Mailbox):
             self._socket.close()
             raise
         self._open_eventfd()
-
-    @property
-    def is_reachable(self) -> bool:
-        return self._socket is not None
+        self.is_reachable = True
 
     @property
     def descriptor(self) -> int | None:
@@ -146,16 +173,19 @@ class SocketMailbox(Mailbox):
             return
         if watched_fd != self._watched_fd:
             self._watch(watched_fd)
-        for descriptor, _ in self._sleep(seconds):
+        if seconds is None or seconds > MAX_EXACT_SECONDS:
+            ready = self._poll.poll(None if seconds is None else seconds * 1000)
+        else:
+            ready = self._sleep_exactly(seconds)
+        for descriptor, _ in ready:
             if descriptor == self._eventfd:
                 self._silence()
             elif descriptor == self._descriptor:
                 self._receive()  # one wakeup, most often the only one; another ends the next wait at once
 
-    def _sleep(self, seconds: float | None) -> list[tuple[int, int]]:
+    def _sleep_exactly(self, seconds: float) -> list[tuple[int, int]]:
+        """Sleep until a moment that poll(), which counts milliseconds, would miss."""
         poll = self._poll.poll
-        if seconds is None or seconds > MAX_EXACT_SECONDS:
-            return poll(None if seconds is None else seconds * 1000)
         deadline = _now() + seconds
         coarse = seconds - EXACT_SLEEP_SECONDS / 2
         ready = poll(coarse * 1000) if coarse > 0 else []
@@ -184,7 +214,11 @@ class SocketMailbox(Mailbox):
         receiver = self._socket
         if receiver is None:
             return False
-        if not is_same(self._descriptor, self._identity):
+        try:
+            found = os.fstat(self._descriptor)
+            if (found.st_dev, found.st_ino) != self._identity:
+                raise OSError("somebody closed the descriptor, and its number is another file's")
+        except OSError:
             self.close()
             return False
         try:
@@ -233,6 +267,7 @@ class SocketMailbox(Mailbox):
     def close(self) -> None:
         with self._lock:
             closed, self._socket = self._socket, None
+            self.is_reachable = False
             if closed is not None:
                 close_socket(closed, self._identity)
             if self._eventfd >= 0:
@@ -294,3 +329,24 @@ def _open_to_users(path: bytes, directory: Path) -> None:
             os.chown(link, owner.st_uid, owner.st_gid)
     finally:
         os.close(descriptor)
+
+
+def new_socket() -> socket.socket:
+    """Return a socket for datagrams within this machine, which never blocks.
+
+    Raises:
+        OSError, AttributeError: there are none here, or no descriptors are left.
+    """
+    import socket
+
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    made.setblocking(False)
+    return made
+
+
+def close_socket(opened: socket.socket, identity: tuple[int, int]) -> None:
+    """Close a socket, unless somebody has closed it already and its number is another file's by now."""
+    if is_same(opened.fileno(), identity):
+        opened.close()
+    else:
+        opened.detach()

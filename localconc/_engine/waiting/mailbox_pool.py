@@ -45,19 +45,16 @@ class MailboxPool:
             if owner is not self._owner:
                 self._drop_free()
                 self._owner = owner
-            mailbox = self._reused() or self._opened(owner) or self._local(owner)
+            mailbox: Mailbox | None = None
+            while self._free and mailbox is None:  # what comes late for its earlier waiter has another serial
+                mailbox = self._free.pop()
+                if not mailbox.is_reachable:
+                    self._discard(mailbox)
+                    mailbox = None
+            if mailbox is None:
+                mailbox = self._opened(owner) or self._local(owner)
             self._in_use[mailbox.address] = mailbox
             return mailbox
-
-    def _reused(self) -> Mailbox | None:
-        while self._free:
-            mailbox = self._free.pop()
-            mailbox.drain()  # what came late is for an earlier waiter
-            mailbox.take()
-            if mailbox.is_reachable:
-                return mailbox
-            self._discard(mailbox)
-        return None
 
     def _opened(self, owner: Owner) -> Mailbox | None:
         if not hasattr(select, "poll") or len(self._in_use) >= _max_sockets():

@@ -6,10 +6,11 @@ import os
 import re
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
-from localconc._engine.core.files import identity_of, is_same
-from localconc._engine.core.home import OWNERS_NAME, is_group_shared
+from localconc._engine.homes.files import identity_of, is_same
+from localconc._engine.homes.home import OWNERS_NAME, is_group_shared
+from localconc._engine.waiting.mailbox import MAX_PATH_BYTES, Wakeup, close_socket, new_socket
 
 if TYPE_CHECKING:
     import socket
@@ -17,44 +18,10 @@ if TYPE_CHECKING:
 
     from localconc._engine.waiting.mailbox_pool import MailboxPool
 
-MAX_WAKEUP_BYTES: Final = 128
-
 #: Addresses of mailboxes that a socket has; nothing else is sent to, whatever somebody wrote into a row.
 SOCKET_ADDRESS: Final = re.compile(r"[0-9a-f]{24}\.[0-9]{1,5}", re.ASCII)
 
-#: The longest path that the address of a socket can hold everywhere.
-MAX_PATH_BYTES: Final = 100
-
 _CAN_OPEN_PATHS: Final = sys.platform == "linux"
-
-
-class Wakeup(NamedTuple):
-    """What a waiter is told: to look, or (with the secret of its row) that it was granted its slots, and when.
-
-    A serial of 0 tells every waiter of the mailbox to look.
-    """
-
-    serial: int
-    secret: int = 0
-    acquired_wall: float = 0.0
-    acquired_boot: float = 0.0
-
-    def to_bytes(self) -> bytes:
-        """Return the wakeup as a datagram."""
-        serial, secret, wall, boot = self
-        return f"{serial} {secret} {wall!r} {boot!r}".encode() if secret else b"%d" % serial
-
-    @classmethod
-    def from_bytes(cls, datagram: bytes) -> Wakeup | None:
-        """Return the wakeup in a datagram, or None for what somebody else made up."""
-        words = datagram.split()
-        try:
-            if len(words) == 1:
-                return cls(int(words[0]))
-            serial, secret, wall, boot = words
-            return cls(int(serial), int(secret), float(wall), float(boot))
-        except ValueError:
-            return None
 
 
 class Notifier:
@@ -110,24 +77,3 @@ class Notifier:
         sender, self._socket = self._socket, None
         if sender is not None:
             close_socket(sender, self._identity)
-
-
-def new_socket() -> socket.socket:
-    """Return a socket for datagrams within this machine, which never blocks.
-
-    Raises:
-        OSError, AttributeError: there are none here, or no descriptors are left.
-    """
-    import socket
-
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    made.setblocking(False)
-    return made
-
-
-def close_socket(opened: socket.socket, identity: tuple[int, int]) -> None:
-    """Close a socket, unless somebody has closed it already and its number is another file's by now."""
-    if is_same(opened.fileno(), identity):
-        opened.close()
-    else:
-        opened.detach()

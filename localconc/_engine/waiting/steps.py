@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
-from localconc._engine.acquisitions import Handle, Queued, Refused
+from localconc._engine.acquisitions import Queued, Refused
 from localconc._engine.core.errors import Busy, Damaged
+from localconc._engine.holdings import Handle
 from localconc._engine.releases import report_late_release
 from localconc._engine.waiting import outcomes
 from localconc._engine.waiting.timing import (
@@ -35,13 +36,23 @@ from localconc.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from localconc._engine.core.calls import Call, Request
-    from localconc._engine.core.clock import Mailbox
+    from localconc._engine.core.calls import Call
     from localconc._engine.engine import Engine
+    from localconc._engine.liveness.owner import Owner
     from localconc._engine.queued import WaiterStatus
-    from localconc._engine.waiting.notifier import Wakeup
+    from localconc._engine.waiting.mailbox import Mailbox, Wakeup
 
 Result = TypeVar("Result")
+
+
+class Mailboxes(Protocol):
+    """Where the steps of a call get the mailbox for its wakeups: a thread has one of its own, tasks share their loop's."""
+
+    def take(self, owner: Owner) -> Mailbox:
+        """Return a mailbox."""
+
+    def put(self, mailbox: Mailbox) -> None:
+        """Take a mailbox back."""
 
 
 class Backoff(NamedTuple):
@@ -52,10 +63,12 @@ class Backoff(NamedTuple):
 
 
 class Park(NamedTuple):
-    """Pause until a moment on the engine's clock, or until a wakeup for this serial comes."""
+    """Pause until a moment on the engine's clock, until a wakeup for the serial comes, or the descriptor is readable."""
 
     until: float | None
     serial: int
+    mailbox: Mailbox
+    watched_fd: int | None
 
 
 #: What a driver drives: it gets pauses, sends wakeups, and in the end has the result.
@@ -106,7 +119,7 @@ def acquire(
     call: Call,
     thread: str,
     context: int,
-    mailbox: Callable[[], Mailbox],
+    mailboxes: Mailboxes,
     *,
     polls: bool,
     begun: float | None = None,
@@ -116,7 +129,7 @@ def acquire(
     Args:
         thread: name of the thread or task.
         context: identifies the thread or task; 0 if anybody may release.
-        mailbox: returns the mailbox for wakeups, once there is something to wait for.
+        mailboxes: where to get a mailbox for wakeups.
         polls: whether these steps look by themselves now and then; False if a dispatcher looks for many tasks.
         begun: when the caller began to wait, if that was before now.
     """
@@ -124,38 +137,44 @@ def acquire(
     begun = engine.clock.now() if begun is None else begun
     deadline = None if timeout_seconds is None else begun + timeout_seconds
     tries_until = deadline if max_retries is None or deadline is not None else begun + STORE_TIMEOUT_SECONDS
-    handle = engine.acquisitions.begin(thread, request.label, context)
+    may_wait = timeout_seconds != 0 and max_retries != 0
+    handle = engine.holdings.begin(thread, request.label, context)
+    mailbox = None
     try:
-        may_wait = timeout_seconds != 0 and max_retries != 0
-        outcome = yield from _try_acquire(engine, request, handle, mailbox if may_wait else None, tries_until)
+        if may_wait and engine.membership.owner is None:  # mailboxes are an owner's
+            yield from retry_while_busy(engine, engine.store.database.ensure_open, tries_until)
+        owner = engine.membership.owner
+        mailbox = mailboxes.take(owner) if may_wait and owner is not None else None
+        outcome = yield from retry_while_busy(
+            engine, partial(engine.acquisitions.try_acquire, request, handle, mailbox), tries_until
+        )
         if isinstance(outcome, Refused):
-            raise outcomes.refused(call, outcome.reason)
+            outcome = yield from _reap_and_try_again(engine, call, handle, outcome, tries_until)
         if isinstance(outcome, Queued):
-            yield from _Wait(engine, call, handle, outcome, begun, deadline, polls=polls and not engine.is_alone).steps()
+            wait = _Wait(engine, call, handle, outcome, begun, deadline, polls=polls and not engine.is_alone)
+            yield from wait.steps()
     except BaseException as error:
-        engine.acquisitions.undo(handle)
+        engine.holdings.undo(handle)
         if isinstance(error, outcomes.StoreTimeout):
             raise outcomes.store_timeout(call, str(engine.store.database.path)) from None
         raise
+    finally:
+        if mailbox is not None:
+            mailboxes.put(mailbox)
     return handle
 
 
-def _try_acquire(
-    engine: Engine,
-    request: Request,
-    handle: Handle,
-    mailbox: Callable[[], Mailbox] | None,
-    deadline: float | None,
+def _reap_and_try_again(
+    engine: Engine, call: Call, handle: Handle, refused: Refused, deadline: float | None
 ) -> Steps[Handle | Queued | Refused]:
-    try_acquire = engine.acquisitions.try_acquire
-    outcome = yield from retry_while_busy(engine, lambda: try_acquire(request, handle, mailbox), deadline)
+    """Look for dead holders before saying no: perhaps nobody was waiting who would have noticed their end."""
+    reap = partial(engine.reaper.reap_in_front, refused.limit_ids, None)
+    outcome: Handle | Queued | Refused = refused
+    if (yield from retry_while_busy(engine, reap, deadline)):
+        again = partial(engine.acquisitions.try_acquire, call.request, handle, None, is_retry=True)
+        outcome = yield from retry_while_busy(engine, again, deadline)
     if isinstance(outcome, Refused):
-        # Nobody may be waiting who would have noticed that a holder died: look before saying no.
-        limit_ids = outcome.limit_ids
-        reap = engine.reaper.reap_in_front
-        if (yield from retry_while_busy(engine, lambda: reap(limit_ids, None), deadline)):
-            again = partial(try_acquire, request, handle, mailbox, is_retry=True)
-            outcome = yield from retry_while_busy(engine, again, deadline)
+        raise outcomes.refused(call, outcome.reason)
     return outcome
 
 
@@ -191,25 +210,27 @@ class _Wait:
         self._poll_at: float | None = None
 
     def steps(self) -> Steps[None]:
-        engine, handle = self._engine, self._handle
+        engine, serial = self._engine, self._handle.serial
         while True:
             until = self._next_moment()
-            wakeups = yield Park(until, handle.serial)
+            watched_fd = None if self._poll_at is None else engine.reaper.descriptor
+            wakeups = yield Park(until, serial, self._queued.mailbox, watched_fd)
+            is_told = False
             for wakeup in wakeups or ():
-                if engine.queued.accept_wakeup(self._call.request, self._queued, handle, wakeup) is not None:
-                    return
-            now = engine.clock.now()
-            if not wakeups and self._watch_at is not None and self._watch_at <= now and not self._is_due(now):
-                yield from self._watch(now)
-                continue
-            if (yield from self._look(now)):
+                if wakeup[0] == serial or wakeup[0] == 0:  # others are for an earlier user of the mailbox
+                    is_told = True
+                    if engine.acquisitions.accept_wakeup(self._call.request, self._queued, self._handle, wakeup):
+                        return
+            if (yield from self._look(is_told=is_told)):
                 return
 
     def _next_moment(self) -> float | None:
-        moments = [self._deadline, self._retry_at, self._due_at, self._watch_at, self._poll_at]
-        if self._polls:
-            moments.append(self._engine.reaper.recheck_at)
-        return min((moment for moment in moments if moment is not None), default=None)
+        recheck_at = None if self._poll_at is None else self._engine.reaper.recheck_at
+        first = None
+        for moment in (self._deadline, self._retry_at, self._due_at, self._watch_at, self._poll_at, recheck_at):
+            if moment is not None and (first is None or moment < first):
+                first = moment
+        return first
 
     def _is_due(self, now: float) -> bool:
         moments = (self._deadline, self._retry_at, self._due_at, self._poll_at)
@@ -223,11 +244,20 @@ class _Wait:
         yield from self._retry(watch)
         self._poll_at = now + self._poll_seconds(0)
 
-    def _look(self, now: float) -> Steps[bool]:
-        """Look at the store; return whether the request was granted. Raises if it is over."""
+    def _look(self, *, is_told: bool) -> Steps[bool]:
+        """Do what it is time for; return whether the request was granted. Raises if it is over.
+
+        Args:
+            is_told: whether a wakeup asks for a look at the store, whatever the time is.
+        """
         engine, queued = self._engine, self._queued
-        if self._polls and engine.reaper.has_news():
+        now = engine.clock.now()
+        if self._watch_at is not None and self._watch_at <= now:
+            yield from self._watch(now)
+        if self._poll_at is not None and engine.reaper.has_news():
             yield from self._retry(engine.reaper.reap_suspects)
+        if not is_told and not self._is_due(now):
+            return False  # if a death made room, a wakeup tells so
         status = yield from self._retry(partial(engine.queued.check, queued))
         if not status.is_waiting:
             outcome = yield from self._retry(
@@ -276,7 +306,7 @@ class _Wait:
                 self._poll_at = min(self._poll_at, next_due + OVERDUE_SECONDS)
 
     def _poll_seconds(self, owners_ahead: int) -> float:
-        return poll_seconds(self._engine.reaper.is_complete and self._queued.is_reachable, owners_ahead)
+        return poll_seconds(self._engine.reaper.is_complete and self._queued.mailbox.is_reachable, owners_ahead)
 
     def _retry(self, operation: Callable[[], Result]) -> Steps[Result]:
         return retry_while_busy(self._engine, operation, self._deadline)
@@ -291,8 +321,8 @@ def release(engine: Engine, handle: Handle) -> Steps[None]:
         deadline = engine.clock.now() + RELEASE_PATIENCE_SECONDS
         yield from retry_while_busy(engine, partial(engine.acquisitions.release, handle), deadline)
     except (outcomes.StoreTimeout, StoreError) as error:
-        engine.acquisitions.release_later(handle)
+        engine.holdings.release_later(handle)
         report_late_release(error)
     except BaseException:
-        engine.acquisitions.undo(handle)
+        engine.holdings.undo(handle)
         raise

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from localconc._engine.acquisitions import Handle
+    from localconc._engine.holdings import Handle
+    from localconc._engine.liveness.owner import Owner
+    from localconc._engine.waiting.mailbox import Mailbox
     from localconc._engine.core.calls import Call
-    from localconc._engine.core.clock import Mailbox
     from localconc._engine.engine import Engine
     from localconc._engine.waiting.throttle import TaskEvent
 
@@ -42,8 +43,12 @@ class TaskDriver:
             self._dispatcher.enter()
         return self._dispatcher
 
-    def mailbox(self) -> Mailbox:
-        return self.dispatcher.mailbox()
+    def take(self, owner: Owner) -> Mailbox:
+        """Return the mailbox of all tasks of the loop."""
+        return self.dispatcher.mailbox(owner)
+
+    def put(self, mailbox: Mailbox) -> None:
+        """Leave the mailbox to the dispatcher, which keeps it for as long as it has users."""
 
     def expect(self, serial: int) -> TaskEvent:
         """Expect wakeups for a serial, between two pauses as well: the next pause ends at once then."""
@@ -106,7 +111,7 @@ async def acquire(engine: Engine, call: Call, task: str, context: int) -> Handle
         return handle
     driver = TaskDriver(engine)
     return await run_steps(
-        steps.acquire(engine, call, task, context, driver.mailbox, polls=False, begun=begun), driver
+        steps.acquire(engine, call, task, context, driver, polls=False, begun=begun), driver
     )
 
 

@@ -16,11 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from localconc._engine.acquisitions import Handle
+    from localconc._engine.holdings import Handle
     from localconc._engine.core.calls import Call
-    from localconc._engine.core.clock import Mailbox
     from localconc._engine.engine import Engine
-    from localconc._engine.waiting.notifier import Wakeup
+    from localconc._engine.waiting.mailbox import Wakeup
 
 Result = TypeVar("Result")
 
@@ -29,27 +28,7 @@ Result = TypeVar("Result")
 _let_others_run: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
 
 
-class LazyMailbox:
-    """The mailbox of one call: taken once there is something to wait for, put back afterwards."""
-
-    __slots__ = ("_engine", "mailbox")
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.mailbox: Any = None
-
-    def take(self) -> Mailbox:
-        if self.mailbox is None:
-            self.mailbox = self._engine.take_mailbox()
-        return self.mailbox  # type: ignore[no-any-return]
-
-    def put_back(self) -> None:
-        mailbox, self.mailbox = self.mailbox, None
-        if mailbox is not None:
-            self._engine.put_mailbox(mailbox)
-
-
-def run_steps(engine: Engine, steps: Steps[Result], mailbox: LazyMailbox) -> Result:
+def run_steps(engine: Engine, steps: Steps[Result]) -> Result:
     """Take the steps to their end. What interrupts a pause is raised inside the steps, which clean up."""
     go: Callable[[Any], Backoff | Park] = steps.send
     argument: Any = None
@@ -57,7 +36,7 @@ def run_steps(engine: Engine, steps: Steps[Result], mailbox: LazyMailbox) -> Res
         while True:
             pause = go(argument)
             try:
-                argument = _pause(engine, pause, mailbox)
+                argument = _pause(engine, pause)
             except BaseException as interruption:
                 go, argument = steps.throw, interruption
             else:
@@ -69,18 +48,16 @@ def run_steps(engine: Engine, steps: Steps[Result], mailbox: LazyMailbox) -> Res
         raise
     finally:
         argument = None  # its traceback refers to this very frame
-        mailbox.put_back()
     return result
 
 
-def _pause(engine: Engine, pause: Backoff | Park, mailbox: LazyMailbox) -> list[Wakeup] | None:
+def _pause(engine: Engine, pause: Backoff | Park) -> list[Wakeup] | None:
     """Sleep; return the wakeups that came meanwhile."""
     if isinstance(pause, Backoff):
         time.sleep(pause.seconds)
         return None
-    taken = mailbox.take()
-    engine.clock.pause(taken, pause.until, engine.reaper.descriptor)
-    return taken.take()  # type: ignore[attr-defined, no-any-return]
+    engine.clock.pause(pause.mailbox, pause.until, pause.watched_fd)
+    return pause.mailbox.take()
 
 
 def acquire(engine: Engine, call: Call, thread: str, context: int) -> Handle:
@@ -88,8 +65,7 @@ def acquire(engine: Engine, call: Call, thread: str, context: int) -> Handle:
     handle = engine.acquisitions.acquire_fast(call.request, thread, context)
     if handle is not None:
         return handle
-    mailbox = LazyMailbox(engine)
-    return run_steps(engine, steps.acquire(engine, call, thread, context, mailbox.take, polls=True), mailbox)
+    return run_steps(engine, steps.acquire(engine, call, thread, context, engine.mailboxes, polls=True))
 
 
 def release(engine: Engine, handle: Handle) -> None:
@@ -106,7 +82,7 @@ def release(engine: Engine, handle: Handle) -> None:
             _let_others_run()
         except (Damaged, StoreError):
             break
-    run_steps(engine, steps.release(engine, handle), LazyMailbox(engine))
+    run_steps(engine, steps.release(engine, handle))
 
 
 def run(engine: Engine, operation: Callable[[], Result]) -> Result:
@@ -117,6 +93,6 @@ def run(engine: Engine, operation: Callable[[], Result]) -> Result:
     """
     deadline = engine.clock.now() + STORE_TIMEOUT_SECONDS
     try:
-        return run_steps(engine, steps.retry_while_busy(engine, operation, deadline), LazyMailbox(engine))
+        return run_steps(engine, steps.retry_while_busy(engine, operation, deadline))
     except outcomes.StoreTimeout:
         raise outcomes.store_held(str(engine.store.database.path), STORE_TIMEOUT_SECONDS) from None

@@ -26,7 +26,7 @@ WATCH_AFTER_SECONDS: Final = 0.07
 #: The last stretch before a moment is slept through exactly, because poll() counts whole milliseconds. For a moment far
 #: away, this is not worth a second wake-up.
 EXACT_SLEEP_SECONDS: Final = 0.002
-MAX_EXACT_SECONDS: Final = 0.1
+MAX_EXACT_SECONDS: Final = 0.05
 
 # ---- a busy store ----------------------------------------------------------------------------------------------------
 

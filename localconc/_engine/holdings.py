@@ -1,0 +1,170 @@
+"""What this process holds in one store: its grants by serial, and the handles that keep them."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+from localconc._engine import events
+from localconc._engine.core.calls import CONCURRENCY
+from localconc._engine.core.records import Grant
+from localconc._engine.finalizers import Finalizers
+from localconc._engine.queue import admission, cleanup
+from localconc._engine.releases import BackgroundReleases
+
+if TYPE_CHECKING:
+    from localconc._engine.core.calls import Request
+    from localconc._engine.liveness.membership import Membership
+    from localconc._engine.store.store import Store, Transaction
+
+
+class Handle:
+    """One acquisition of this process, from before the store is asked until its slots are released.
+
+    If it is collected before, the slots are released in the background, however far the acquisition got.
+
+    Attributes:
+        serial: the number of the acquisition in this process.
+        thread: name of the thread or task.
+        label: the label of the call.
+        context: identifies the thread or task; 0 if anybody may release.
+        grant: what was granted; None before.
+        limit_ids: the limits that were asked for; None until that is known.
+        ticket: of the queued request; None if it was not queued.
+    """
+
+    __slots__ = ("__weakref__", "context", "grant", "label", "limit_ids", "serial", "thread", "ticket")
+
+    serial: int
+    thread: str
+    label: str
+    context: int
+    grant: Grant | None
+    limit_ids: tuple[int, ...] | None
+    ticket: int | None
+
+
+class Holdings:
+    """The grants of this process.
+
+    Args:
+        store: the store.
+        membership: this process in it.
+
+    Attributes:
+        grants: what this process holds, by serial.
+    """
+
+    def __init__(self, store: Store, membership: Membership) -> None:
+        self._store = store
+        self._membership = membership
+        self._serials = itertools.count(1)
+        self.grants: dict[int, Grant] = {}
+        self._finalizers = Finalizers(self._release_lost)
+        self._lost: set[int] = set()  # their handles were collected, and they are released in the background
+        self._background = BackgroundReleases(self._undo)
+
+    # ---- handles ---------------------------------------------------------------------------------------------
+
+    def begin(self, thread: str, label: str, context: int) -> Handle:
+        """Begin an acquisition. The finalizer comes before the first statement, so an interrupt between them is undone."""
+        handle = Handle()
+        handle.serial = serial = next(self._serials)
+        finalizers = self._finalizers
+        finalizers[serial] = finalizers.reference(handle, finalizers.start)
+        handle.thread, handle.label, handle.context = thread, label, context
+        handle.grant = handle.limit_ids = handle.ticket = None
+        return handle
+
+    def hold(self, handle: Handle, grant: Grant, request: Request) -> Handle:
+        """Note a grant; what nobody will release (of rate_limit, or of no limit) needs no finalizer any more."""
+        handle.grant = grant
+        if grant.refs and request.mode == CONCURRENCY:
+            self.grants[handle.serial] = grant
+        else:
+            self.forget(handle.serial)
+        if events.subscribers:
+            owner_id = self._membership.owner_id
+            events.publish(events.ACQUIRED, grant.acquired_wall, grant.refs, grant.slots, owner_id, handle.serial)
+        return handle
+
+    def forget(self, serial: int) -> None:
+        """Forget an acquisition that holds nothing (any more)."""
+        self.grants.pop(serial, None)
+        self._finalizers.pop(serial, None)
+        self._lost.discard(serial)
+
+    def handle_of(self, serial: int) -> Handle | None:
+        """Return the handle of an acquisition that holds slots; None if they were released."""
+        finalizer = self._finalizers.get(serial)
+        handle = None if finalizer is None else finalizer()
+        return handle if isinstance(handle, Handle) else None
+
+    def numbers(self, serial: int) -> tuple[tuple[int, ...], ...]:
+        """Return the slot numbers of an acquisition on each of its limits; they are given when they are first asked for.
+
+        Raises:
+            Busy: another process is writing.
+            RuntimeError: the slots were released already.
+        """
+        grant = self.grants.get(serial)
+        if grant is not None and grant.numbers:
+            return grant.numbers
+
+        def work(txn: Transaction) -> Grant | None:
+            held = self.grants.get(serial)
+            if held is None:
+                return None
+            numbers = admission.give_numbers(txn, held, self._membership.owner_id, serial)
+            return None if numbers is None else held._replace(numbers=numbers)
+
+        numbered = None if grant is None else self._store.transact(work)
+        if numbered is None:
+            raise RuntimeError("the slots were released before anybody asked for their numbers")
+        self.grants[serial] = numbered
+        return numbered.numbers
+
+    # ---- undoing ---------------------------------------------------------------------------------------------
+
+    def undo(self, handle: Handle) -> None:
+        """Undo an acquisition that was interrupted, now or as soon as the store allows."""
+        try:
+            self._undo(handle.serial, handle.limit_ids, handle.ticket)
+        except Exception:
+            self.release_later(handle)
+        except BaseException:  # interrupted again
+            self.release_later(handle)
+            raise
+
+    def _undo(self, serial: int, limit_ids: tuple[int, ...] | None, ticket: int | None) -> None:
+        def work(txn: Transaction) -> None:
+            # The store may have been opened anew for this transaction, which notes grants under other numbers.
+            grant = self.grants.get(serial)
+            ids = limit_ids if grant is None else tuple(ref.limit_id for ref in grant.refs)
+            cleanup.undo(txn, self._membership.owner_id, serial, ids, ticket)
+
+        if self._membership.has_joined:
+            self._store.transact(work)
+        self.forget(serial)
+
+    def release_later(self, handle: Handle) -> None:
+        """Release in the background, and keep trying: until it succeeds, or this process's death does it."""
+        self._background.add(handle.serial, handle.limit_ids, handle.ticket)
+
+    def _release_lost(self) -> None:
+        for serial in self._finalizers.take_lost():
+            self._lost.add(serial)
+            self._background.add(serial, None, None)
+
+    # ---- another store, another process ----------------------------------------------------------------------
+
+    def on_joined(self, txn: Transaction) -> None:
+        """Note in a store that this process has just joined what it really holds."""
+        in_flight = (self._finalizers.keys() | self._lost) - self.grants.keys()
+        self.grants.update(cleanup.reinsert_grants(txn, self._membership.owner_id, self.grants, in_flight))
+
+    def forget_all(self) -> None:
+        """Forget whatever is held without releasing it: it is the parent's, or goes back with the end of the process."""
+        self.grants.clear()
+        self._finalizers.clear()
+        self._background.clear()

@@ -1,0 +1,204 @@
+"""Files of a home: created with exact modes, opened without following links, read and written at a place."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from localconc.errors import StoreError
+
+_NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
+_BINARY: Final = getattr(os, "O_BINARY", 0)
+
+#: Lower numbers are the standard streams, which a daemoniser closes, and which commands inherit.
+_LOWEST_DESCRIPTOR: Final = 3
+
+
+# ---- creating --------------------------------------------------------------------------------------------------------
+
+
+def create_file(path: Path, mode: int) -> int:
+    """Create a file that did not exist and open it for writing, with exactly this mode whatever the umask.
+
+    If root creates it in somebody's directory, it belongs to that somebody, who could not open it otherwise.
+
+    Raises:
+        FileExistsError: something is there already, if only a symbolic link.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NOFOLLOW | _BINARY, mode & 0o700)
+    descriptor = _above_standard_streams(descriptor)
+    if sys.platform != "win32":
+        parent = os.stat(path.parent)
+        give_to_owner(descriptor, parent)
+        if mode & stat.S_IWGRP:
+            with suppress(OSError):  # of a group that this user is not in
+                os.fchown(descriptor, -1, parent.st_gid)
+        os.fchmod(descriptor, mode)
+    return descriptor
+
+
+def open_or_create_file(path: Path, mode: int) -> int:
+    """Open a file of the home for reading and writing, without following a symbolic link; create it if missing.
+
+    Raises:
+        StoreError: another user made the file, and this user may not write it.
+    """
+    while True:
+        try:
+            return create_file(path, mode)
+        except FileExistsError:
+            pass
+        try:
+            return _above_standard_streams(os.open(path, os.O_RDWR | _NOFOLLOW | _BINARY))
+        except FileNotFoundError:
+            continue
+        except PermissionError as error:
+            raise not_writable(path, error) from error
+
+
+def not_writable(path: Path, error: OSError) -> StoreError:
+    """Return the error for a file that this user may not write, with the way out."""
+    from localconc._engine.core.arguments import printable
+
+    shown, owner, remedy = printable(str(path)), "", "make it writable"
+    with suppress(OSError):
+        uid = os.lstat(path).st_uid
+        if sys.platform != "win32" and uid != os.geteuid():
+            owner = f", which belongs to {_user_name(uid)}"
+            remedy = (
+                f"give it to the owner of the home (sudo chown --reference '{printable(str(path.parent))}' '{shown}')"
+            )
+    return StoreError(f"The file {shown}{owner} can't be written ({error.strerror}): {remedy}.")
+
+
+def _user_name(uid: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
+
+
+def make_directory(path: Path, mode: int) -> None:
+    """Create a directory and the missing ones above it; those above have the mode that the umask gives.
+
+    If root creates them in somebody's directory, they belong to that somebody.
+
+    Raises:
+        FileExistsError: something else is there.
+    """
+    if os.path.isdir(path):
+        return
+    if path.parent != path and not os.path.isdir(path.parent):
+        make_directory(path.parent, 0o777)
+    try:
+        if sys.platform == "win32" or os.geteuid() != 0:
+            os.mkdir(path, mode)
+        else:
+            _make_directory_as_root(path, mode)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+
+
+def _make_directory_as_root(path: Path, mode: int) -> None:
+    """Create a directory for the owner of the one above.
+
+    Everything goes by descriptors: by their paths, that owner could turn a change of ownership to another directory.
+    """
+    above = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.mkdir(path.name, mode, dir_fd=above)
+        made = os.open(path.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+        try:
+            if os.fstat(made).st_uid == 0:
+                give_to_owner(made, os.fstat(above))
+        finally:
+            os.close(made)
+    finally:
+        os.close(above)
+
+
+def give_to_owner(descriptor: int, parent: os.stat_result) -> None:
+    """Let what root has just created in a directory belong to the owner of the directory."""
+    if sys.platform != "win32" and os.geteuid() == 0 and parent.st_uid != 0:
+        with suppress(OSError):  # of a user that this user namespace does not know
+            os.fchown(descriptor, parent.st_uid, parent.st_gid)
+
+
+def _above_standard_streams(descriptor: int) -> int:
+    """Return the descriptor, moved out of the way of the standard streams."""
+    if descriptor >= _LOWEST_DESCRIPTOR or sys.platform == "win32":
+        return descriptor
+    import fcntl
+
+    try:
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _LOWEST_DESCRIPTOR)
+    finally:
+        os.close(descriptor)
+
+
+# ---- reading and writing ---------------------------------------------------------------------------------------------
+
+
+def open_to_read(path: Path) -> int:
+    """Open a regular file for reading, without following a symbolic link.
+
+    Raises:
+        OSError: it is no regular file, or can't be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY | _NOFOLLOW | _BINARY | getattr(os, "O_NONBLOCK", 0))
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(f"{path} is not a regular file")
+
+
+def identity_of(descriptor: int) -> tuple[int, int]:
+    """Return what tells an open file from any other one: the descriptor's number can be closed and taken over.
+
+    Raises:
+        OSError: the descriptor is closed.
+    """
+    found = os.fstat(descriptor)
+    return found.st_dev, found.st_ino
+
+
+def is_same(descriptor: int, identity: tuple[int, int]) -> bool:
+    """Return whether a descriptor still is the file that it was opened as: a daemoniser may have closed it."""
+    try:
+        return identity_of(descriptor) == identity
+    except OSError:
+        return False
+
+
+def close_same(descriptor: int, identity: tuple[int, int]) -> None:
+    """Close a descriptor unless its number is another file's by now."""
+    if is_same(descriptor, identity):
+        with suppress(OSError):
+            os.close(descriptor)
+
+
+if hasattr(os, "pwrite"):
+    #: Write bytes at a place in a file (descriptor, content, offset), by one system call.
+    write_at = os.pwrite
+
+    #: Read bytes at a place in a file (descriptor, length, offset), by one system call; fewer at its end.
+    read_at = os.pread
+
+else:
+
+    def write_at(descriptor: int, content: bytes, offset: int) -> int:
+        """Write bytes at a place in a file."""
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        return os.write(descriptor, content)
+
+    def read_at(descriptor: int, length: int, offset: int) -> bytes:
+        """Read bytes at a place in a file; fewer at its end."""
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        return os.read(descriptor, length)

@@ -1,0 +1,309 @@
+"""All that the command line takes from the engine, beside the public calls. No other module of it knows the engine.
+
+What it gives out is the command line's own: `Snapshot`, `LimitStatus` and `Entry`. They are read in one transaction,
+and without pendulum, which takes longer to import than most commands take to run.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import UUID
+
+from localconc._engine import registry
+from localconc._engine.core import arguments, environment, rules, views
+from localconc._engine.core.calls import Request
+from localconc._engine.homes.home import DATABASE_NAME, home_source, other_homes
+from localconc._engine.operations import limits as operations
+from localconc._engine.operations import reading
+from localconc._engine.waiting.threads import run
+from localconc.errors import NotSupportedError
+from localconc.limits import home
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from localconc._engine.operations import doctor
+    from localconc._engine.store.ledger import Ledger
+    from localconc._engine.store.listings import HolderEntry, WaiterEntry
+    from localconc.limits import Holder, Limit
+    from localconc.sync import Occupancy
+
+    Finding = doctor.Finding
+
+    #: A limit as files define it: its name, its slots, whether it is enforced, its decay.
+    Definition = tuple[str, int, bool, float]
+
+__all__ = ["DATABASE_NAME", "Entry", "LimitStatus", "NotSupportedError", "Snapshot", "home_source", "other_homes"]
+
+
+class Entry(NamedTuple):
+    """Slots that a thread or task holds, or waits for.
+
+    Attributes:
+        owner_id: of the process, in the store.
+        since: when they were acquired, or when the wait began, on the wall clock.
+    """
+
+    owner_id: int
+    pid: int | None
+    slots: int
+    thread: str
+    command: str
+    label: str
+    numbers: tuple[int, ...]
+    since: float
+
+
+class LimitStatus(NamedTuple):
+    """A limit with the fields of the public `Limit`, and its holders and waiters in the order in which they came.
+
+    Attributes:
+        configured: False for a placeholder, which a call made that named a missing limit.
+        next_slot_seconds: in how many seconds one more slot has decayed; None without decay, or if all are free.
+        unowned_slots: occupied slots that no process holds, as `--active-slots` makes them; 0 with decay.
+        grants_per_second: recent grants, if the snapshot was asked for them.
+        source: what `estimate_wait` needs of the engine.
+    """
+
+    id: UUID
+    name: str
+    limit: int
+    active: bool
+    active_slots: int
+    denied_slots: int
+    slot_decay_per_second: float
+    avg_slot_occupancy_seconds: float
+    created: float
+    updated: float
+    paused_until: float | None
+    configured: bool
+    next_slot_seconds: float | None
+    unowned_slots: int
+    holders: list[Entry]
+    waiters: list[Entry]
+    grants_per_second: float
+    source: tuple[Any, float]
+
+
+class Snapshot(NamedTuple):
+    """All limits by name at one moment of the wall clock; `owner_id` is this process's own."""
+
+    wall: float
+    owner_id: int
+    limits: list[LimitStatus]
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+def take_snapshot(*, grants: bool = False, reap: bool = True) -> Snapshot:
+    """Read who holds and who waits, on all limits.
+
+    Args:
+        grants: whether to count recent grants.
+        reap: whether to give back first what dead processes held.
+    """
+    engine = registry.current()
+    if reap:
+        reading.notice_deaths(engine)
+    found = reading.snapshot(engine, grants=grants)
+    return Snapshot(found.wall, engine.membership.owner_id, [_status(each, found) for each in found.limits])
+
+
+def _status(found: reading.LimitStatus, snapshot: reading.Snapshot) -> LimitStatus:
+    row, now = found.limit, snapshot.now
+    denied = rules.denied_slots(row.denied, row.denied_at, now, row.decay, row.average)
+    owned = sum(entry.slots for entry in found.holders)
+    is_paused = row.paused_until is not None and row.paused_until > now
+    return LimitStatus(
+        id=UUID(bytes=row.uuid),
+        name=row.name,
+        limit=row.limit,
+        active=bool(row.active),
+        active_slots=views.active_slots(row, now),
+        denied_slots=rules.displayed(denied),
+        slot_decay_per_second=row.decay,
+        avg_slot_occupancy_seconds=row.average,
+        created=row.created,
+        updated=row.updated,
+        paused_until=snapshot.wall + row.paused_until - now if is_paused and row.paused_until is not None else None,
+        configured=bool(row.configured),
+        next_slot_seconds=reading.next_slot_seconds(row, now),
+        unowned_slots=0 if row.decay > 0 else max(row.held - owned, 0),
+        holders=[_holder(entry) for entry in found.holders],
+        waiters=[_waiter(entry) for entry in found.waiters],
+        grants_per_second=found.grants,
+        source=(found, now),
+    )
+
+
+def _holder(entry: HolderEntry) -> Entry:
+    numbers = views.numbers(entry.numbers)
+    return Entry(
+        entry.owner_id,
+        entry.pid or None,
+        entry.slots,
+        entry.thread,
+        entry.command,
+        entry.label,
+        numbers,
+        entry.acquired_wall,
+    )
+
+
+def _waiter(entry: WaiterEntry) -> Entry:
+    label = Request.from_text(entry.request).label
+    return Entry(
+        entry.owner_id, entry.pid or None, entry.slots, entry.thread, entry.command, label, (), entry.waiting_since
+    )
+
+
+def pause_seconds(status: LimitStatus, wall: float) -> float:
+    """Return how long a pause of the limit still lasts; 0 for none."""
+    return 0.0 if status.paused_until is None else max(status.paused_until - wall, 0.0)
+
+
+class Estimate(NamedTuple):
+    """How long a request has to wait.
+
+    Attributes:
+        seconds: 0 if it would be admitted at once.
+        is_exact: it follows from the decay, not from an average.
+        is_exceeded: every holder has held its slots for longer than the average by which the wait was estimated.
+    """
+
+    seconds: float
+    is_exact: bool
+    is_exceeded: bool
+
+
+def has_been_released(status: LimitStatus) -> bool:
+    """Tell whether the average of a limit comes from releases, rather than from nowhere."""
+    found, _ = status.source
+    return reading.has_been_released(found.limit)
+
+
+def estimate_wait(status: LimitStatus, wall: float, slots: int = 1, before: int | None = None) -> Estimate | None:
+    """Estimate how long a request has to wait.
+
+    Args:
+        wall: the moment of the snapshot.
+        slots: how many slots it asks for.
+        before: how many of the waiters are ahead of it; None for all.
+
+    Returns:
+        None if there is nothing to estimate from.
+    """
+    found, now = status.source
+    seconds = reading.expected_wait_seconds(found, now, slots, before)
+    if seconds is None:
+        return None
+    if status.slot_decay_per_second > 0 or seconds <= pause_seconds(status, wall):
+        return Estimate(seconds, is_exact=True, is_exceeded=False)
+    average = status.avg_slot_occupancy_seconds
+    exceeded = bool(status.holders) and all((wall - entry.since) / entry.slots > average for entry in status.holders)
+    return Estimate(seconds, is_exact=False, is_exceeded=exceeded)
+
+
+def missing_names(names: Iterable[str]) -> dict[str, bool]:
+    """Find the names that limit nothing because nobody defined them; True for a placeholder, False for none at all."""
+
+    def work(ledger: Ledger) -> dict[str, bool]:
+        rows = {name: ledger.limit_named(name) for name in names}
+        return {name: row is not None for name, row in rows.items() if row is None or not row.configured}
+
+    return reading.look(registry.current(), work)
+
+
+def check_names(names: list[str]) -> None:
+    """Check names before anything is looked up.
+
+    Raises:
+        ValueError: no limit can have one of them.
+    """
+    arguments.limit_names(names)
+
+
+def limits_are_off() -> bool:
+    """Tell whether the environment switches all limits off."""
+    return environment.is_disabled()
+
+
+def names_for_completion() -> list[str]:
+    """List the limits by name; makes no store if there is none."""
+    if not (home() / DATABASE_NAME).exists():
+        return []
+    return [status.name for status in take_snapshot(reap=False).limits]
+
+
+# ---- definitions -----------------------------------------------------------------------------------------------------
+
+
+def checked_definition(name: Any, limit: Any, active: bool, slot_decay_per_second: Any) -> Definition:
+    """Check a definition that a file holds.
+
+    Raises:
+        ValueError, TypeError: a field is out of range; the message names it and the value.
+    """
+    return (
+        arguments.limit_name("name", name),
+        arguments.whole("limit", limit, 0),
+        active,
+        arguments.decay(slot_decay_per_second),
+    )
+
+
+def ensure_all(definitions: list[Definition]) -> list[Limit]:
+    """Create or update limits in one transaction: all of them, or none."""
+    return operations.ensure_all(registry.current(), definitions)
+
+
+def reset(limit_id: UUID) -> list[Holder]:
+    """Forget every holder of a limit; return them."""
+    return operations.reset(registry.current(), limit_id)
+
+
+# ---- slots that a command is to hold ---------------------------------------------------------------------------------
+
+
+def held_descriptor() -> int | None:
+    """Return the descriptor that proves that this process lives; a command that inherits it keeps the slots held.
+
+    Returns:
+        None if no slot is held, because limits are off, missing or disabled.
+    """
+    engine = registry.current()
+    owner = engine.membership.owner
+    return owner.descriptor if engine.holdings.grants and owner is not None else None
+
+
+def slot_numbers(occupancy: Occupancy) -> tuple[int, ...]:
+    """Number the held slots; () if the limit is not enforced.
+
+    Raises:
+        ValueError: the limit decays, or there are several.
+        NotSupportedError: a server keeps the limit.
+    """
+    return occupancy.numbers
+
+
+def become_command(pid: int, command: str) -> None:
+    """Let a command hold what this process holds: others see it as the holder, and the slots come back when it ends."""
+    engine = registry.current()
+    run(engine, lambda: engine.become_command(pid, command))
+
+
+# ---- homes, and the doctor -------------------------------------------------------------------------------------------
+
+
+def examine(directory: Path) -> list[Finding]:
+    """Look at everything about a home; changes nothing."""
+    from localconc._engine.operations import doctor
+
+    return doctor.examine(directory)
+
+
+def repair(put_in_order: Callable[[Any], None]) -> None:
+    """Carry out the repair of a finding."""
+    put_in_order(registry.current())

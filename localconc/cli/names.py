@@ -1,0 +1,108 @@
+"""Limits by the names that a user types, whole or in part."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from localconc.cli.engine_access import names_for_completion, take_snapshot
+from localconc.cli.errors import CommandError
+from localconc.errors import LimitNotFoundError, LocalconcError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from localconc.cli.engine_access import LimitStatus, Snapshot
+
+#: The environment variable through which a shell asks for completions.
+COMPLETION_VARIABLE = "_LOCALCONC_COMPLETE"
+
+#: What bash does not take for a part of a word, unless it is escaped.
+_SPECIAL_IN_BASH = re.compile(r"[^\w@%+=:,./-]")
+
+
+# ---- finding ---------------------------------------------------------------------------------------------------------
+
+
+def find(snapshot: Snapshot, name: str) -> LimitStatus:
+    """Find a limit by its name or its id.
+
+    Raises:
+        CommandError: there is none.
+    """
+    for status in snapshot.limits:
+        if status.name == name:
+            return status
+    for status in snapshot.limits:
+        if str(status.id) == name.lower():
+            return status
+    raise CommandError(f"There is no limit {name!r}{suggestion(name, snapshot)}")
+
+
+def chosen(snapshot: Snapshot, names: Sequence[str]) -> Snapshot:
+    """Keep only the limits with these names; all of them if no name is given.
+
+    Raises:
+        CommandError: a name is no limit's.
+    """
+    if not names:
+        return snapshot
+    wanted = {find(snapshot, name).id for name in names}
+    return snapshot._replace(limits=[status for status in snapshot.limits if status.id in wanted])
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Suggest the nearest name if the block finds that no limit has this one."""
+    try:
+        yield
+    except LimitNotFoundError:
+        raise CommandError(f"There is no limit {name!r}{suggestion(name)}") from None
+
+
+def suggestion(name: str, snapshot: Snapshot | None = None) -> str:
+    """End a sentence on a missing limit."""
+    defined = [status.name for status in (snapshot or take_snapshot()).limits if status.configured]
+    nearest = nearest_names(name, defined)
+    if nearest:
+        return f"; did you mean {nearest[0]!r}?"
+    return ". See localconc ls for those there are." if defined else ". Make one: localconc create NAME --limit N"
+
+
+def nearest_names(name: str, names: list[str], cutoff: float = 0.5) -> list[str]:
+    """Find the names that may have been meant, the nearest first."""
+    from difflib import get_close_matches
+
+    return get_close_matches(name, names, 3, cutoff)
+
+
+# ---- completing ------------------------------------------------------------------------------------------------------
+
+
+def complete_name(context: object, parameter: object, incomplete: str) -> list[str]:
+    """Complete the name of a limit."""
+    return _beginning_with(incomplete, _names())
+
+
+def complete_names(context: object, parameter: object, incomplete: str) -> list[str]:
+    """Complete the last of several names with commas between them."""
+    before, comma, _ = incomplete.rpartition(",")
+    return _beginning_with(incomplete, [before + comma + name.replace(",", "\\,") for name in _names()])
+
+
+def _beginning_with(incomplete: str, words: list[str]) -> list[str]:
+    """Choose the words that begin like this, escaped for bash, which puts them on its line as they come."""
+    begun = [word for word in words if word.startswith(incomplete)]
+    if os.environ.get(COMPLETION_VARIABLE) == "bash_complete" and not _SPECIAL_IN_BASH.search(incomplete):
+        return [_SPECIAL_IN_BASH.sub(r"\\\g<0>", word) for word in begun]
+    return begun
+
+
+def _names() -> list[str]:
+    """List the names; none where the store can't be used, for a completion has nobody to tell."""
+    try:
+        return names_for_completion()
+    except (LocalconcError, OSError):
+        return []

@@ -1,0 +1,85 @@
+"""Past acquisitions, as a table for people and as objects for programs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from localconc.cli.output.durations import duration_text
+from localconc.cli.output.json import time_text
+from localconc.cli.output.tables import console, new_table
+from localconc.cli.output.text import literal
+from localconc.cli.output.timeline_lanes import MAIN_THREADS, program
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from localconc._engine.core.history import Acquisition
+
+_ENDING_STYLES = {"killed": "red", "held": "green", "unseen": "yellow"}
+
+
+def print_history(acquisitions: Sequence[Acquisition], now: float) -> None:
+    """Print acquisitions, one a line."""
+    table = new_table("ACQUIRED", "LIMIT", "SLOTS", "WAITED", "HELD", "PID", "HOLDER", "COMMAND")
+    today = datetime.fromtimestamp(now).date()
+    for acquisition in acquisitions:
+        acquired = datetime.fromtimestamp(acquisition.acquired_at.timestamp())
+        waited = acquisition.waited_seconds
+        table.add_row(
+            Text(f"{acquired:%H:%M:%S}" if acquired.date() == today else f"{acquired:%Y-%m-%d %H:%M:%S}"),
+            Text(literal(acquisition.name), style="bold"),
+            Text(_slots(acquisition)),
+            Text(duration_text(waited) if waited >= 0.001 else "-", style="yellow" if waited >= 0.1 else "dim"),
+            Text(held_text(acquisition, now), style=_ENDING_STYLES.get(acquisition.ending, "")),
+            Text(str(acquisition.pid)),
+            _holder(acquisition),
+            # On a screen, a line for each acquisition: what there is no room for is left out.
+            Text(program(literal(acquisition.command)), no_wrap=True, overflow="ellipsis"),
+        )
+    console().print(table)
+
+
+def held_text(acquisition: Acquisition, now: float) -> str:
+    """Say how long slots were held, and how that ended if they were not simply released."""
+    acquired = acquisition.acquired_at.timestamp()
+    if acquisition.ending == "instant":
+        return "-"
+    if acquisition.ending == "held":
+        return f"{duration_text(now - acquired)} so far"
+    if acquisition.released_at is None:
+        return "end not seen"
+    held = duration_text(acquisition.released_at.timestamp() - acquired)
+    return held if acquisition.ending == "released" else f"{held}, {acquisition.ending}"
+
+
+def acquisition_object(acquisition: Acquisition) -> dict[str, Any]:
+    """Give the fields of an `Acquisition`."""
+    released = acquisition.released_at
+    return {
+        "name": acquisition.name,
+        "slots": acquisition.slots,
+        "numbers": list(acquisition.numbers),
+        "pid": acquisition.pid,
+        "thread": acquisition.thread,
+        "command": acquisition.command,
+        "label": acquisition.label,
+        "waited_seconds": acquisition.waited_seconds,
+        "acquired_at": time_text(acquisition.acquired_at),
+        "released_at": None if released is None else time_text(released),
+        "mode": acquisition.mode,
+        "ending": acquisition.ending,
+    }
+
+
+def _holder(acquisition: Acquisition) -> Text:
+    name = literal(acquisition.label or acquisition.thread)
+    return Text("-", style="dim") if name in MAIN_THREADS else Text(name)
+
+
+def _slots(acquisition: Acquisition) -> str:
+    if not acquisition.numbers:
+        return str(acquisition.slots)
+    return f"{acquisition.slots} (#{','.join(map(str, acquisition.numbers))})"

@@ -1,0 +1,137 @@
+"""The line that tells the user of a waiting command what it waits for."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from localconc.cli.engine_access import estimate_wait, pause_seconds, take_snapshot
+from localconc.cli.output.text import clock_time, literal, ordinal, rate_text, short_command, span
+from localconc.errors import LocalconcError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from localconc.cli.engine_access import Entry, LimitStatus
+
+#: Waits shorter than this show nothing.
+FIRST_AFTER_SECONDS = 0.2
+EVERY_SECONDS = 0.5
+
+MAX_HOLDERS = 2
+
+#: What the terminal itself writes behind the line for Ctrl-C must not begin a new one.
+ROOM_CELLS = 3
+
+
+@contextmanager
+def telling_of_the_wait() -> Iterator[None]:
+    """Tell what this process waits for while the block runs.
+
+    On a terminal, a line shows it and disappears with the wait. Elsewhere, the lines that the library logs about a long
+    wait are let through, which are few.
+    """
+    if sys.stderr.isatty():
+        with _status_line():
+            yield
+        return
+    logging.getLogger("localconc").setLevel(logging.INFO)
+    yield
+
+
+@contextmanager
+def _status_line() -> Iterator[None]:
+    over = threading.Event()
+    thread = threading.Thread(target=_keep_showing, args=(over,), name="localconc-status", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _keep_showing(over: threading.Event) -> None:
+    shown = False
+    seconds = FIRST_AFTER_SECONDS
+    while not over.wait(seconds):
+        seconds = EVERY_SECONDS
+        with suppress(LocalconcError, OSError):
+            text = _waiting_text() if _is_in_front() else None
+            if text is not None:
+                width = os.get_terminal_size(sys.stderr.fileno()).columns - ROOM_CELLS
+                sys.stderr.write(f"\r\x1b[K{shortened(text, width)}")
+                sys.stderr.flush()
+                shown = True
+    if shown:
+        with suppress(OSError):
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+def _is_in_front() -> bool:
+    try:
+        return os.tcgetpgrp(sys.stderr.fileno()) == os.getpgrp()
+    except (OSError, AttributeError):
+        return True
+
+
+def _waiting_text() -> str | None:
+    snapshot = take_snapshot(reap=False)
+    waits = [
+        (status, before, entry)
+        for status in snapshot.limits
+        for before, entry in enumerate(status.waiters)
+        if entry.owner_id == snapshot.owner_id
+    ]
+    if not waits:
+        return None
+    status, before, entry = max(waits, key=lambda wait: _length(*wait, wall=snapshot.wall))
+    return describe(status, before, entry, snapshot.wall)
+
+
+def _length(status: LimitStatus, before: int, entry: Entry, *, wall: float) -> tuple[bool, float]:
+    """Order the limits that one request waits for: the one that keeps it out for longest comes last."""
+    wait = estimate_wait(status, wall, entry.slots, before)
+    return wait is None, 0.0 if wait is None else wait.seconds
+
+
+def describe(status: LimitStatus, before: int, entry: Entry, wall: float) -> str:
+    """Describe a wait in a line: the place in the queue, the estimated wait, and who holds the slots."""
+    parts = [f"Waiting for '{literal(status.name)}' {span(wall - entry.since)}: {ordinal(before + 1)} in line"]
+    wait = estimate_wait(status, wall, entry.slots, before)
+    if pause := pause_seconds(status, wall):
+        parts.append(f"paused for {span(pause)}")
+    elif status.limit == 0:
+        parts.append("paused (limit 0)")
+    elif wait is not None and wait.is_exact and wait.seconds:
+        parts.append(f"due at {clock_time(wall + wait.seconds)}, {span(wait.seconds)} to go")
+    elif wait is not None:
+        parts.append("longer than usual" if wait.is_exceeded else f"about {span(wait.seconds)} to go")
+    if status.holders:
+        parts.append(f"held by {_holders(status, wall)}")
+    elif status.unowned_slots:
+        parts.append(f"{status.unowned_slots} set by an operator")
+    elif status.slot_decay_per_second > 0:
+        parts.append(f"{rate_text(status.slot_decay_per_second)} drain")
+    return ", ".join(parts)
+
+
+def _holders(status: LimitStatus, wall: float) -> str:
+    held = [f"pid {entry.pid or '?'} for {span(wall - entry.since)}" for entry in status.holders[:MAX_HOLDERS]]
+    more = len(status.holders) - MAX_HOLDERS
+    if len(status.holders) == 1:
+        label, command = status.holders[0].label, short_command(status.holders[0].command)
+        return f"{held[0]} ({literal(f'{label}: {command}' if label else command)})"
+    return " and ".join(held) if more <= 0 else f"{', '.join(held)} and {more} more"
+
+
+def shortened(text: str, cells: int) -> str:
+    """Return as much of a text as fits this many cells of a terminal."""
+    from rich.cells import cell_len, set_cell_size
+
+    return text if cell_len(text) <= cells else set_cell_size(text, max(cells - 1, 0)).rstrip() + "…"

@@ -1,0 +1,149 @@
+"""Limits as tables for people."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from localconc.cli.engine_access import estimate_wait, has_been_released, pause_seconds
+from localconc.cli.output.text import ago, clock_time, literal, rate_text, span
+
+if TYPE_CHECKING:
+    from localconc.cli.engine_access import Entry, Estimate, LimitStatus, Snapshot
+
+BAR_CELLS = 8
+
+#: What of a name is kept on one line of a narrow screen, beside figures however large.
+MIN_NAME_CELLS = 8
+
+#: Wide enough that nothing is wrapped if no screen sets a width.
+UNBOUNDED_CELLS = 10_000
+
+
+def console() -> Console:
+    """Open the screen, or a pipe on which nothing is wrapped, shortened or coloured."""
+    width = None if sys.stdout.isatty() else UNBOUNDED_CELLS
+    return Console(width=width, markup=False, emoji=False, highlight=False)
+
+
+def print_list(snapshot: Snapshot) -> None:
+    """Print all limits, one a line."""
+    if not snapshot.limits:
+        print("There are no limits yet. Make one: localconc create NAME --limit N")
+        return
+    screen = console()
+    table = new_table("NAME", "SLOTS", "WAITING", "DECAY", "STATE", "CHANGED")
+    names = [Text(literal(status.name), style="bold" if status.active else "dim") for status in snapshot.limits]
+    table.columns[0].overflow = "fold"
+    table.columns[0].min_width = min(MIN_NAME_CELLS, max(name.cell_len for name in names))
+    for status, name in zip(snapshot.limits, names, strict=True):
+        decay = status.slot_decay_per_second
+        table.add_row(
+            name,
+            slots_text(status, is_ascii_only(screen)),
+            Text(str(len(status.waiters)) if status.waiters else "-", style="yellow" if status.waiters else "dim"),
+            Text(rate_text(decay) or "-", style="" if decay else "dim"),
+            state_text(status, snapshot.wall),
+            Text(ago(status.updated)),
+        )
+    screen.print(table)
+
+
+def print_inspection(status: LimitStatus, snapshot: Snapshot) -> None:
+    """Print one limit, its holders and its waiters."""
+    screen = console()
+    title = Text(literal(status.name), style="bold")
+    screen.print(Text("  ").join([title, slots_text(status, is_ascii_only(screen)), state_text(status, snapshot.wall)]))
+    screen.print(Text("\n".join(f"  {line}" for line in _facts(status, snapshot.wall))))
+    _print_entries(screen, "Holding", status.holders, snapshot.wall, numbered=False)
+    _print_entries(screen, "Waiting", status.waiters, snapshot.wall, numbered=True)
+
+
+def _facts(status: LimitStatus, wall: float) -> list[str]:
+    facts = [f"{status.active_slots} of {status.limit} slots in use"]
+    if status.slot_decay_per_second > 0:
+        facts.append(f"{rate_text(status.slot_decay_per_second)} drain by themselves")
+        seconds = status.next_slot_seconds
+        facts.append("All slots are free" if seconds is None else f"The next slot frees in {span(seconds)}")
+    elif status.unowned_slots:
+        facts[0] += f", {status.unowned_slots} of them set by an operator"
+    if pause := pause_seconds(status, wall):
+        facts.append(f"Paused for {span(pause)} more, until {clock_time(wall + pause)}: nobody is admitted")
+    wait = estimate_wait(status, wall) if status.active else None
+    if wait is not None:
+        facts.append(f"A new request would {_wait_text(wait)}")
+    if status.slot_decay_per_second <= 0 and has_been_released(status):
+        facts.append(f"A slot is held for {span(status.avg_slot_occupancy_seconds)} on average")
+    facts.append(f"Made {ago(status.created)}, changed {ago(status.updated)}")
+    facts.append(f"Its id is {status.id}")
+    return facts
+
+
+def _wait_text(wait: Estimate) -> str:
+    if not wait.seconds:
+        return "be admitted immediately"
+    if wait.is_exact:
+        return f"wait {span(wait.seconds)}"
+    if wait.is_exceeded:
+        return f"wait for holders that take longer than usual ({span(wait.seconds)})"
+    return f"wait about {span(wait.seconds)}"
+
+
+def _print_entries(screen: Console, title: str, entries: list[Entry], wall: float, *, numbered: bool) -> None:
+    if not entries:
+        screen.print(Text(f"{title}: nobody"))
+        return
+    screen.print(Text(f"{title}: {len(entries)}"))
+    columns = {
+        "#": [str(position) if numbered else "" for position in range(1, len(entries) + 1)],
+        "PID": [str(entry.pid or "?") for entry in entries],
+        "SLOTS": [str(entry.slots) for entry in entries],
+        "NUMBERS": [",".join(map(str, entry.numbers)) for entry in entries],
+        "FOR": [span(wall - entry.since) for entry in entries],
+        "THREAD": [entry.thread for entry in entries],
+        "LABEL": [entry.label for entry in entries],
+        "COMMAND": [entry.command for entry in entries],
+    }
+    columns = {header: cells for header, cells in columns.items() if any(cells)}
+    table = new_table(*columns)
+    table.columns[-1].overflow = "fold"
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*(Text(literal(cell)) for cell in row))
+    screen.print(table)
+
+
+def new_table(*headers: str) -> Table:
+    """Begin a table without lines."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for header in headers:
+        table.add_column(header, no_wrap=header not in ("NAME", "COMMAND"))
+    return table
+
+
+def is_ascii_only(screen: Console) -> bool:
+    """Tell whether only ASCII can be shown."""
+    return not screen.encoding.lower().startswith("utf")
+
+
+def slots_text(status: LimitStatus, ascii_only: bool) -> Text:
+    """Show slots in use as a bar and in figures."""
+    used, limit = status.active_slots, status.limit
+    filled = 0 if limit == 0 and not used else min(BAR_CELLS, -(-used * BAR_CELLS // max(limit, 1)))
+    full, empty = ("#", ".") if ascii_only else ("█", "░")
+    style = "dim" if not status.active else "red" if used >= limit else "green"
+    return Text.assemble((full * filled, style), (empty * (BAR_CELLS - filled), "dim"), f" {used}/{limit}")
+
+
+def state_text(status: LimitStatus, wall: float) -> Text:
+    """Show whether the limit is enforced."""
+    if not status.configured:
+        return Text("not set", style="yellow")
+    if not status.active:
+        return Text("disabled", style="yellow")
+    if pause := pause_seconds(status, wall):
+        return Text(f"paused {span(pause)}", style="yellow")
+    return Text("paused", style="yellow") if status.limit == 0 else Text("enabled", style="green")

@@ -1,0 +1,117 @@
+"""Lanes: one for each holder, more where its bars overlap."""
+
+from __future__ import annotations
+
+import heapq
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from localconc.cli.output.text import short_command
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from localconc.cli.output.timeline import Bar, Caller
+
+#: With more holders than this, those of one process, command or program share lanes: ten thousand tasks or processes
+#: that ran once each make no picture.
+MAX_HOLDERS = 100
+
+MAIN_THREADS = ("MainThread", "")
+
+
+@dataclass(slots=True)
+class Lane:
+    """A row of the picture.
+
+    Attributes:
+        holder: number of the holder within its limit. Lanes with the same number stand below each other.
+        title: what to call it; "" for a further lane of the same holder.
+        detail: the rest of what tells it from others.
+        bars: what it shows, in order of time; no two overlap.
+        caused_seconds: how long others waited because of these bars.
+    """
+
+    holder: int
+    title: str
+    detail: str
+    bars: list[Bar] = field(default_factory=list)
+
+    @property
+    def caused_seconds(self) -> float:
+        """How long others waited because of these bars."""
+        return sum(bar.caused_seconds for bar in self.bars)
+
+
+def lanes_of(bars: Sequence[Bar]) -> list[Lane]:
+    """Lay bars, which are in order of time, into lanes; the holder that came first is first."""
+    lanes: list[Lane] = []
+    for number, own in enumerate(_holders(bars)):
+        title, detail = _shared_names({bar.caller for bar in own})
+        first, *others = _rows(own)
+        lanes.append(Lane(number, title, detail, first))
+        lanes += [Lane(number, "", "", row) for row in others]
+    return lanes
+
+
+def _holders(bars: Sequence[Bar]) -> list[list[Bar]]:
+    """Tell holders apart as finely as leaves few enough of them."""
+    holders: dict[object, list[Bar]] = {}
+    for key in _KEYS:
+        holders = {}
+        for bar in bars:
+            holders.setdefault(key(bar.caller), []).append(bar)
+        if len(holders) <= MAX_HOLDERS:
+            break
+    return list(holders.values())
+
+
+_KEYS: tuple[Callable[[Caller], object], ...] = (
+    lambda caller: caller,
+    lambda caller: caller.pid,
+    lambda caller: caller.command,
+    lambda caller: program(caller.command).partition(" ")[0],
+    lambda caller: None,
+)
+
+
+def names_of(caller: Caller) -> tuple[str, str]:
+    """Choose what to call a caller, and say the rest of what tells it from others."""
+    thread = "" if caller.thread in MAIN_THREADS else caller.thread
+    parts = [caller.label, thread, program(caller.command), f"pid {caller.pid}"]
+    title, *rest = [part for part in parts if part]
+    return title, " · ".join(rest)
+
+
+def _shared_names(callers: set[Caller]) -> tuple[str, str]:
+    if len(callers) == 1:
+        return names_of(next(iter(callers)))
+    pids, commands = ({getattr(caller, field) for caller in callers} for field in ("pid", "command"))
+    programs = {program(command) for command in commands}
+    names = programs if len(programs) == 1 else {name.partition(" ")[0] for name in programs}
+    title = (names.pop() if len(names) == 1 else "") or "several programs"
+    return title, f"pid {pids.pop()}" if len(pids) == 1 else f"{len(pids):,} processes"
+
+
+def program(command: str) -> str:
+    """A command line without the interpreter and without the folder of its program."""
+    return re.sub(r"^python[\d.]*\s+(?=[^\s-])", "", short_command(command))
+
+
+def _rows(bars: Iterable[Bar]) -> list[list[Bar]]:
+    """Put each bar into the first row that is free when it begins."""
+    rows: list[list[Bar]] = []
+    free: list[int] = []
+    busy: list[tuple[float, int]] = []
+    for bar in bars:
+        while busy and busy[0][0] <= bar.waiting_since:
+            heapq.heappush(free, heapq.heappop(busy)[1])
+        if not free:
+            free.append(len(rows))
+            rows.append([])
+        row = heapq.heappop(free)
+        rows[row].append(bar)
+        heapq.heappush(busy, (bar.hold_end, row))
+    return rows
