@@ -124,7 +124,7 @@ def test_workers_share_a_rate(pytester: pytest.Pytester, shared_home: Path) -> N
     )
     result = pytester.runpytest_subprocess(*WORKERS, f"--localconc-home={shared_home}")
     result.assert_outcomes(passed=3, errors=2)
-    result.stdout.fnmatch_lines(["*AcquireConcurrencySlotTimeoutError: *'api' has 3 of 3 slots in use*"])
+    result.stdout.fnmatch_lines(["*AcquireConcurrencySlotTimeoutError: *'api': 3 of 3 in use*"])
 
 
 def test_slots_are_held_around_fixtures_and_given_back_after_failures(

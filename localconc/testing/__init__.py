@@ -1,4 +1,4 @@
-"""Test limited code: a home of its own, a clock that jumps, no limits at all, full limits, and no leaks.
+"""What tests of limited code need: homes, clocks, full limits, no limits, no leaks.
 
     >>> from localconc.testing import temporary_home, virtual_clock
     >>> with temporary_home(), virtual_clock() as clock:
@@ -6,13 +6,12 @@
     >>> clock.elapsed
     95.0
 
-Nothing here needs pytest; its fixtures and markers are in `localconc.pytest_plugin`, which pytest finds by itself.
+Nothing here needs pytest. Its fixtures and markers are in `localconc.pytest_plugin`, which pytest finds by itself.
 """
 
-from localconc.testing.block import Block
+from localconc.testing.block import Block, disabled
 from localconc.testing.clock import VirtualClock, virtual_clock
-from localconc.testing.homes import disabled, temporary_home
-from localconc.testing.leaks import assert_no_leaks
+from localconc.testing.homes import assert_no_leaks, temporary_home
 from localconc.testing.prefect import replace_prefect
 from localconc.testing.slots import HeldSlots, hold, peak
 

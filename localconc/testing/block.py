@@ -1,4 +1,4 @@
-"""Blocks that are context managers and decorators at once, of functions and of coroutine functions."""
+"""Blocks of `with` that decorate functions, too."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+from localconc._engine.core.environment import DISABLED
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from types import TracebackType
+
+__all__ = ["Block", "disabled", "environment"]
 
 Entered = TypeVar("Entered")
 Function = TypeVar("Function", bound="Callable[..., Any]")
@@ -59,6 +63,25 @@ class Block(Generic[Entered]):
                 return await function(*args, **kwargs)
 
         return cast("Function", within_coroutine if inspect.iscoroutinefunction(function) else within)
+
+
+def disabled() -> Block[None]:
+    """Switch all limits off in a block: calls of `concurrency`, `acquire` and `rate_limit` return at once.
+
+    >>> with disabled():
+    ...     run_import()
+    >>> @disabled()
+    ... async def test_import(): ...
+
+    Arguments are still checked, but nothing is enforced, and the store is not touched. Calls that set or read limits
+    work as always. The block sets `LOCALCONC_DISABLED=1`, so it applies to every thread of the process and to the
+    children that it starts; set the variable yourself to switch limits off for a whole run (empty, or `0`, leaves them
+    on). Slots acquired before the block stay held. Blocks nest.
+
+    Returns:
+        A context manager, which also decorates functions and coroutine functions.
+    """
+    return Block(lambda: environment(DISABLED, "1"))
 
 
 @contextmanager

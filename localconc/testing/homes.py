@@ -1,4 +1,4 @@
-"""A home of a test's own; and no limits at all."""
+"""A home for one test, in which nothing may be left at its end."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ import os
 import shutil
 import tempfile
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from localconc._engine import registry
-from localconc._engine.core.environment import DISABLED
+from localconc._engine.operations.reading import holders, notice_deaths, waiters
+from localconc.errors import StoreError
 from localconc.testing.block import Block, environment
-from localconc.testing.leaks import left_in_home
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from datetime import datetime
+    from uuid import UUID
 
-__all__ = ["disabled", "opened_home", "temporary_home"]
+__all__ = ["assert_no_leaks", "left_in_home", "opened_home", "temporary_home"]
 
 
 def temporary_home() -> Block[Path]:
-    """A fresh, empty home for this process and the children it starts, removed at the end of the block.
+    """Use a fresh, empty home in this process and the children it starts; it is removed at the end of the block.
 
     >>> with temporary_home() as directory:
     ...     ensure_limit("database", 2)
@@ -30,16 +32,16 @@ def temporary_home() -> Block[Path]:
     >>> @temporary_home()
     ... def test_import(): ...
 
-    It sets `LOCALCONC_HOME`, so it counts for every thread of the process. Blocks nest: the inner home counts until its
-    end. A decorated function, which may be a coroutine function, gets a home of its own at each call. The children of a
-    `multiprocessing` fork server that was started before the block have the environment of that moment, as ever.
+    The block sets `LOCALCONC_HOME`, so it applies to every thread of the process. Blocks nest: the inner home is used
+    until its end. A decorated function, which may be a coroutine function, gets a home of its own at each call. The
+    children of a `multiprocessing` fork server keep the environment of the moment at which that server was started.
 
     Returns:
-        A context manager that yields the home's directory, and a decorator.
+        A context manager whose `with` returns the home's directory, and which also decorates functions.
 
     Warns:
-        UserWarning: somebody still holds slots, or waits for some, at the end of the block; it names them. What this
-            process itself holds there is forgotten.
+        UserWarning: at the end of the block, slots are still held or waited for; it names the holders and waiters. What
+            this process holds there is forgotten.
     """
     return Block(lambda: opened_home(_warn))
 
@@ -51,7 +53,7 @@ def _warn(found: list[str]) -> None:
 
 @contextmanager
 def opened_home(report: Callable[[list[str]], None]) -> Iterator[Path]:
-    """A fresh home for a block; at its end the report gets a line for everybody left behind, if there are any."""
+    """Use a fresh home in a block; at its end, the report gets a line for each holder and waiter, if there are any."""
     directory = Path(tempfile.mkdtemp(prefix="localconc-"))
     opened_by = os.getpid()
     with environment("LOCALCONC_HOME", str(directory)):
@@ -65,7 +67,7 @@ def opened_home(report: Callable[[list[str]], None]) -> Iterator[Path]:
 
 
 def _close(directory: Path) -> list[str]:
-    """Remove a home; returns who still used it."""
+    """Remove a home; return a line for each holder and waiter that was left."""
     with environment("LOCALCONC_HOME", str(directory)):
         found = left_in_home()
         registry.current().holdings.forget_all()  # or a late release would build the home anew
@@ -74,20 +76,65 @@ def _close(directory: Path) -> list[str]:
     return found
 
 
-def disabled() -> Block[None]:
-    """No limits at all in a block: calls of `concurrency` and `rate_limit` pass at once.
+# ---- leaks -----------------------------------------------------------------------------------------------------------
 
-    >>> with disabled():
+
+def assert_no_leaks(name_or_id: str | UUID | None = None) -> None:
+    """Check that no slots are held or waited for in the home that the environment names.
+
+    >>> def test_import_releases_everything():
     ...     run_import()
-    >>> @disabled()
-    ... async def test_import(): ...
+    ...     assert_no_leaks()
 
-    Arguments are still checked; nothing is enforced, and the store is not touched. Calls that set or read limits do as
-    always. It sets `LOCALCONC_DISABLED=1`, so it counts for every thread of the process and for the children it starts;
-    set the variable yourself to switch limits off for a whole run (empty, or `0`, is on). Slots taken before the block
-    stay held. Blocks nest.
+    Slots of a process that has died are no leak, because they are freed automatically. Slots acquired by `rate_limit`,
+    or set by an operator, have no holder.
 
-    Returns:
-        A context manager, and a decorator of functions and of coroutine functions.
+    Args:
+        name_or_id: of one limit; None for all.
+
+    Raises:
+        AssertionError: it names each holder with its slots, and each waiter.
+        LimitNotFoundError: there is no such limit.
+        StoreError: the database can't be used.
     """
-    return Block(lambda: environment(DISABLED, "1"))
+    __tracebackhide__ = True
+    found = _left_behind(name_or_id)
+    if found:
+        raise AssertionError("Slots were not given back:\n" + "\n".join(f"  {line}" for line in found))
+
+
+def left_in_home() -> list[str]:
+    """Return a line for each living holder and waiter of this home; none if a test has made the home unusable."""
+    with suppress(StoreError):
+        return _left_behind(None)
+    return []
+
+
+def reap_the_dead() -> None:
+    """Release what dead processes hold, although no waiter needs it yet."""
+    notice_deaths(registry.current())
+
+
+def _left_behind(name_or_id: str | UUID | None) -> list[str]:
+    engine = registry.current()
+    if name_or_id is None and not engine.store.database.path.exists():
+        return []  # the question does not create a store
+    reap_the_dead()  # on a virtual clock, reading does not
+    return [
+        f"{holder.name!r}: {holder.slots} slot(s) held by {_described(holder.pid, holder.thread, holder.command)} "
+        f"since {_clock_time(holder.acquired_at)}"
+        for holder in holders(engine, name_or_id)
+    ] + [
+        f"{', '.join(map(repr, waiter.names))}: waited for by "
+        f"{_described(waiter.pid, waiter.thread, waiter.command)} since {_clock_time(waiter.waiting_since)}"
+        for waiter in waiters(engine, name_or_id)
+    ]
+
+
+def _described(pid: int, thread: str, command: str) -> str:
+    process = "this process" if pid == os.getpid() else f"`{command}`"
+    return f"pid {pid} ({process}, thread {thread!r})"
+
+
+def _clock_time(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds")

@@ -1,4 +1,4 @@
-"""Code written for Prefect, with its `concurrency` and `rate_limit` kept by this machine instead of a server."""
+"""Prefect's calls, served by this machine instead of a server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from localconc import asyncio as our_asyncio
 from localconc import errors
 from localconc import sync as our_sync
 from localconc.testing.block import Block
-from localconc.testing.leading import led_to
+from localconc.testing.redirect import redirect
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -25,29 +25,29 @@ __all__ = ["replace_prefect"]
 FACES = ("sync", "asyncio")
 NAMES = ("concurrency", "rate_limit")
 
-#: What Prefect's calls take and ours understand. What else they take belongs to the server: leases and who holds them.
+#: Parameters of Prefect's calls that ours understand. All others concern Prefect's server: leases and their holders.
 UNDERSTOOD = ("names", "occupy", "timeout_seconds", "create_if_missing", "max_retries", "strict")
 
 
 def replace_prefect() -> Block[None]:
-    """Let `concurrency` and `rate_limit` of `prefect.concurrency.sync` and `.asyncio` be kept by localconc in a block.
+    """Let localconc serve `concurrency` and `rate_limit` of `prefect.concurrency.sync` and `.asyncio` in a block.
 
     >>> with temporary_home(), replace_prefect():
     ...     ensure_limit("database", 2)
     ...     my_flow.fn()
 
-    The names are replaced wherever a module has them, imported before the block or in it, under whatever name, and put
-    back afterwards. Whoever has Prefect's functions from elsewhere (a local name, a partial, a function decorated
-    before the block) is led to ours as well. Calls take what the installed Prefect takes, as it takes it; what belongs
-    to its server (leases and their holders) has no effect. As in Prefect, a limit that does not exist is not enforced,
-    unless that Prefect makes one. Errors are those of localconc and of Prefect at once. Limits are those of the home
-    that the environment names.
+    The functions are replaced in every module that has them, under any name, whether it was imported before the block
+    or in it; they are put back afterwards. A caller that keeps Prefect's functions elsewhere (in a local name, a
+    partial, a function decorated before the block) is redirected to ours as well. Calls take the parameters of the
+    installed Prefect, in its order; those that concern its server (leases and their holders) have no effect. As in
+    Prefect, a limit that does not exist is not enforced, unless that Prefect creates it. Errors are instances of both
+    localconc's and Prefect's class. The limits are those of the home that the environment names.
 
     Returns:
-        A context manager, and a decorator of functions and of coroutine functions.
+        A context manager, which also decorates functions and coroutine functions.
 
     Raises:
-        ImportError: on entering, Prefect is not installed, or does not have these names any more; it says which.
+        ImportError: on entry, Prefect is not installed, or lacks these functions; the message says which.
     """
     return Block(_replaced)
 
@@ -55,9 +55,9 @@ def replace_prefect() -> Block[None]:
 @contextmanager
 def _replaced() -> Iterator[None]:
     stand_ins = _stand_ins()
-    with ExitStack() as led:
+    with ExitStack() as redirected:
         for theirs, ours in stand_ins:
-            led.enter_context(led_to(theirs, ours))
+            redirected.enter_context(redirect(theirs, ours))
         _exchange(stand_ins)
         try:
             yield
@@ -66,7 +66,7 @@ def _replaced() -> Iterator[None]:
 
 
 def _exchange(pairs: list[tuple[Any, Any]]) -> None:
-    """Put the second of each pair wherever a module has the first."""
+    """Replace the first of each pair by the second, in every module that has it."""
     replacements = {id(old): new for old, new in pairs}
     for module in list(sys.modules.values()):
         if isinstance(module, ModuleType):
@@ -76,7 +76,7 @@ def _exchange(pairs: list[tuple[Any, Any]]) -> None:
 
 
 def _stand_ins() -> list[tuple[Any, Any]]:
-    """Each of Prefect's functions, with what stands in for it."""
+    """Return each of Prefect's functions, with what stands in for it."""
     if importlib.util.find_spec("prefect") is None:
         raise ImportError("replace_prefect() needs Prefect: install it with `pip install 'localconc[prefect]'`")
     pairs = []
@@ -121,13 +121,16 @@ def _stand_in(face: str, name: str, module: ModuleType) -> Any:
 
     def options(*args: Any, **kwargs: Any) -> dict[str, Any]:
         given = signature.bind(*args, **kwargs)
+        says_strict = "strict" in given.arguments  # else the environment may say so
         given.apply_defaults()
         return {"create_if_missing": False} | {
-            option: value for option, value in given.arguments.items() if option in UNDERSTOOD
+            option: value
+            for option, value in given.arguments.items()
+            if option in UNDERSTOOD and (option != "strict" or says_strict)
         }
 
     ours: Any = wraps(theirs)(makers[face, name](options))
-    ours.__signature__ = signature  # what it wraps is led to it, and takes anything then
+    ours.__signature__ = signature  # what it wraps is redirected to it, and takes anything then
     return ours
 
 
@@ -175,8 +178,17 @@ def _errors_of_both() -> Iterator[None]:
     try:
         yield
     except (errors.AcquireConcurrencySlotTimeoutError, errors.ConcurrencySlotAcquisitionError) as error:
-        theirs = getattr(_imported("prefect.concurrency.asyncio"), type(error).__name__, None)
+        theirs = _class_of_prefect(error)
         if theirs is None or isinstance(error, theirs):
             raise
         both = type(type(error).__name__, (type(error), theirs), {"__doc__": type(error).__doc__})
-        raise both(*error.args) from None
+        raised = both(*error.args)
+        vars(raised).update(vars(error))
+        raise raised from None
+
+
+def _class_of_prefect(error: Exception) -> type[Exception] | None:
+    """Return Prefect's class of an error, or of what ours is a special case of; None if it has none of these names."""
+    module = _imported("prefect.concurrency.asyncio")
+    candidates = (getattr(module, ancestor.__name__, None) for ancestor in type(error).__mro__[:2])
+    return next((found for found in candidates if found is not None), None)

@@ -1,23 +1,24 @@
-"""Slots that another process holds; and how many were held at once."""
+"""Slots as a test deals with them: held by another process, or counted afterwards."""
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import localconc
-from localconc import errors
+from localconc import errors, sync
 from localconc._engine import registry
 from localconc._engine.core import arguments
 from localconc._engine.core.environment import DISABLED
 from localconc.events import read_events
 from localconc.limits import read_holders, read_limit
 from localconc.testing.block import Block
-from localconc.testing.leaks import reap_the_dead
+from localconc.testing.homes import reap_the_dead
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,10 +28,12 @@ if TYPE_CHECKING:
 __all__ = ["HeldSlots", "helpers", "hold", "peak"]
 
 #: How long a helper gets to end by itself before it is killed.
-FAREWELL_SECONDS = 5.0
+SHUTDOWN_TIMEOUT_SECONDS: Final = 5.0
 
-#: Processes that hold slots for this one: they do nothing else, so they are at home in any time.
+#: Helpers of this process. They only hold slots, so they may use a home whose time a test moves.
 helpers: set[int] = set()
+
+_HELPER: Final = "from localconc.testing.slots import serve; serve()"
 
 
 class HeldSlots:
@@ -45,7 +48,7 @@ class HeldSlots:
         self.pid = process.pid
 
     def kill(self) -> None:
-        """Kill the process in the midst of it (SIGKILL), as a crash would. Its slots come back by themselves."""
+        """Kill the helper (SIGKILL), as a crash would. Its slots are freed automatically."""
         self._process.kill()
         self._process.wait()
         reap_the_dead()
@@ -57,28 +60,29 @@ class HeldSlots:
 def hold(
     name: str, occupy: int = 1, *, limit: int | None = None, timeout_seconds: float | None = 10.0
 ) -> Block[HeldSlots]:
-    """Occupy slots from a real process of its own until the block is left, so that a test can make a limit full.
+    """Hold slots from another process until the end of the block, so that a test can make a limit full.
 
     >>> with hold("database", 2, limit=2):
     ...     with pytest.raises(TimeoutError):
     ...         query(timeout_seconds=0)
 
-    It works inside `virtual_clock()` and `disabled()` too: the helper only holds, and does hold.
+    It works inside `virtual_clock()` and `disabled()`, too: the helper process lives by real time, and does hold.
 
     Args:
         name: of the limit.
-        occupy: how many slots, 1 or more.
-        limit: make a missing limit one with so many slots.
-        timeout_seconds: how long (real) to wait for the slots, 0 or more; None for as long as it takes.
+        occupy: slots to hold, 1 or more.
+        limit: create the limit with this many slots if it is missing.
+        timeout_seconds: how long (in real time) to wait for the slots, 0 or more; None for as long as it takes.
 
     Returns:
-        A context manager that yields a `HeldSlots` with the helper's `pid` and `kill()`; and a decorator.
+        A context manager whose `with` returns a `HeldSlots` with the helper's `pid` and `kill()`; it also decorates
+        functions.
 
     Raises:
         ValueError, TypeError: at once, for an argument out of range.
-        ConcurrencySlotAcquisitionError: on entering, the limit is not enforced, or has fewer slots.
-        AcquireConcurrencySlotTimeoutError: on entering, the slots were not free in time.
-        StoreError: on entering, the database can't be used.
+        ConcurrencySlotAcquisitionError: on entry, the limit is not enforced, or has fewer slots.
+        AcquireConcurrencySlotTimeoutError: on entry, the slots were not free in time.
+        StoreError: on entry, the database can't be used.
     """
     arguments.limit_name("name", name)
     arguments.whole("occupy", occupy, 1)
@@ -89,11 +93,11 @@ def hold(
 
 
 @contextmanager
-def _held(what: tuple[str, int, int | None, float | None]) -> Iterator[HeldSlots]:
+def _held(asked: tuple[str, int, int | None, float | None]) -> Iterator[HeldSlots]:
     source = Path(localconc.__file__).parent.parent
     path = os.pathsep.join(filter(None, (str(source), os.environ.get("PYTHONPATH"))))
     process = subprocess.Popen(
-        [sys.executable, "-m", "localconc.testing.holding", repr(what)],
+        [sys.executable, "-c", _HELPER, repr(asked)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -114,7 +118,7 @@ def _wait_until_held(process: subprocess.Popen[str]) -> None:
     if kind == "held":
         return
     if not kind:
-        raise RuntimeError(f"the process that was to hold slots ended with {process.wait()} before it held any")
+        raise RuntimeError(f"The helper process ended with status {process.wait()} before it held any slots.")
     raise getattr(errors, kind, RuntimeError)(message)
 
 
@@ -122,9 +126,9 @@ def _end(process: subprocess.Popen[str]) -> None:
     assert process.stdin is not None
     assert process.stdout is not None
     with suppress(OSError):
-        process.stdin.close()  # the helper gives its slots back
+        process.stdin.close()  # the helper releases its slots
     try:
-        process.wait(FAREWELL_SECONDS)
+        process.wait(SHUTDOWN_TIMEOUT_SECONDS)
     except BaseException as interruption:
         process.kill()
         process.wait()
@@ -134,22 +138,36 @@ def _end(process: subprocess.Popen[str]) -> None:
         process.stdout.close()
 
 
+def serve() -> None:
+    """Be the helper process: acquire slots, say so, and release them once the standard input ends."""
+    name, occupy, limit, timeout_seconds = ast.literal_eval(sys.argv[1])
+    try:
+        with sync.concurrency(name, occupy, timeout_seconds=timeout_seconds, limit=limit, strict=True):
+            print("held", flush=True)
+            sys.stdin.read()
+    except errors.LocalconcError as error:
+        print(type(error).__name__, " ".join(str(error).split()), flush=True)
+
+
+# ---- counting --------------------------------------------------------------------------------------------------------
+
+
 def peak(name: str) -> int:
-    """The most slots of a limit that were held at the same time, by all processes, as far as the history goes.
+    """Return the most slots of a limit that were held at the same time, by all processes.
 
     >>> run_import(threads=8)
-    >>> assert peak("database") >= 4  # it does use the slots it may have
+    >>> assert peak("database") >= 4  # the import uses the slots that it may have
 
-    The history keeps the last 10,000 acquisitions, by the clock that each process read: on a busy machine, one that
-    ended and the next may seem to overlap, which never counts beyond the limit that admitted them. Blocks that begin
-    and end at the same moment (on a virtual clock, work takes no time) count one by one. Slots taken by `rate_limit`
-    are not held, and don't count.
+    It reads the history, which keeps the last 10,000 acquisitions with the times that each process read. On a busy
+    machine, the end of one and the beginning of the next may seem to overlap, which is never counted beyond the limit
+    that admitted them. Blocks that begin and end at the same moment (on a virtual clock, work takes no time) count one
+    by one. Slots acquired by `rate_limit` are not held, so they do not count.
 
     Args:
         name: of the limit.
 
     Returns:
-        How many slots.
+        How many slots; 0 if none was ever held.
 
     Raises:
         LimitNotFoundError: there is no such limit.
@@ -165,12 +183,12 @@ def peak(name: str) -> int:
     return most
 
 
-#: The order of what happens at one moment: those who leave make room for those who come.
-LEAVES, MOMENTARY, COMES = range(3)
+#: The order of what happens at one moment: slots are released before others are acquired.
+RELEASED, MOMENTARY, ACQUIRED = range(3)
 
 
 def _changes(name: str) -> Iterator[tuple[float, int, int, int]]:
-    """When how many slots more or fewer were held, with their order at that moment and the limit that admitted them."""
+    """Yield each change: its time, its order at that moment, the slots more or fewer, and the limit at that time."""
     current = {(holder.acquired_at, holder.slots) for holder in read_holders(name)}
     spans: dict[object, list[Event]] = {}
     for event in read_events(name):
@@ -180,8 +198,8 @@ def _changes(name: str) -> Iterator[tuple[float, int, int, int]]:
         begin = acquired.occurred.timestamp()
         end = released[0].occurred.timestamp() if released else None
         if end is not None:
-            yield begin, MOMENTARY if end <= begin else COMES, slots, limit
+            yield begin, MOMENTARY if end <= begin else ACQUIRED, slots, limit
             if end > begin:
-                yield end, LEAVES, -slots, limit
-        elif (acquired.occurred, slots) in current:  # else rate_limit took them
-            yield begin, COMES, slots, limit
+                yield end, RELEASED, -slots, limit
+        elif (acquired.occurred, slots) in current:  # else rate_limit acquired them
+            yield begin, ACQUIRED, slots, limit

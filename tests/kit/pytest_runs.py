@@ -11,6 +11,11 @@ WORKERS = ("-p", "localconc.pytest_plugin", "-p", "no:cacheprovider", "-p", "xdi
 
 @pytest.fixture
 def quick_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs of pytest that load only what they are told, and don't shorten their summaries."""
+    """Let runs of pytest load only what they are told, and not shorten their summaries.
+
+    They know nothing of the worker that they may be started by, whose variables they would inherit.
+    """
+    for variable in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID"):
+        monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.setenv("COLUMNS", "400")

@@ -1,6 +1,7 @@
-"""Whether a thread or a task waits for another one of this process, by the means of the standard library.
+"""Tell from its stack whether a thread or a task waits for another one of this process.
 
-It is told by where they stand, as nothing announces it. In doubt they don't wait.
+Nothing announces such a wait, so it is recognised by the frames of the standard library in which a thread or a task
+stands. If in doubt, it counts as busy.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 from concurrent.futures import thread as pools
-from typing import TYPE_CHECKING, Any
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from asyncio import Task
@@ -17,27 +19,32 @@ if TYPE_CHECKING:
 
 __all__ = ["awaited_tasks", "innermost_frame", "place", "pool_threads", "task_waits", "thread_waits"]
 
-#: Who calls what an event loop sleeps in.
-_LOOP_MODULES = {"asyncio.base_events", "asyncio.windows_events"}
+#: Modules whose functions call the one in which an event loop sleeps.
+_LOOP_MODULES: Final = {"asyncio.base_events", "asyncio.windows_events"}
 
 #: Where a task stands that waits for others.
-_WAITING_TASK_MODULES = {"asyncio.locks", "asyncio.queues", "asyncio.taskgroups"}
-_WAITING_TASK_FUNCTIONS = {("asyncio.tasks", "_wait"), ("asyncio.tasks", "wait_for")}
+_WAITING_TASK_MODULES: Final = {"asyncio.locks", "asyncio.queues", "asyncio.taskgroups"}
+_WAITING_TASK_FUNCTIONS: Final = {("asyncio.tasks", "_wait"), ("asyncio.tasks", "wait_for")}
 
 #: What a future calls back, when done, that stands for the future of a pool (`to_thread`, `run_in_executor`), or for
 #: another one (`shield`).
-_FUTURE_OF_POOL_CALLBACK = "_chain_future.<locals>._call_check_cancel"
-_SHIELD_CALLBACK = "shield.<locals>._outer_done_callback"
+_FUTURE_OF_POOL_CALLBACK: Final = "_chain_future.<locals>._call_check_cancel"
+_SHIELD_CALLBACK: Final = "shield.<locals>._outer_done_callback"
 
 
-def thread_waits(frame: FrameType, alive: Container[int | None]) -> bool:
-    """Whether a thread that stands there waits for another one, and has not been woken by it already."""
+def thread_waits(frame: FrameType, running: Container[int | None]) -> bool:
+    """Return whether a thread with this frame waits for another one, and has not been woken by it already.
+
+    Args:
+        running: the idents of the threads that have a frame.
+    """
     known = frame.f_locals
     match frame.f_globals.get("__name__"), frame.f_code.co_name:
         case "threading", "wait":  # of a Condition; all that waits in `threading` and `queue` stands on it
             return known.get("waiter") in getattr(known.get("self"), "_waiters", ())
         case "threading", "join" | "_wait_for_tstate_lock":
-            return getattr(known.get("self"), "ident", None) in alive
+            joined = known.get("self")
+            return isinstance(joined, Thread) and joined.is_alive() and joined.ident in running
         case "concurrent.futures.thread", "_worker":
             return _is_empty(known.get("work_queue"))
         case "multiprocessing.pool", "worker":
@@ -47,17 +54,17 @@ def thread_waits(frame: FrameType, alive: Container[int | None]) -> bool:
     return False
 
 
-def _is_empty(tasks: Any) -> bool:
-    return hasattr(tasks, "empty") and bool(tasks.empty())
+def _is_empty(queue: Any) -> bool:
+    return hasattr(queue, "empty") and bool(queue.empty())
 
 
-def pool_threads() -> set[int]:
-    """The threads of all pools: a task that waits for one of them waits for work to be done."""
-    return {thread.ident for thread in list(getattr(pools, "_threads_queues", ())) if thread.ident}
+def pool_threads() -> set[Thread]:
+    """Return the threads of all pools: a task that waits for one of them waits for work to be done."""
+    return set(getattr(pools, "_threads_queues", ()))
 
 
 def task_waits(task: Task[Any]) -> bool:
-    """Whether a task waits for others, and has not been woken by them already."""
+    """Return whether a task waits for others, and has not been woken by them already."""
     awaited = getattr(task, "_fut_waiter", None)
     if awaited is None or awaited.done():
         return False  # it is about to run
@@ -73,7 +80,7 @@ def task_waits(task: Task[Any]) -> bool:
 
 
 def awaited_tasks(task: Task[Any]) -> list[Task[Any]]:
-    """The tasks that a suspended one waits for, where it can be told."""
+    """Return the tasks that a suspended one waits for, as far as its frames tell."""
     awaited = getattr(task, "_fut_waiter", None)
     futures = [awaited, *getattr(awaited, "_children", ())]
     shield = _callback(awaited, _SHIELD_CALLBACK)
@@ -93,7 +100,7 @@ def awaited_tasks(task: Task[Any]) -> list[Task[Any]]:
 
 
 def _callback(future: Any, qualified_name: str) -> Callable[..., Any] | None:
-    """What a future calls when it is done, by its name."""
+    """Return what a future calls when it is done, by its name; None if it calls nothing of this name."""
     for callback, *_ in getattr(future, "_callbacks", None) or ():
         if getattr(callback, "__qualname__", "") == qualified_name:
             return callback  # type: ignore[no-any-return]
@@ -101,13 +108,13 @@ def _callback(future: Any, qualified_name: str) -> Callable[..., Any] | None:
 
 
 def innermost_frame(task: Task[Any]) -> FrameType | None:
-    """Where a suspended task stands."""
+    """Return the frame in which a suspended task stands; None if it has none that can be seen."""
     frames = list(_awaiting_frames(task))
     return frames[-1] if frames else None
 
 
 def _awaiting_frames(task: Task[Any]) -> Iterator[FrameType | None]:
-    """The frames of a suspended task, from its own to the innermost."""
+    """Yield the frames of a suspended task, from its own to the innermost."""
     coroutine: Coroutine[Any, Any, Any] | None = task.get_coro()  # type: ignore[assignment]
     while coroutine is not None:
         for kind in ("cr", "gi", "ag"):
@@ -120,5 +127,5 @@ def _awaiting_frames(task: Task[Any]) -> Iterator[FrameType | None]:
 
 
 def place(frame: FrameType) -> str:
-    """Where somebody stands, for a message."""
+    """Describe a frame for a message."""
     return f"{frame.f_code.co_name} ({frame.f_code.co_filename}:{frame.f_lineno})"

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 
-from localconc.testing.leading import led_to
+from localconc.testing.redirect import redirect
 
 
 def double(number: int = 1) -> int:
@@ -37,13 +37,13 @@ def decorated() -> str:
 
 def test_a_function_runs_the_other_one_in_the_block_and_itself_after_it() -> None:
     signature = inspect.signature(double)
-    with led_to(double, lambda number, times: times * number):
+    with redirect(double, lambda number, times: times * number):
         assert double(5, times=3) == 15
     assert double() == 2
     assert inspect.signature(double) == signature
 
 
-def test_blocks_and_coroutine_functions_are_led_too() -> None:
+def test_blocks_and_coroutine_functions_are_redirected_too() -> None:
     @contextmanager
     def tripled(number: int) -> Iterator[int]:
         entered.append(number)
@@ -63,9 +63,9 @@ def test_blocks_and_coroutine_functions_are_led_too() -> None:
 
     entered: list[int] = []
     with (
-        led_to(doubled, tripled),
-        led_to(doubled_in_a_task, tripled_in_a_task),
-        led_to(double_in_a_task, triple_in_a_task),
+        redirect(doubled, tripled),
+        redirect(doubled_in_a_task, tripled_in_a_task),
+        redirect(double_in_a_task, triple_in_a_task),
     ):
         with doubled(5) as number:
             assert number == 15
@@ -77,18 +77,18 @@ def test_blocks_and_coroutine_functions_are_led_too() -> None:
 
 
 def test_it_ends_when_the_block_raises_and_nests() -> None:
-    with led_to(double, lambda: 3):
-        with pytest.raises(ZeroDivisionError), led_to(double, lambda: 1 / 0):
+    with redirect(double, lambda: 3):
+        with pytest.raises(ZeroDivisionError), redirect(double, lambda: 1 / 0):
             double()
         assert double() == 3
     assert double() == 2
 
 
-def test_what_can_not_be_led_stays_as_it_is() -> None:
+def test_what_can_not_be_redirected_stays_as_it_is() -> None:
     number = 7
 
     def closed_over() -> int:
         return number
 
-    with led_to(closed_over, lambda: 1), led_to(len, lambda _: 1):
+    with redirect(closed_over, lambda: 1), redirect(len, lambda _: 1):
         assert (closed_over(), len("four")) == (7, 4)
