@@ -100,7 +100,7 @@ class Holdings:
         handle = None if finalizer is None else finalizer()
         return handle if isinstance(handle, Handle) else None
 
-    def numbers(self, serial: int) -> tuple[tuple[int, ...], ...]:
+    def numbers(self, serial: int) -> tuple[tuple[int, ...] | None, ...]:
         """Return the slot numbers of an acquisition on each of its limits; they are given when they are first asked for.
 
         Raises:

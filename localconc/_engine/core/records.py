@@ -57,7 +57,7 @@ class Grant(NamedTuple):
     thread: str
     label: str
     context: int
-    numbers: tuple[tuple[int, ...], ...] = ()  # of each limit, once somebody has asked which slots these are
+    numbers: tuple[tuple[int, ...] | None, ...] = ()  # of each limit, once somebody has asked which slots these are
 
 
 class Requester(NamedTuple):

@@ -194,8 +194,8 @@ def reinsert_grants(
                 drained_at,
                 grant.waited_seconds,
             )
-            if grant.numbers:
-                own = grant.numbers[grant.refs.index(taken)]
+            own = grant.numbers[grant.refs.index(taken)] if grant.numbers else None
+            if own is not None:
                 txn.ledger.set_numbers(row.id, owner_id, serial, ",".join(map(str, own)))
         reinserted[serial] = grant._replace(refs=tuple(refs))
     for limit_id, serial in noted:
