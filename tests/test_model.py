@@ -173,8 +173,8 @@ class LimiterMachine(RuleBasedStateMachine):
         kind=st.sampled_from(["plain", "plain", "plain", "rate", "with limit", "once"]),
     )
     def ask(self, who: int, names: tuple[str, ...], slots: int, short_way: bool, kind: str) -> None:
-        if kind == "with limit" and self.model.names_what_another_waits_to_see(names):
-            return  # whether it goes in before or behind them is not said
+        if kind == "with limit" and self.model.is_named_by_a_waiter(names):
+            return  # if it makes a limit that others name, too: before or behind them? That is not said
         self.number += 1
         slots, limit = (1, 2) if kind == "with limit" else (slots, None)
         asked = ModelRequest(f"request {self.number}", names, slots, kind == "rate", limit)

@@ -92,10 +92,8 @@ class LimitModel:
             limit.limit, limit.active, limit.configured = wanted, True, True
         return limit
 
-    def names_what_another_waits_to_see(self, names: Iterable[str]) -> bool:
-        """Whether some request waits that names one of these limits although it is not enforced."""
-        idle = {name for name in names if name not in self.limits or not self.limits[name].active}
-        return any(idle & set(request.names) for request in self.waiting)
+    def is_named_by_a_waiter(self, names: Iterable[str]) -> bool:
+        return any(set(names) & set(request.names) for request in self.waiting)
 
     def arrive(self, request: ModelRequest) -> None:
         """A request joins the end of the queue.
