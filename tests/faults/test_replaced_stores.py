@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -59,8 +60,6 @@ def _remove_sidecars(home: Path) -> None:
 
 
 def _doctor_is_content(programs: Cast) -> None:
-    import sys
-
     status, report = programs.command(sys.executable, "-m", "localconc", "doctor").end(30)
     assert status == 0, report
 
