@@ -204,7 +204,7 @@ def test_a_time_out_ends_under_a_frozen_clock(library: str, imported_before: boo
 
 
 @libraries
-@moments_of_import
+@pytest.mark.parametrize("imported_before", [True, pytest.param(False, marks=pytest.mark.sweep)])
 def test_a_rate_goes_on_under_a_frozen_clock_and_after_it(library: str, imported_before: bool, programs: Cast) -> None:
     began = time.monotonic()
     said = _frozen(
@@ -221,7 +221,7 @@ def test_a_rate_goes_on_under_a_frozen_clock_and_after_it(library: str, imported
 
 
 @libraries
-@moments_of_import
+@pytest.mark.parametrize("imported_before", [pytest.param(True, marks=pytest.mark.sweep), False])
 def test_after_a_frozen_clock_moments_are_real_ones(library: str, imported_before: bool, programs: Cast) -> None:
     (said,) = _frozen(
         programs,
@@ -313,7 +313,9 @@ def test_a_decay_that_no_clock_can_resolve_is_refused_in_every_way_in(way: str, 
         WAYS_IN[way](1e20, tmp_path)
 
 
-@pytest.mark.parametrize("decay", [1e-30, 1e-9, 1e9, 1e12])
+@pytest.mark.parametrize(
+    "decay", [1e-30, pytest.param(1e-9, marks=pytest.mark.sweep), pytest.param(1e9, marks=pytest.mark.sweep), 1e12]
+)
 def test_every_way_in_knows_the_same_range(decay: float, tmp_path: Path) -> None:
     accepted = {}
     for way, goes_in in WAYS_IN.items():
@@ -400,7 +402,7 @@ def test_all_who_look_at_the_same_time_find_that_a_holder_is_dead(programs: Cast
     crowd = [programs.puppet() for _ in range(6)]
     for puppet in crowd:
         puppet.must_enter("other", limit=9)
-    for _ in range(12):
+    for _ in range(4):
         holder = programs.puppet()
         holder.must_enter("L", occupy=6)
         holder.kill()

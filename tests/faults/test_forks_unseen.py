@@ -233,7 +233,14 @@ def _uwsgi() -> str:
     return found
 
 
-@pytest.mark.parametrize("options", [[], ["--enable-threads"], ["--lazy-apps"]], ids=["default", "threads", "lazy"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param([], id="default"),
+        pytest.param(["--enable-threads"], id="threads"),
+        pytest.param(["--lazy-apps"], id="lazy", marks=pytest.mark.sweep),
+    ],
+)
 def test_workers_of_uwsgi_keep_to_the_limit_and_a_killed_one_gives_its_slot_back(
     options: list[str], programs: Cast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -351,7 +358,7 @@ for descriptor in user: os.write(descriptor, b"the user's own words")
 """
 
 
-@pytest.mark.parametrize("timeout_seconds", [0, 1, 2])
+@pytest.mark.parametrize("timeout_seconds", [0, pytest.param(1, marks=pytest.mark.sweep), 2])
 def test_a_process_whose_descriptors_were_closed_goes_on_or_gets_an_error_in_time(
     timeout_seconds: float, programs: Cast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,10 +50,10 @@ def test_four_times_as_many_tasks_take_little_more_than_four_times_as_long_to_en
     how: str, localconc_home_directory: Path
 ) -> None:
     ensure_limit("L", 1)
-    few = asyncio.run(_seconds_to_end(400, localconc_home_directory, how))
-    many = asyncio.run(_seconds_to_end(1600, localconc_home_directory, how))
+    few = asyncio.run(_seconds_to_end(300, localconc_home_directory, how))
+    many = asyncio.run(_seconds_to_end(1200, localconc_home_directory, how))
 
-    assert many < 9 * few, f"400 tasks: {few:.2f} s, 1600: {many:.2f} s"
+    assert many < 9 * few, f"300 tasks: {few:.2f} s, 1200: {many:.2f} s"
     assert read_waiters() == []
 
 

@@ -33,7 +33,7 @@ CHANGES = {
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills by a signal")
-@pytest.mark.parametrize("fate", ["dies", "lives"])
+@pytest.mark.parametrize("fate", ["dies", pytest.param("lives", marks=pytest.mark.sweep)])
 @pytest.mark.parametrize("change", list(CHANGES))
 def test_a_change_whose_wakeup_is_lost_reaches_those_who_wait(
     change: str, fate: str, programs: Cast, localconc_home_directory: Path

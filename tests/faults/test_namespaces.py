@@ -109,6 +109,7 @@ def test_after_a_real_reboot_nobody_holds(programs: Cast, tmp_path: Path) -> Non
 # ---- 16: networks ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sweep
 def test_hand_overs_between_network_namespaces_are_quick(programs: Cast, localconc_home_directory: Path) -> None:
     container = _needs("unshare", "--net")
     ensure_limit("L", 1)
@@ -155,7 +156,7 @@ def test_processes_of_two_networks_that_share_a_limit_work_at_full_speed(program
 # ---- 17: clocks ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shift_seconds", [100_000, 2_000])
+@pytest.mark.parametrize("shift_seconds", [100_000, pytest.param(2_000, marks=pytest.mark.sweep)])
 def test_a_container_with_a_shifted_boot_clock_shows_no_level_above_the_limit(
     shift_seconds: int, programs: Cast
 ) -> None:
