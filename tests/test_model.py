@@ -26,7 +26,8 @@ from hypothesis.stateful import (
 )
 
 from localconc._engine import administration
-from localconc._engine.engine import Engine, Refused, Waiting
+from localconc._engine.answers import Refused, Waiting
+from localconc._engine.engine import Engine
 from localconc._engine.model import CONCURRENCY, RATE_LIMIT, Party, Request
 from localconc._engine.occupancy import Occupancy
 from localconc.errors import ConcurrencySlotAcquisitionError
@@ -354,7 +355,7 @@ def _fast_directory() -> str | None:
 
 
 _run: Callable[..., None] = run_state_machine_as_test
-_NO_HURRY = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+_NO_HURRY: dict[str, Any] = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 _WITHOUT_SHRINKING = [phase for phase in Phase if phase is not Phase.shrink]  # that may take minutes
 
 

@@ -78,7 +78,7 @@ def test_a_command_that_waits_behind_another_keeps_its_status(programs: Cast, lo
 @pytest.mark.parametrize("name", [_NOT_UTF8, _LONE_SURROGATE, "nul\0inside", ""])
 def test_threads_of_any_name_acquire_and_wait(name: str, programs: Cast, localconc_home_directory: Path) -> None:
     ensure_limit("L", 1)
-    outcomes = []
+    outcomes: list[list[str] | Exception] = []
 
     def work() -> None:
         try:
@@ -101,7 +101,7 @@ def test_threads_of_any_name_acquire_and_wait(name: str, programs: Cast, localco
     waiting.join(10)
 
     assert not [outcome for outcome in outcomes if isinstance(outcome, Exception)], outcomes
-    for text in [*shown, *(name for outcome in outcomes for name in outcome)]:
+    for text in [*shown, *(name for outcome in outcomes if isinstance(outcome, list) for name in outcome)]:
         text.encode()  # whoever prints it can
 
 

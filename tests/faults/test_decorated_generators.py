@@ -76,7 +76,7 @@ def test_plain_functions_partials_and_callable_objects_hold_while_they_run() -> 
         return read_limit("L").active_slots
 
     for function in (occupied, partial(occupied, 1), Caller(), partial(Caller()), lambda: occupied(1)):
-        assert localconc.sync.concurrency("L")(function)() == 1  # type: ignore[operator]
+        assert localconc.sync.concurrency("L")(function)() == 1
     assert read_limit("L").active_slots == 0
 
 

@@ -434,7 +434,7 @@ def test_the_plugin_breaks_no_run_of_an_old_pytest(tmp_path: Path) -> None:
     (tmp_path / "test_one.py").write_text("def test_one():\n    pass\n")
 
     run = subprocess.run(
-        [python, "-m", "pytest", "-p", "no:cacheprovider", tmp_path / "test_one.py"],
+        [str(python), "-m", "pytest", "-p", "no:cacheprovider", str(tmp_path / "test_one.py")],
         capture_output=True,
         text=True,
         check=False,
