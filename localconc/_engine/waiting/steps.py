@@ -149,7 +149,6 @@ def acquire(
             engine.acquisitions.try_acquire, request, handle, mailbox, needs_estimate=max_retries is not None
         )
         outcome = yield from retry_while_busy(engine, try_acquire, tries_until)
-        engine.sweep()
         if isinstance(outcome, Refused):
             outcome = yield from _reap_and_try_again(engine, call, handle, outcome, tries_until)
         if isinstance(outcome, Queued):
