@@ -60,6 +60,7 @@ class Holdings:
         self._membership = membership
         self._serials = itertools.count(1)
         self.grants: dict[int, Grant] = {}
+        self.contexts: dict[int, int] = {}  # of threads and tasks that hold something: how many acquisitions
         self._finalizers = Finalizers(self._release_lost)
         self._lost: set[int] = set()  # their handles were collected, and they are released in the background
         self._background = BackgroundReleases(self._undo)
@@ -80,7 +81,7 @@ class Holdings:
         """Note a grant; what nobody will release (of rate_limit, or of no limit) needs no finalizer any more."""
         handle.grant = grant
         if grant.refs and request.mode == CONCURRENCY:
-            self.grants[handle.serial] = grant
+            self.keep(handle.serial, grant)
         else:
             self.forget(handle.serial)
         if events.subscribers:
@@ -88,9 +89,22 @@ class Holdings:
             events.publish(events.ACQUIRED, grant.acquired_wall, grant.refs, grant.slots, owner_id, handle.serial)
         return handle
 
+    def keep(self, serial: int, grant: Grant) -> None:
+        """Note what an acquisition holds."""
+        self.grants[serial] = grant
+        context = grant.context
+        if context:
+            self.contexts[context] = self.contexts.get(context, 0) + 1
+
     def forget(self, serial: int) -> None:
         """Forget an acquisition that holds nothing (any more)."""
-        self.grants.pop(serial, None)
+        grant = self.grants.pop(serial, None)
+        if grant is not None and grant.context:
+            count = self.contexts.get(grant.context, 1) - 1
+            if count > 0:
+                self.contexts[grant.context] = count
+            else:
+                self.contexts.pop(grant.context, None)
         self._finalizers.pop(serial, None)
         self._lost.discard(serial)
 
@@ -172,5 +186,6 @@ class Holdings:
     def forget_all(self) -> None:
         """Forget whatever is held without releasing it: it is the parent's, or goes back with the end of the process."""
         self.grants.clear()
+        self.contexts.clear()
         self._finalizers.clear()
         self._background.clear()

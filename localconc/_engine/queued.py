@@ -8,7 +8,7 @@ from localconc._engine.acquisitions import Queued
 from localconc._engine.core.records import Grant, LimitRef
 from localconc._engine.queue import admission
 from localconc._engine.queue.cleanup import cancel
-from localconc._engine.queue.explain import Caller, Reason, explain
+from localconc._engine.queue.explain import Caller, Moment, Reason, explain
 from localconc._engine.store import listings
 from localconc._engine.store.schema import GRANTED, PASSED_OVER, REFUSED
 from localconc.errors import ConcurrencySlotAcquisitionError, StoreError
@@ -79,6 +79,15 @@ class QueuedRequests:
             return WaiterStatus(True, limit_ids, due_at, overdue, len(ahead))
 
         return self._store.read(look)
+
+    def explain(self, queued: Queued, slots: int) -> Reason:
+        """Return what a queued request waits for."""
+        now, wall = self._clock.now(), self._clock.wall()
+        return self._store.read(lambda ledger: self._explain(Moment(ledger, now, wall), queued, slots))
+
+    def _explain(self, moment: Moment, queued: Queued, slots: int) -> Reason:
+        caller = Caller(queued.requester.owner_id, queued.requester.context)
+        return explain(moment, [ref.limit_id for ref in queued.refs], queued.ticket, caller, slots)
 
     def overdue(self, limit_ids: Iterable[int]) -> list[int]:
         """Return those of the limits whose first waiter could be admitted already, but its process does not act."""
@@ -223,10 +232,8 @@ class QueuedRequests:
         """Leave the queue; return what the request waited for."""
 
         def work(txn: Transaction) -> Reason:
-            rows = txn.ledger.limits_with_ids(ref.limit_id for ref in queued.refs)
-            requester = queued.requester
-            reason = explain(txn, rows, queued.ticket, Caller(requester.owner_id, requester.context), slots)
-            for row in rows:
+            reason = self._explain(Moment(txn.ledger, txn.now, txn.wall), queued, slots)
+            for row in txn.ledger.limits_with_ids(ref.limit_id for ref in queued.refs):
                 txn.ledger.record_refusal(row.id, txn.wall)
             cancel(txn, queued.ticket, self._membership.owner_id)
             return reason

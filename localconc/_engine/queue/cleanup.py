@@ -131,6 +131,8 @@ def pass_over(txn: Transaction, owner: OwnerRow, serial: int, limit_ids: Collect
             request=request.to_text(),
             thread=first.thread or "",
             context=first.context or 0,
+            has_end=1,
+            stops="",
             address="",
             secret=0,
             waiting_since=first.acquired_wall - first.waited_seconds,
