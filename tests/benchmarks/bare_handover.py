@@ -3,9 +3,8 @@
 import socket
 import sqlite3
 import time
+from collections.abc import Callable
 from pathlib import Path
-
-from tests.benchmarks.crew import announce
 
 SCHEMA = """
 PRAGMA page_size = 1024;
@@ -13,47 +12,55 @@ PRAGMA journal_mode = WAL;
 CREATE TABLE waiter (id INTEGER PRIMARY KEY, address TEXT, granted INTEGER);
 """
 NAME_THE_NEXT = "UPDATE waiter SET granted = granted + 1 WHERE id = ? RETURNING address"
-
-_connections: dict[Path, sqlite3.Connection] = {}
-_senders: dict[Path, socket.socket] = {}
-_receivers: dict[Path, socket.socket] = {}
+FILE = "bare.sqlite"
 
 
-def lay_out(directory: Path) -> None:
-    """In the waiter: make the file with one waiter in it, and the socket it listens on."""
-    address = directory / "waiter.socket"
-    receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    receiver.bind(str(address))
-    _receivers[directory] = receiver
-    connection = sqlite3.connect(directory / "bare.sqlite", isolation_level=None)
-    connection.executescript(SCHEMA)
-    connection.execute("INSERT INTO waiter VALUES (1, ?, 0)", (str(address),))
-    connection.close()
+class BareWaiter:
+    """The side that sleeps: makes the file with one waiter in it, and listens on a socket."""
+
+    def __init__(self, directory: Path) -> None:
+        address = directory / "waiter.socket"
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(address))
+        connection = sqlite3.connect(directory / FILE, isolation_level=None)
+        connection.executescript(SCHEMA)
+        connection.execute("INSERT INTO waiter VALUES (1, ?, 0)", (str(address),))
+        connection.close()
+
+    def wait(self, announce: Callable[[], object]) -> int:
+        """Announce the wait, sleep until the datagram comes; gives the nanosecond just after."""
+        announce()
+        self._socket.recv(16)
+        return time.monotonic_ns()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
 
 
-def open_up(directory: Path) -> None:
-    """In the holder: open the file and a socket to send from."""
-    connection = sqlite3.connect(directory / "bare.sqlite", isolation_level=None)
-    connection.execute("PRAGMA synchronous = NORMAL")
-    _connections[directory] = connection
-    _senders[directory] = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+class BareHolder:
+    """The side that releases: names the next waiter in the file that is there already, then tells it."""
 
+    def __init__(self, directory: Path) -> None:
+        self._connection = sqlite3.connect(directory / FILE, isolation_level=None)
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+        self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 
-def hand_over(directory: Path, after_seconds: float) -> int:
-    """In the holder: sleep, then name the next and tell it; gives the nanosecond just before."""
-    execute, sender = _connections[directory].execute, _senders[directory]
-    time.sleep(after_seconds)
-    start = time.monotonic_ns()
-    execute("BEGIN IMMEDIATE")
-    ((address,),) = execute(NAME_THE_NEXT, (1,)).fetchall()
-    execute("COMMIT")
-    sender.sendto(b"!", address)
-    return start
+    def release(self) -> int:
+        """Hand over; gives the nanosecond just before."""
+        start = time.monotonic_ns()
+        self._sender.sendto(b"!", self.name_the_next())
+        return start
 
+    def name_the_next(self) -> str:
+        """Run the transaction alone; gives the next waiter's address."""
+        execute = self._connection.execute
+        execute("BEGIN IMMEDIATE")
+        ((address,),) = execute(NAME_THE_NEXT, (1,)).fetchall()
+        execute("COMMIT")
+        return str(address)
 
-def wait(directory: Path) -> int:
-    """In the waiter: sleep until told; gives the nanosecond just after."""
-    receiver = _receivers[directory]
-    announce()
-    receiver.recv(16)
-    return time.monotonic_ns()
+    def close(self) -> None:
+        """Close the file and the socket."""
+        self._connection.close()
+        self._sender.close()

@@ -163,6 +163,12 @@ def contenders(limit: int) -> list[Semaphore]:
     return [semaphore for semaphore in ALL if semaphore.available and semaphore.allows(limit)]
 
 
+def posix() -> Semaphore:
+    """POSIX semaphores by the package for them, or those that `multiprocessing` makes, which are the same."""
+    by_package = BY_NAME["posix_ipc"]
+    return by_package if by_package.available else BY_NAME["multiprocessing"]
+
+
 def peers_of(figures: Mapping[str, float]) -> dict[str, float | None]:
     """The peers' figures, with «n/a» for a peer that has none."""
     return {name: figures.get(name) for name in PEERS}

@@ -18,7 +18,7 @@ def text(name: str, report: Report, seconds: float) -> str:
     """One benchmark: a line for each row, with its note and its peers below it."""
     lines = [f"{name} ({seconds:.0f} s)"]
     for row in report.rows:
-        lines.extend(_lines(row))
+        lines.extend(row_lines(row))
     return "\n".join(lines)
 
 
@@ -39,7 +39,8 @@ def figure(value: float | None) -> str:
     return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
 
 
-def _lines(row: Row) -> list[str]:
+def row_lines(row: Row) -> list[str]:
+    """One row: what, the figure, the bar, the verdict; the note and the peers below."""
     measured = f"{figure(row.measured)} {row.unit}".strip()
     sign = "≤" if row.better == "lower" else "≥"
     bar = "" if row.bar is None else f"{sign} {figure(row.bar)} {row.unit}".strip()
