@@ -9,10 +9,10 @@ from typing import Any
 from tests.benchmarks.bare_handover import BareHolder, BareWaiter
 from tests.benchmarks.home import temporary_home
 from tests.benchmarks.semaphores import OURS
-from tests.benchmarks.settling import settle_seconds
 
 Block = Callable[[], AbstractAsyncContextManager[Any]]
 PEER = "asyncio"
+BUSY_SECONDS = 0.001  # a loop that serves tasks goes back to work soon; it is never as cold as a process that slept
 
 
 @contextmanager
@@ -45,7 +45,7 @@ async def _hand_over(block: Block) -> float:
     async with asyncio.TaskGroup() as group:
         async with block():
             taken = group.create_task(_acquire(block))
-            await asyncio.sleep(settle_seconds())
+            await asyncio.sleep(BUSY_SECONDS)
             given = time.monotonic_ns()
         return (await taken - given) / 1e3
 
@@ -60,7 +60,7 @@ async def _hand_over_barely(holder: BareHolder) -> float:
     told = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         taken = group.create_task(_wait(told))
-        await asyncio.sleep(settle_seconds())
+        await asyncio.sleep(BUSY_SECONDS)
         given = time.monotonic_ns()
         holder.name_the_next()
         told.set()
