@@ -59,14 +59,19 @@ class Reluctant:
         self.is_on = False
         self._refused: set[str] = set()
         engine = registry.current()
-        for name in ("ask", "look", "give_back", "give_back_at_once", "take_at_once", "withdraw", "deny", "hand_over"):
-            monkeypatch.setattr(engine, name, self._reluctant(name, getattr(engine, name)))
+        for name in ("try_acquire", "release", "acquire_fast", "release_fast"):
+            self._patch(monkeypatch, engine.acquisitions, name)
+        for name in ("check", "accept", "deny", "give_up", "admit_overdue"):
+            self._patch(monkeypatch, engine.queued, name)
+
+    def _patch(self, monkeypatch: pytest.MonkeyPatch, part: object, name: str) -> None:
+        monkeypatch.setattr(part, name, self._reluctant(name, getattr(part, name)))
 
     def _reluctant(self, name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
         def attempt(*arguments: Any, **options: Any) -> Any:
             if not self.is_on:
                 return operation(*arguments, **options)
-            if name in ("give_back_at_once", "take_at_once"):
+            if name in ("acquire_fast", "release_fast"):
                 return None
             if name in self._refused:
                 self._refused.discard(name)

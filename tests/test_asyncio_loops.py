@@ -85,7 +85,7 @@ def test_loops_that_are_closed_leave_no_descriptor_and_no_object_behind() -> Non
         asyncio.run(run())
     assert descriptors() <= before
     assert [loop() for loop in loops] == [None] * 31
-    assert len(reception._receptions) == 0
+    assert len(dispatcher._dispatchers) == 0
 
 
 def test_a_loop_that_is_closed_with_tasks_pending_leaves_the_line(localconc_home_directory: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_loop_that_is_closed_with_tasks_pending_leaves_the_line(localconc_home
     del tasks, loop, inside
     wait_until(lambda: gc.collect() is not None and known() is None)
     assert_nothing_left(localconc_home_directory)
-    assert len(reception._receptions) == 0
+    assert len(dispatcher._dispatchers) == 0
     asyncio.run(asyncio.wait_for(_pass_a_slot_round(3), PATIENCE_SECONDS))
 
 

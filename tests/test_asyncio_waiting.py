@@ -17,10 +17,11 @@ import pytest
 
 from localconc import AcquireConcurrencySlotTimeoutError, create_limit, read_holders, read_waiters, update_limit
 from localconc._engine import registry
-from localconc._engine.waiting import dispatcher
-from localconc._engine.engine import Engine
 from localconc._engine.homes.home import DATABASE_NAME
-from localconc._engine.waiting.mailbox import Mailbox, Post
+from localconc._engine.waiting import dispatcher, mailbox_pool
+from localconc._engine.waiting.mailbox import Mailbox
+from localconc._engine.waiting.notifier import Notifier
+from localconc._engine.waiting.throttle import MAX_TASKS_AN_ITERATION
 from localconc.asyncio import concurrency, rate_limit
 from tests.kit.processes import Worker, crew, spawn
 from tests.kit.tasks import assert_nothing_left, hold, turns, until, until_waiting
@@ -30,8 +31,8 @@ NEVER_SECONDS = 3_600.0
 
 @pytest.fixture
 def no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever is served is served because it was told."""
-    monkeypatch.setattr(reception, "poll_seconds", lambda engine: NEVER_SECONDS)
+    """A task is served only because it was told."""
+    monkeypatch.setattr(dispatcher, "poll_seconds", lambda is_told, owners_ahead: NEVER_SECONDS)
 
 
 async def _all_inside(tasks: list[asyncio.Task[None]], leave: asyncio.Event) -> None:
@@ -62,7 +63,7 @@ def test_waiting_tasks_need_one_descriptor_and_no_thread() -> None:
 
 
 @pytest.mark.usefixtures("no_poll")
-def test_more_tasks_are_admitted_at_once_than_a_mailbox_holds_signals_for(localconc_home_directory: Path) -> None:
+def test_more_tasks_are_admitted_at_once_than_a_mailbox_holds_wakeups_for(localconc_home_directory: Path) -> None:
     async def run() -> None:
         leave = asyncio.Event()
         async with concurrency("x", limit=1):
@@ -75,7 +76,7 @@ def test_more_tasks_are_admitted_at_once_than_a_mailbox_holds_signals_for(localc
     assert_nothing_left(localconc_home_directory)
 
 
-def test_a_signal_that_is_lost_costs_no_more_than_the_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wakeup_that_is_lost_costs_no_more_than_the_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         async with concurrency("x", limit=1):
             waiting = asyncio.create_task(hold("x", asyncio.Event(), leave := asyncio.Event()))
@@ -86,7 +87,7 @@ def test_a_signal_that_is_lost_costs_no_more_than_the_poll(monkeypatch: pytest.M
             await waiting
         assert time.monotonic() - begun < 5
 
-    monkeypatch.setattr(Post, "send", lambda self, signals: None)
+    monkeypatch.setattr(Notifier, "send", lambda self, wakeups: None)
     asyncio.run(run())
 
 
@@ -106,11 +107,12 @@ def test_a_loop_without_readers_is_served_as_well(localconc_home_directory: Path
 def test_tasks_are_served_where_there_are_no_sockets(
     localconc_home_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = Engine(localconc_home_directory, mailbox=lambda directory: Mailbox())
-    monkeypatch.setattr(homes, "current", lambda: engine)
+    def refuse(directory: Path, address: str) -> Mailbox:
+        raise OSError("there are no such sockets here")
+
+    monkeypatch.setattr(mailbox_pool, "SocketMailbox", refuse)
     asyncio.run(_pass_a_slot_round())
     assert_nothing_left(localconc_home_directory)
-    engine.close()
 
 
 async def _pass_a_slot_round() -> None:
@@ -136,7 +138,7 @@ def test_a_store_that_was_replaced_tells_those_who_wait(localconc_home_directory
                 connection.execute("DELETE FROM waiters")
                 connection.execute("DELETE FROM queue")
             connection.close()
-            registry.current().database.close()  # as if it had noticed
+            registry.current().store.database.close()  # as if it had noticed
             with pytest.raises(Exception, match="vanished"):
                 await asyncio.wait_for(waiting, 10)
 
@@ -152,7 +154,7 @@ def test_the_slots_of_a_killed_process_pass_to_a_waiting_task(localconc_home_dir
         inside, leave = asyncio.Event(), asyncio.Event()
         waiting = asyncio.create_task(hold("x", inside, leave))
         await until_waiting(1)
-        await until(lambda: registry.current().watch.descriptor is not None)
+        await until(lambda: registry.current().reaper.descriptor is not None)
         os.kill(worker.pid, signal.SIGKILL)
         async with asyncio.timeout(10):
             await inside.wait()
@@ -217,9 +219,9 @@ def test_while_the_store_is_held_up_the_loop_goes_on_and_few_attempts_are_made(
 ) -> None:
     attempts = [0]
 
-    def ask(*arguments: Any) -> Any:
+    def try_acquire(*arguments: Any, **options: Any) -> Any:
         attempts[0] += 1
-        return original(*arguments)
+        return original(*arguments, **options)
 
     async def run() -> None:
         leave = asyncio.Event()
@@ -236,9 +238,9 @@ def test_while_the_store_is_held_up_the_loop_goes_on_and_few_attempts_are_made(
         await _all_inside(tasks, leave)
 
     create_limit("x", 300)
-    engine = registry.current()
-    original = engine.ask
-    monkeypatch.setattr(engine, "ask", ask)
+    acquisitions = registry.current().acquisitions
+    original = acquisitions.try_acquire
+    monkeypatch.setattr(acquisitions, "try_acquire", try_acquire)
     asyncio.run(run())
     assert_nothing_left(localconc_home_directory)
 
@@ -246,7 +248,7 @@ def test_while_the_store_is_held_up_the_loop_goes_on_and_few_attempts_are_made(
 def test_a_timeout_is_kept_while_the_store_is_held_up(localconc_home_directory: Path) -> None:
     async def give_up(seconds: float) -> float:
         begun = time.monotonic()
-        with pytest.raises(AcquireConcurrencySlotTimeoutError, match="held by another process"):
+        with pytest.raises(AcquireConcurrencySlotTimeoutError, match="another process held the database"):
             async with concurrency("x", timeout_seconds=seconds):
                 pass
         return time.monotonic() - begun
@@ -310,7 +312,7 @@ def test_tasks_that_all_start_at_once_let_the_loop_turn_in_between(limit: int) -
         await ticking
 
     asyncio.run(run())
-    assert ticks[0] >= 300 / reception.MOST_TASKS_A_TURN
+    assert ticks[0] >= 300 / MAX_TASKS_AN_ITERATION
 
 
 def test_a_task_that_never_awaits_anything_else_does_not_keep_the_loop_to_itself() -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from itertools import pairwise
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
@@ -28,9 +29,9 @@ from localconc import (
 )
 from localconc import asyncio as for_tasks
 from localconc._engine import registry
-from localconc._engine.waiting import timing
+from localconc._engine.waiting import steps, timing
 from localconc.sync import concurrency, rate_limit
-from tests.kit.invariants import check_store, over_limit
+from tests.kit.invariants import check_store, look_at, over_limit
 from tests.kit.processes import PATIENCE_SECONDS, Worker, crew, peak_overlap, spawn, wait_until
 
 METHODS = ["spawn", "fork", "forkserver"]
@@ -97,6 +98,20 @@ def test_a_killed_holder_is_noticed_by_one_who_does_not_wait() -> None:
             assert [holder.pid for holder in read_holders("db")] == [os.getpid()]
 
 
+def test_a_process_that_starts_cleans_up_after_dead_ones_whatever_they_held(localconc_home_directory: Path) -> None:
+    create_limit("db", 1)
+    create_limit("other", 1)
+    with crew() as workers:
+        workers.append(Worker("other"))
+        workers[0].wait_inside()
+        workers[0].kill()
+        workers.append(Worker("db"))
+        workers[1].wait_inside()
+        with closing(look_at(localconc_home_directory)) as connection:
+            assert connection.execute("SELECT count(*) FROM slots WHERE owner_id > 0").fetchone() == (1,)
+        workers[1].finish()
+
+
 def test_a_killed_waiter_gives_its_place_in_the_queue_back() -> None:
     create_limit("db", 2)
     with crew() as workers:
@@ -158,11 +173,12 @@ def test_a_stopped_holder_keeps_its_slots() -> None:
 
 
 def test_a_stopped_waiter_first_in_a_draining_queue_does_not_hold_up_the_others() -> None:
-    create_limit("api", 1, slot_decay_per_second=2.0, active_slots=1)
+    create_limit("api", 0, slot_decay_per_second=2.0)
     with crew() as workers:
         workers.append(Worker("api"))
         wait_until(lambda: read_waiters("api"))
         os.kill(workers[0].pid, signal.SIGSTOP)
+        update_limit("api", limit=1, active_slots=1)
         begun = time.monotonic()
         with concurrency("api", timeout_seconds=10):
             waited = time.monotonic() - begun
@@ -311,7 +327,7 @@ def test_a_timeout_is_kept_while_another_process_is_stopped_inside_the_stores_lo
 def test_giving_back_waits_for_the_store_without_losing_anything(
     localconc_home_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(acquiring, "GIVE_BACK_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(steps, "RELEASE_PATIENCE_SECONDS", 0.2)
     create_limit("db", 1)
     with concurrency("db"):
         blocker = sqlite3.connect(localconc_home_directory / "localconc.db", isolation_level=None)
@@ -342,9 +358,10 @@ def test_a_dead_process_that_is_cleared_up_need_not_be_looked_after_any_more() -
         workers.append(Worker("db"))
         workers[0].wait_inside()
         workers[0].kill()
-        engine = registry.current()
-        engine.start_watching()
-        assert engine.watches_everybody
+        reaper = registry.current().reaper
+        reaper.watch_in_front(limit_ids("db"), None)
+        assert reaper.is_complete
+        assert reaper.recheck_at is None
         assert read_holders("db") == []
 
 
@@ -354,13 +371,19 @@ def test_a_process_that_has_left_is_not_cleared_up_after_by_all_who_watched_it(m
     with crew() as workers:
         workers.append(Worker("db"))
         workers[0].wait_inside()
-        engine.start_watching()
+        engine.reaper.watch_in_front(limit_ids("db"), None)
         workers[0].finish()
-    wait_until(lambda: engine.watch.has_news)
+    wait_until(engine.reaper.has_news)
     with monkeypatch.context() as patched:
-        patched.setattr(engine.database, "write", lambda work: pytest.fail("there was nothing to write"))
-        engine.reap_suspects()
-    assert not engine.watch.has_news
+        patched.setattr(engine.store, "transact", lambda work: pytest.fail("there was nothing to write"))
+        engine.reaper.reap_suspects()
+    assert not engine.reaper.has_news()
+
+
+def limit_ids(name: str) -> list[int]:
+    row = registry.current().read(lambda ledger: ledger.limit_named(name))
+    assert row is not None
+    return [row.id]
 
 
 def test_a_death_is_noticed_in_a_store_that_was_built_anew(localconc_home_directory: Path) -> None:
@@ -374,7 +397,7 @@ def test_a_death_is_noticed_in_a_store_that_was_built_anew(localconc_home_direct
         garbage = localconc_home_directory / "garbage"
         garbage.write_bytes(b"garbage" * 4_000)
         garbage.replace(localconc_home_directory / "localconc.db")
-        registry.current().database.verify_after = 0.0
+        registry.current().store.database.verify_after = 0.0
         with concurrency("db", timeout_seconds=5):
             pass
         _wait_for_a_killed_holder(workers)
@@ -392,7 +415,7 @@ def _wait_for_a_killed_holder(workers: list[Worker]) -> None:
 
 def _kill_once_somebody_waits(worker: Worker) -> None:
     wait_until(lambda: read_waiters("db"))
-    time.sleep(2 * acquiring.WATCH_AFTER_SECONDS)  # whoever waits has looked whom to watch by then
+    time.sleep(2 * timing.WATCH_AFTER_SECONDS)  # whoever waits has looked whom to watch by then
     worker.kill()
 
 
@@ -403,7 +426,7 @@ def test_the_death_of_one_who_came_later_and_is_in_front_all_the_same_is_noticed
         workers.append(Worker(["x", "y"], create_if_missing=False, timeout_seconds=20))
         wait_until(lambda: read_waiters("x"))
         asked_at = read_waiters("x")[0].waiting_since.timestamp()
-        wait_until(lambda: time.time() - asked_at > 10 * acquiring.WATCH_AFTER_SECONDS)  # it knows whom to watch
+        wait_until(lambda: time.time() - asked_at > 10 * timing.WATCH_AFTER_SECONDS)  # it knows whom to watch
         workers.append(Worker("q"))
         workers[1].wait_inside()
         update_limit("q", name="y")
@@ -462,10 +485,10 @@ def test_trying_once_does_not_wait_for_good_for_a_store_that_is_held_up(
     localconc_home_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create_limit("db", 1)
-    monkeypatch.setattr(acquiring, "STORE_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(steps, "STORE_TIMEOUT_SECONDS", 0.2)
     blocker = sqlite3.connect(localconc_home_directory / "localconc.db", isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
-    with pytest.raises(ConcurrencySlotAcquisitionError, match="held by another process"):
+    with pytest.raises(ConcurrencySlotAcquisitionError, match="another process held the database"):
         concurrency("db", max_retries=0).__enter__()
     blocker.execute("ROLLBACK")
     blocker.close()

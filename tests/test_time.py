@@ -8,16 +8,15 @@ from typing import Any
 
 import pytest
 
-from localconc._engine import acquiring, administration
-from localconc._engine.answers import Waiting
-from localconc._engine.blocking import Post, drive
-from localconc._engine.engine import Engine
-from localconc._engine.model import CONCURRENCY, RATE_LIMIT, Mode, Request
-from localconc._engine.occupancy import Occupancy
-from localconc._engine.store.schema import GRANTED
+from localconc._engine.acquisitions import Queued
+from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, Call, Mode, Request
+from localconc._engine.holdings import Handle
+from localconc._engine.operations import limits, reading
+from localconc._engine.waiting import threads
 from localconc._engine.waiting.mailbox import Mailbox
 from localconc.errors import AcquireConcurrencySlotTimeoutError, ConcurrencySlotAcquisitionError
-from tests.kit.clocks import ManualClock, SilentMailbox
+from tests.kit.clocks import ManualClock
+from tests.kit.engines import kill, silent_engine
 
 
 class Machine:
@@ -25,10 +24,11 @@ class Machine:
 
     def __init__(self, directory: Path, clock: ManualClock) -> None:
         self.clock = clock
-        self.engine = Engine(directory, clock, SilentMailbox)
+        self.engine = silent_engine(directory, clock)
+        self.engine.is_alone = True
 
     def create(self, name: str, limit: int, decay: float = 0.0, active_slots: int = 0) -> None:
-        administration.create(self.engine, name, limit, active=True, active_slots=active_slots, decay=decay)
+        limits.create(self.engine, name, limit, active=True, active_slots=active_slots, decay=decay)
 
     def acquire(
         self,
@@ -37,17 +37,14 @@ class Machine:
         mode: Mode = CONCURRENCY,
         timeout: float | None = 0,
         retries: int | None = None,
-    ) -> Occupancy:
-        post = Post(self.engine)
-        request = Request((name,), occupy, mode)
-        steps = acquiring.acquire(self.engine, request, "test", timeout, retries, post.mailbox, polls=False)
-        return drive(self.engine, steps, post)
+    ) -> Handle:
+        return threads.acquire(self.engine, Call(Request((name,), occupy, mode), timeout, retries), "test", 0)
 
-    def give_back(self, occupancy: Occupancy) -> None:
-        drive(self.engine, acquiring.give_back(self.engine, occupancy), Post(self.engine))
+    def release(self, handle: Handle) -> None:
+        threads.release(self.engine, handle)
 
     def active(self, name: str) -> int:
-        return administration.read(self.engine, name).active_slots
+        return reading.read(self.engine, name).active_slots
 
     def admitted(self, name: str, occupy: int = 1, mode: Mode = RATE_LIMIT) -> bool:
         try:
@@ -94,14 +91,14 @@ def test_whoever_waits_gets_the_full_rate(machine: Machine) -> None:
 def test_a_newcomer_finds_those_admitted_who_were_due_before_it_and_no_room_for_itself(machine: Machine) -> None:
     machine.create("api", 1, decay=1.0)
     assert machine.admitted("api")
-    engine = machine.engine
-    waiting = engine.ask(Request(("api",), 1, RATE_LIMIT), engine.new_party("first"), engine.take_mailbox)
-    assert isinstance(waiting, Waiting)
+    acquisitions, queued = machine.engine.acquisitions, machine.engine.queued
+    handle = machine.engine.holdings.begin("first", "", 0)
+    first = acquisitions.try_acquire(Request(("api",), 1, RATE_LIMIT), handle, Mailbox())
+    assert isinstance(first, Queued)
     machine.clock.advance(1.0)
     assert not machine.admitted("api")
-    answered = engine.look(waiting).answered
-    assert answered is not None
-    assert answered.state == GRANTED
+    assert not queued.check(first).is_waiting
+    assert queued.accept(Request(("api",), 1, RATE_LIMIT), first, handle) is handle
     machine.clock.advance(1.0)
     assert machine.admitted("api")
 
@@ -120,11 +117,11 @@ def test_slots_drain_while_they_are_held_and_none_is_freed_twice(machine: Machin
     machine.clock.advance(2.0)
     second = machine.acquire("db", 4)
     assert machine.active("db") == 7
-    machine.give_back(first)  # three of its five have not drained
+    machine.release(first)  # three of its five have not drained
     assert machine.active("db") == 4
     machine.clock.advance(1.0)
     assert machine.active("db") == 3
-    machine.give_back(second)
+    machine.release(second)
     assert machine.active("db") == 0
     assert machine.admitted("db", 10, CONCURRENCY)
 
@@ -134,9 +131,9 @@ def test_leaving_after_everything_drained_gives_nothing_back(machine: Machine) -
     first = machine.acquire("db", 3)
     machine.clock.advance(3.0)
     second = machine.acquire("db", 3)
-    machine.give_back(first)
+    machine.release(first)
     assert machine.active("db") == 3
-    machine.give_back(second)
+    machine.release(second)
     assert machine.active("db") == 0
 
 
@@ -144,21 +141,21 @@ def test_what_was_refused_is_counted_and_forgotten_with_time(machine: Machine) -
     machine.create("db", 1, active_slots=1)
     for _ in range(3):
         assert not machine.admitted("db", mode=CONCURRENCY)
-    assert administration.read(machine.engine, "db").denied_slots == 3
+    assert reading.read(machine.engine, "db").denied_slots == 3
     machine.clock.advance(2.0)  # one average occupancy
-    assert administration.read(machine.engine, "db").denied_slots == 2
+    assert reading.read(machine.engine, "db").denied_slots == 2
     machine.clock.advance(10.0)
-    assert administration.read(machine.engine, "db").denied_slots == 0
+    assert reading.read(machine.engine, "db").denied_slots == 0
 
 
 def test_retries_come_at_the_estimated_waits_of_prefect(machine: Machine) -> None:
     machine.create("db", 2, active_slots=2)
     begun = machine.clock.now()
-    with pytest.raises(ConcurrencySlotAcquisitionError, match="retries"):
+    with pytest.raises(ConcurrencySlotAcquisitionError, match="no retries are left"):
         machine.acquire("db", timeout=None, retries=2)
     # One slot of two, at two seconds each: one second. Then one slot was refused, and half of it forgotten.
     assert machine.clock.now() - begun == pytest.approx(1.0 + (1 + 0.5) / 2 * 2.0)
-    assert administration.waiters(machine.engine, None) == []
+    assert reading.waiters(machine.engine, None) == []
 
 
 @pytest.mark.parametrize("options", [{"retries": 1, "timeout": None}, {"timeout": 1.0}])
@@ -201,16 +198,32 @@ def test_after_a_reboot_nothing_is_held_and_decay_goes_on_by_the_wall_clock(
 ) -> None:
     machine.create("db", 1)
     machine.create("api", 10, decay=1.0)
-    machine.acquire("db")
+    handle = machine.acquire("db")
     machine.acquire("api", 10, RATE_LIMIT)
+    kill(machine.engine)
     clock = ManualClock(now=12.0, wall=machine.clock.wall_time + 4.0, boot="second boot")
     after = Machine(localconc_home_directory, clock)
     assert after.active("db") == 0
+    assert handle.grant is not None
     assert after.active("api") == 6
-    assert administration.holders(after.engine, None) == []
+    assert reading.holders(after.engine, None) == []
     clock.advance(1.0)
     assert after.active("api") == 5
     after.engine.close()
+
+
+def test_a_container_with_a_boot_identity_of_its_own_frees_nothing_that_a_living_process_holds(
+    machine: Machine, localconc_home_directory: Path
+) -> None:
+    machine.create("db", 1)
+    handle = machine.acquire("db")
+    machine.clock.boot = "of the container"
+    beside = Machine(localconc_home_directory, machine.clock)
+    assert beside.active("db") == 1
+    assert not beside.admitted("db", mode=CONCURRENCY)
+    machine.release(handle)
+    assert beside.admitted("db", mode=CONCURRENCY)
+    beside.engine.close()
 
 
 @pytest.mark.parametrize("wall_step", [-1e9, 1e9])
@@ -219,6 +232,7 @@ def test_a_wrong_wall_clock_over_a_reboot_costs_at_most_one_full_limit(
 ) -> None:
     machine.create("api", 10, decay=1.0)
     machine.acquire("api", 10, RATE_LIMIT)
+    kill(machine.engine)
     clock = ManualClock(now=5.0, wall=machine.clock.wall_time + wall_step, boot="second boot")
     after = Machine(localconc_home_directory, clock)
     assert after.active("api") == (10 if wall_step < 0 else 0)
@@ -231,15 +245,35 @@ def test_the_average_follows_how_long_slots_were_held(machine: Machine) -> None:
     machine.create("db", 5)
     occupancy = machine.acquire("db", 2)
     machine.clock.advance(8.0)
-    machine.give_back(occupancy)
-    assert administration.read(machine.engine, "db").avg_slot_occupancy_seconds == pytest.approx(2.0 + (4.0 - 2.0) / 10)
+    machine.release(occupancy)
+    assert reading.read(machine.engine, "db").avg_slot_occupancy_seconds == pytest.approx(2.0 + (4.0 - 2.0) / 10)
 
 
 def test_a_new_decay_keeps_what_is_occupied(machine: Machine) -> None:
     machine.create("api", 10, decay=1.0)
     machine.acquire("api", 8, RATE_LIMIT)
     machine.clock.advance(2.0)
-    administration.update(machine.engine, "api", name=None, limit=None, active=None, active_slots=None, decay=4.0)
+    limits.update(machine.engine, "api", name=None, limit=None, active=None, active_slots=None, decay=4.0)
     assert machine.active("api") == 6
     machine.clock.advance(1.0)
     assert machine.active("api") == 2
+
+
+def test_retries_of_a_limit_that_is_known_already_wait_as_long(machine: Machine) -> None:
+    machine.create("db", 2)
+    machine.release(machine.acquire("db"))  # from now on, one statement asks for it
+    handle = machine.acquire("db", 2)
+    begun = machine.clock.now()
+    with pytest.raises(ConcurrencySlotAcquisitionError, match="no retries are left"):
+        machine.acquire("db", timeout=None, retries=1)
+    assert machine.clock.now() - begun > 0.5
+    machine.release(handle)
+
+
+def test_the_first_waiter_of_a_paused_limit_that_is_known_already_sets_its_alarm(machine: Machine) -> None:
+    machine.create("db", 1)
+    machine.release(machine.acquire("db"))  # from now on, one statement asks for it
+    limits.pause(machine.engine, "db", 30.0)
+    begun = machine.clock.now()
+    machine.acquire("db", timeout=None)
+    assert machine.clock.now() - begun == 30.0

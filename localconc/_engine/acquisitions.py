@@ -10,8 +10,8 @@ from localconc._engine import events
 from localconc._engine.core.calls import CONCURRENCY, Request
 from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.core.records import Grant, LimitRef, Requester
-from localconc._engine.queue import admission
-from localconc._engine.queue.explain import Caller, Reason, explain
+from localconc._engine.queue import admission, deadlocks
+from localconc._engine.queue.explain import Caller, Moment, Reason, explain
 from localconc._engine.store.ledger import ACQUIRE_FAST, ENQUEUE_FAST, RELEASE_FAST
 from localconc.errors import StoreError
 
@@ -28,6 +28,9 @@ MAX_FAST_RELEASE_SECONDS: Final = 0.0005
 #: A grant that is picked up later than this may have been taken back: the process was stopped when it was granted.
 #: It is less than `liveness.reaper.PICK_UP_SECONDS`, by more than the clocks of two processes differ.
 MAX_PICK_UP_SECONDS: Final = 0.8
+
+#: The ticket of a request that is not queued yet: after every other one.
+MAX_TICKET: Final = 2**63 - 1
 
 
 class Queued(NamedTuple):
@@ -54,6 +57,34 @@ class Queued(NamedTuple):
     enqueued_boot: float
     due_at: float | None
     retry_after: float
+
+
+class WaitTerms(NamedTuple):
+    """How a caller waits, if it has to.
+
+    Attributes:
+        mailbox: where its wakeups are to come.
+        has_end: whether it waits with a time-out, or with retries.
+        needs_estimate: whether it goes by `retry_after`, which the fast statements don't tell.
+        stops: the threads and tasks of this process that hold something and can't go on while it waits.
+    """
+
+    mailbox: Mailbox
+    has_end: bool
+    needs_estimate: bool
+    stops: tuple[int, ...]
+
+
+class Deadlocked(NamedTuple):
+    """A request that was not queued, since it would have waited for something that its own caller holds.
+
+    Attributes:
+        text: the circle, in words.
+        owner_ids: the processes in it; if one of them is dead, there is no circle.
+    """
+
+    text: str
+    owner_ids: tuple[int, ...]
 
 
 class Refused(NamedTuple):
@@ -112,7 +143,7 @@ class Acquisitions:
         serial = handle.serial
         handle.limit_ids = (ref.limit_id,)
         handle.grant = grant = Grant((ref,), request.slots, wall, now, 0.0, thread, label, context)
-        holdings.grants[serial] = grant
+        holdings.keep(serial, grant)
         acquired = 0
         try:
             acquired = database.execute_fast(
@@ -150,37 +181,47 @@ class Acquisitions:
             return False  # the general way says what is wrong
 
     def try_acquire(
-        self, request: Request, handle: Handle, mailbox: Mailbox | None, *, is_retry: bool = False
-    ) -> Handle | Queued | Refused:
-        """Acquire the slots, or enqueue the request (if there is a mailbox for wakeups), or count a refusal.
+        self,
+        request: Request,
+        handle: Handle,
+        terms: WaitTerms | None,
+        *,
+        is_retry: bool = False,
+    ) -> Handle | Queued | Refused | Deadlocked:
+        """Acquire the slots, or enqueue the request (if the caller waits), or count a refusal.
 
         Args:
+            terms: how the caller waits; None if it tries once.
             is_retry: whether a refusal of this request was counted already.
 
         Raises:
             Busy: another process is writing; nothing was done.
             ConcurrencySlotAcquisitionError: the request can never be admitted as things are.
         """
+        handle.limit_ids = None
         ref = self._fast_path_limits.get(request.names[0])
         if (
-            mailbox is not None
+            terms is not None
             and ref is not None
+            and not terms.needs_estimate
+            and (terms.has_end or not terms.stops)
             and len(request.names) == 1
             and request.mode == CONCURRENCY
             and request.slots <= max(ref.limit, 1)
             and (request.limit is None or (request.limit == ref.limit and not request.slot_decay_per_second))
         ):
-            outcome = self._acquire_or_enqueue(request, handle, ref, mailbox)
+            outcome = self._acquire_or_enqueue(request, handle, ref, terms)
             if outcome is not None:
                 return outcome
-        return self._try_by_rules(request, handle, mailbox, is_retry)
+        return self._try_by_rules(request, handle, terms, is_retry)
 
-    def _acquire_or_enqueue(self, request: Request, handle: Handle, ref: LimitRef, mailbox: Mailbox) -> Handle | Queued | None:
+    def _acquire_or_enqueue(
+        self, request: Request, handle: Handle, ref: LimitRef, terms: WaitTerms
+    ) -> Handle | Queued | None:
         """Acquire or enqueue by the fast statements, in one transaction; return None if they do not apply (any more)."""
         slots, limit_id, revision = request.slots, ref.limit_id, ref.revision
         serial, thread, label, context = handle.serial, handle.thread, handle.label, handle.context
-        secret, text = int.from_bytes(os.urandom(7)) + 1, request.to_text()
-        handle.limit_ids = (limit_id,)
+        secret, text, mailbox = int.from_bytes(os.urandom(7)) + 1, request.to_text(), terms.mailbox
 
         def work(txn: Transaction) -> Grant | Queued | None:
             owner_id, wall, now = self._membership.owner_id, txn.wall, txn.now
@@ -188,7 +229,7 @@ class Acquisitions:
             holder = (limit_id, revision, ref.limit, owner_id, serial, slots, wall, now, thread, label or None, context)
             if execute(ACQUIRE_FAST, holder).rowcount == 1:
                 return Grant((ref,), slots, wall, now, 0.0, thread, label, context)
-            waiter = (owner_id, serial, slots, text, thread, context, mailbox.address, secret, wall, now)
+            waiter = (owner_id, serial, slots, text, thread, context, terms.has_end, mailbox.address, secret, wall, now)
             cursor = execute(ENQUEUE_FAST, (*waiter, limit_id, revision, now))
             if cursor.rowcount != 1:
                 return None
@@ -202,23 +243,25 @@ class Acquisitions:
             return None
         if isinstance(outcome, Queued):
             handle.ticket = outcome.ticket
+            handle.limit_ids = (limit_id,)  # from here on, these two tell what an interrupted call has to undo
             self._crowded.add(ref.name)
             return outcome
+        handle.limit_ids = (limit_id,)
         self._crowded.discard(ref.name)
         return self._holdings.hold(handle, outcome, request)
 
     def _try_by_rules(
-        self, request: Request, handle: Handle, mailbox: Mailbox | None, is_retry: bool
-    ) -> Handle | Queued | Refused:
-        def work(txn: Transaction) -> tuple[Grant | Queued | Refused, list[LimitRow]]:
+        self, request: Request, handle: Handle, terms: WaitTerms | None, is_retry: bool
+    ) -> Handle | Queued | Refused | Deadlocked:
+        def work(txn: Transaction) -> tuple[Grant | Queued | Refused | Deadlocked, list[LimitRow]]:
             requester = Requester(
                 self._membership.owner_id, handle.serial, handle.thread, handle.label, handle.context
             )
             rows = admission.resolve(txn, request, requester.owner_id)
-            handle.limit_ids = tuple(row.id for row in rows)
             if any(row.decay > 0 and row.first_ticket is not None for row in rows):
-                admission.admit_waiters(txn, handle.limit_ids, has_new_first=False)  # those whose slots have drained
-                rows = txn.ledger.limits_with_ids(handle.limit_ids)
+                limit_ids = [row.id for row in rows]
+                admission.admit_waiters(txn, limit_ids, has_new_first=False)  # those whose slots have drained
+                rows = txn.ledger.limits_with_ids(limit_ids)
             hindered = admission.blocked(request.slots, rows, txn.now, None)
             if hindered is None:
                 refs = admission.grant(txn, request, rows, requester)
@@ -226,9 +269,9 @@ class Acquisitions:
                     refs, request.slots, txn.wall, txn.now, 0.0, handle.thread, handle.label, handle.context
                 )
                 return grant, rows
-            if mailbox is None:
+            if terms is None:
                 return self._refuse(txn, request, requester, rows, is_retry), rows
-            return self._enqueue(txn, request, requester, rows, mailbox, hindered.until), rows
+            return self._enqueue(txn, request, requester, rows, terms, hindered.until), rows
 
         outcome, rows = self._store.transact(work)
         if len(rows) == 1 and rows[0].decay == 0 and request.mode == CONCURRENCY:
@@ -236,6 +279,7 @@ class Acquisitions:
         if isinstance(outcome, Queued):
             handle.ticket = outcome.ticket
             self._crowded.add(request.names[0])
+        handle.limit_ids = () if isinstance(outcome, (Refused, Deadlocked)) else tuple(row.id for row in rows)
         return self._holdings.hold(handle, outcome, request) if isinstance(outcome, Grant) else outcome
 
     def _enqueue(
@@ -244,18 +288,31 @@ class Acquisitions:
         request: Request,
         requester: Requester,
         rows: list[LimitRow],
-        mailbox: Mailbox,
+        terms: WaitTerms,
         due_at: float | None,
-    ) -> Queued:
+    ) -> Queued | Deadlocked:
+        ids = [row.id for row in rows]
+        if terms.stops and not terms.has_end:
+            deadlocked = _deadlock(txn, request, requester, ids, terms.stops)
+            if deadlocked is not None:
+                return deadlocked
         secret = int.from_bytes(os.urandom(7)) + 1
         is_simple = len(rows) == 1 and rows[0].decay == 0 and request.mode == CONCURRENCY
         retry_after = admission.deny(txn, request, rows, counts=not is_simple)  # else its trigger counts it
-        ids = [row.id for row in rows]
         ticket = txn.ledger.insert_waiter(
-            requester, request, ids, mailbox.address, secret, txn.wall, txn.now, is_simple=is_simple
+            requester,
+            request,
+            ids,
+            terms.mailbox.address,
+            secret,
+            txn.wall,
+            txn.now,
+            is_simple=is_simple,
+            has_end=terms.has_end,
+            stops=",".join(map(str, terms.stops)),
         )
         refs = tuple(map(LimitRef.of, rows))
-        return Queued(ticket, secret, requester, refs, mailbox, is_simple, txn.now, due_at, retry_after)
+        return Queued(ticket, secret, requester, refs, terms.mailbox, is_simple, txn.now, due_at, retry_after)
 
     def _refuse(
         self, txn: Transaction, request: Request, requester: Requester, rows: list[LimitRow], is_retry: bool
@@ -265,7 +322,9 @@ class Acquisitions:
             for row in rows:
                 txn.ledger.record_refusal(row.id, txn.wall)
         caller = Caller(requester.owner_id, requester.context)
-        return Refused(explain(txn, rows, None, caller, request.slots), [row.id for row in rows])
+        limit_ids = [row.id for row in rows]
+        reason = explain(Moment(txn.ledger, txn.now, txn.wall), limit_ids, None, caller, request.slots)
+        return Refused(reason, limit_ids)
 
     def accept_wakeup(
         self, request: Request, queued: Queued, handle: Handle, wakeup: tuple[int, int, float, float]
@@ -366,3 +425,19 @@ class Acquisitions:
             released_wall = grant.acquired_wall + (now - grant.acquired_boot)  # as the history has it
             owner_id = self._membership.owner_id
             events.publish(events.RELEASED, released_wall, grant.refs, grant.slots, owner_id, serial)
+
+
+def _deadlock(
+    txn: Transaction, request: Request, requester: Requester, limit_ids: list[int], stops: tuple[int, ...]
+) -> Deadlocked | None:
+    """Return the circle that a request would close; None if it would not wait for its own caller."""
+    contexts = tuple((requester.owner_id, context) for context in stops)
+    who = f"this very thread or task ({requester.thread})"
+    asked = deadlocks.Waiting(MAX_TICKET, contexts, request.slots, tuple(limit_ids), who, request.names)
+    waiting, held, sizes = deadlocks.situation(txn.ledger, txn.now, [asked])
+    stuck = deadlocks.find_stuck(waiting, held, sizes)
+    if asked not in stuck:
+        return None
+    circle = deadlocks.circle_of(asked, stuck, held)
+    owner_ids = {owner_id for each in stuck for owner_id, _ in each.contexts} - {requester.owner_id}
+    return Deadlocked(deadlocks.described(circle, held), tuple(owner_ids))

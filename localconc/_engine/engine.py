@@ -81,6 +81,7 @@ class Engine:
             directory,
             clock,
             on_open=self._on_open,
+            on_opened=self._on_opened,
             reevaluate=admission.reevaluate,
             announce=self._announce,
             living_users=self.membership.living_others,
@@ -134,7 +135,7 @@ class Engine:
                 self._warned.add((kind, name))
                 logger.warning(message, extra={"localconc_kind": kind, "localconc_limit": name})
 
-    def sweep(self) -> None:
+    def _on_opened(self) -> None:
         """Clean up after some dead processes, once after each joining of a store."""
         if self._has_to_sweep:
             self._has_to_sweep = False
@@ -167,7 +168,8 @@ class Engine:
         self._notifier.close()
         with suppress(Busy, Damaged, StoreError):
             if self.store.database.is_open and not self.holdings.grants and not self.store.database.was_moved():
-                self.store.transact(self.membership.leave)
+                may_hold = self.holdings.has_unfinished
+                self.store.transact(lambda txn: self.membership.leave(txn, may_hold=may_hold))
                 self.membership.retire()
             self.store.database.close()
         self.holdings.forget_all()  # what is still held is released by the end of the process

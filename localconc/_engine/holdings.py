@@ -29,7 +29,7 @@ class Handle:
         label: the label of the call.
         context: identifies the thread or task; 0 if anybody may release.
         grant: what was granted; None before.
-        limit_ids: the limits that were asked for; None until that is known.
+        limit_ids: the limits of which it may have slots; None while nobody can tell.
         ticket: of the queued request; None if it was not queued.
     """
 
@@ -60,6 +60,7 @@ class Holdings:
         self._membership = membership
         self._serials = itertools.count(1)
         self.grants: dict[int, Grant] = {}
+        self.contexts: dict[int, int] = {}  # of threads and tasks that hold something: how many acquisitions
         self._finalizers = Finalizers(self._release_lost)
         self._lost: set[int] = set()  # their handles were collected, and they are released in the background
         self._background = BackgroundReleases(self._undo)
@@ -80,7 +81,7 @@ class Holdings:
         """Note a grant; what nobody will release (of rate_limit, or of no limit) needs no finalizer any more."""
         handle.grant = grant
         if grant.refs and request.mode == CONCURRENCY:
-            self.grants[handle.serial] = grant
+            self.keep(handle.serial, grant)
         else:
             self.forget(handle.serial)
         if events.subscribers:
@@ -88,9 +89,22 @@ class Holdings:
             events.publish(events.ACQUIRED, grant.acquired_wall, grant.refs, grant.slots, owner_id, handle.serial)
         return handle
 
+    def keep(self, serial: int, grant: Grant) -> None:
+        """Note what an acquisition holds."""
+        self.grants[serial] = grant
+        context = grant.context
+        if context:
+            self.contexts[context] = self.contexts.get(context, 0) + 1
+
     def forget(self, serial: int) -> None:
         """Forget an acquisition that holds nothing (any more)."""
-        self.grants.pop(serial, None)
+        grant = self.grants.pop(serial, None)
+        if grant is not None and grant.context:
+            count = self.contexts.get(grant.context, 1) - 1
+            if count > 0:
+                self.contexts[grant.context] = count
+            else:
+                self.contexts.pop(grant.context, None)
         self._finalizers.pop(serial, None)
         self._lost.discard(serial)
 
@@ -100,7 +114,7 @@ class Holdings:
         handle = None if finalizer is None else finalizer()
         return handle if isinstance(handle, Handle) else None
 
-    def numbers(self, serial: int) -> tuple[tuple[int, ...], ...]:
+    def numbers(self, serial: int) -> tuple[tuple[int, ...] | None, ...]:
         """Return the slot numbers of an acquisition on each of its limits; they are given when they are first asked for.
 
         Raises:
@@ -143,7 +157,8 @@ class Holdings:
             ids = limit_ids if grant is None else tuple(ref.limit_id for ref in grant.refs)
             cleanup.undo(txn, self._membership.owner_id, serial, ids, ticket)
 
-        if self._membership.has_joined:
+        was_refused = ticket is None and limit_ids == () and serial not in self.grants
+        if self._membership.has_joined and not was_refused:
             self._store.transact(work)
         self.forget(serial)
 
@@ -163,8 +178,14 @@ class Holdings:
         in_flight = (self._finalizers.keys() | self._lost) - self.grants.keys()
         self.grants.update(cleanup.reinsert_grants(txn, self._membership.owner_id, self.grants, in_flight))
 
+    @property
+    def has_unfinished(self) -> bool:
+        """Whether the store may hold something for this process that no grant tells: calls that are under way."""
+        return bool(self._finalizers or self._lost)
+
     def forget_all(self) -> None:
         """Forget whatever is held without releasing it: it is the parent's, or goes back with the end of the process."""
         self.grants.clear()
+        self.contexts.clear()
         self._finalizers.clear()
         self._background.clear()

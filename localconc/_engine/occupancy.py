@@ -43,7 +43,7 @@ class Occupancy:
     _names: tuple[str, ...]
     _release: Callable[[Engine | None, Handle | None], Any]
     _handle: Handle | None = None  # a block keeps it itself: its slots are released when it is dropped
-    _numbers: tuple[tuple[int, ...], ...] = ()
+    _numbers: tuple[tuple[int, ...] | None, ...] = ()
 
     @classmethod
     def of_nothing(
@@ -102,11 +102,11 @@ class Occupancy:
         if index is None or self._engine is None:
             return ()
         if not self._numbers:
-            decaying = [limit.name for limit in self.limits if limit.slot_decay_per_second > 0]
-            if name in decaying:
-                raise ValueError(f"the slots of {name!r} drain while they are held, so they have no numbers")
             self._numbers = numbers(self._engine, self._serial)
-        return self._numbers[index]
+        found = self._numbers[index]
+        if found is None:
+            raise ValueError(f"the slots of {name!r} drain while they are held, so they have no numbers")
+        return found
 
     def release(self) -> Any:
         """Release the slots, once, from any thread or task of the process; a second call does nothing.

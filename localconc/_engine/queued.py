@@ -8,7 +8,7 @@ from localconc._engine.acquisitions import Queued
 from localconc._engine.core.records import Grant, LimitRef
 from localconc._engine.queue import admission
 from localconc._engine.queue.cleanup import cancel
-from localconc._engine.queue.explain import Caller, Reason, explain
+from localconc._engine.queue.explain import Caller, Moment, Reason, explain
 from localconc._engine.store import listings
 from localconc._engine.store.schema import GRANTED, PASSED_OVER, REFUSED
 from localconc.errors import ConcurrencySlotAcquisitionError, StoreError
@@ -80,6 +80,15 @@ class QueuedRequests:
 
         return self._store.read(look)
 
+    def explain(self, queued: Queued, slots: int) -> Reason:
+        """Return what a queued request waits for."""
+        now, wall = self._clock.now(), self._clock.wall()
+        return self._store.read(lambda ledger: self._explain(Moment(ledger, now, wall), queued, slots))
+
+    def _explain(self, moment: Moment, queued: Queued, slots: int) -> Reason:
+        caller = Caller(queued.requester.owner_id, queued.requester.context)
+        return explain(moment, [ref.limit_id for ref in queued.refs], queued.ticket, caller, slots)
+
     def overdue(self, limit_ids: Iterable[int]) -> list[int]:
         """Return those of the limits whose first waiter could be admitted already, but its process does not act."""
         ids = list(limit_ids)
@@ -117,6 +126,7 @@ class QueuedRequests:
         owner = self._membership.owner
         if owner is not None:
             owner.acknowledge(handle.serial)  # before the transaction looks: nobody takes back what it finds
+        handle.limit_ids = None  # it may have been granted slots of other limits than it asked for
 
         def work(txn: Transaction) -> Grant | Queued | str | None:
             waiter = txn.ledger.waiter(queued.ticket)
@@ -149,18 +159,24 @@ class QueuedRequests:
     def _granted_by_rows(self, txn: Transaction, queued: Queued, request: Request) -> Grant | None:
         """Return the grant of a simple request, whose row went with it."""
         owner_id, serial = queued.requester[:2]
-        found = listings.queued_holders(
-            txn.ledger.connection, owner_id, serial, [ref.limit_id for ref in queued.refs]
-        )
-        if not found or found[0].ticket != queued.ticket:
+        connection = txn.ledger.connection
+        found = listings.queued_holders(connection, owner_id, serial, [ref.limit_id for ref in queued.refs])
+        if found and found[0].ticket == queued.ticket:
+            first = found[0]
+            acquired_wall, acquired_boot, waited_seconds = first.acquired_wall, first.acquired_boot, first.waited_seconds
+        elif owner_id == self._membership.owner_id and listings.has_held(connection, owner_id, serial):
+            # An operator has forgotten the holders since, or deleted the limit. The grant stands; its release does nothing.
+            acquired_wall, acquired_boot = txn.wall, txn.now
+            waited_seconds = max(0.0, txn.now - queued.enqueued_boot)
+        else:
             return None
-        first, requester = found[0], queued.requester
+        requester = queued.requester
         return Grant(
             queued.refs,
             request.slots,
-            first.acquired_wall,
-            first.acquired_boot,
-            first.waited_seconds,
+            acquired_wall,
+            acquired_boot,
+            waited_seconds,
             requester.thread,
             requester.label,
             requester.context,
@@ -186,12 +202,20 @@ class QueuedRequests:
     def _rejoin(self, txn: Transaction, request: Request, queued: Queued, waiter: WaiterRow) -> Queued | Grant:
         """Queue a request that was passed over at its old place, and admit it if there is room."""
         rows = admission.resolve(txn, request, waiter.owner_id)
+        if not rows:  # its limits are not enforced any more
+            txn.ledger.delete_waiter(waiter.ticket)
+            return self._granted_by_outcome(
+                txn, waiter._replace(limit_ids="[]", granted_wall=txn.wall, granted_boot=txn.now)
+            )
         txn.ledger.rejoin(waiter.ticket, [row.id for row in rows], request.to_text(), queued.mailbox.address)
         admission.admit_waiters(txn, [row.id for row in rows])
         now_is = txn.ledger.waiter(waiter.ticket)
         if now_is is not None and now_is.state == GRANTED:
             txn.ledger.delete_waiter(waiter.ticket)
             return self._granted_by_outcome(txn, now_is)
+        owner = self._membership.owner
+        if owner is not None:
+            owner.retract(queued.requester.serial)  # else it could not be passed over again
         return queued._replace(secret=0, is_simple=False, refs=tuple(map(LimitRef.of, rows)))
 
     # ---- giving up -------------------------------------------------------------------------------------------
@@ -208,10 +232,8 @@ class QueuedRequests:
         """Leave the queue; return what the request waited for."""
 
         def work(txn: Transaction) -> Reason:
-            rows = txn.ledger.limits_with_ids(ref.limit_id for ref in queued.refs)
-            requester = queued.requester
-            reason = explain(txn, rows, queued.ticket, Caller(requester.owner_id, requester.context), slots)
-            for row in rows:
+            reason = self._explain(Moment(txn.ledger, txn.now, txn.wall), queued, slots)
+            for row in txn.ledger.limits_with_ids(ref.limit_id for ref in queued.refs):
                 txn.ledger.record_refusal(row.id, txn.wall)
             cancel(txn, queued.ticket, self._membership.owner_id)
             return reason

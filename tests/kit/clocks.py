@@ -1,8 +1,7 @@
-"""A clock that a test moves by hand, and a mailbox that nobody has to read."""
+"""A clock that a test moves by hand."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from localconc._engine.waiting.mailbox import Mailbox
@@ -31,17 +30,9 @@ class ManualClock:
         self.wall_time += seconds
 
     def pause(self, mailbox: Mailbox, until: float | None, watched_fd: int | None) -> None:
-        assert until is not None, "nobody will ever come: the test would wait for good"
+        assert until is not None, "no wakeup will ever come: the test would wait permanently"
         self.pauses.append(until - self.time)
         self.advance(max(0.0, until - self.time))
 
-    async def pause_task(self, arrival: Any, until: float | None) -> None:
+    async def pause_task(self, event: Any, until: float | None) -> None:
         self.pause(Mailbox(), until, None)
-
-
-class SilentMailbox(Mailbox):
-    """Has an address, receives nothing."""
-
-    def __init__(self, directory: Path) -> None:
-        super().__init__()
-        self.address = "localconc-nobody"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import threading
 import time
@@ -10,8 +9,8 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from localconc._engine.homes.home import DATABASE_NAME
-from localconc._engine.store.ledger import Ledger
-from localconc._engine.store.schema import TOTAL, WAITING
+from localconc._engine.store.schema import TOTALS_ROW, WAITING
+from tests.kit.invariants import check_store, over_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,42 +32,21 @@ def held(home: Path, name: str | None = None) -> int:
     found = rows(
         home,
         "SELECT coalesce(sum(slots.slots), 0) FROM slots JOIN limits ON limits.id = limit_id "
-        f"WHERE owner_id > {TOTAL} AND released IS NULL AND limits.name = coalesce(?, limits.name)",
+        f"WHERE owner_id > {TOTALS_ROW} AND limits.name = coalesce(?, limits.name)",
         name,
     )
     return int(found[0][0])
 
 
 def waiting(home: Path) -> int:
-    """Requests in line."""
+    """Requests in the queue."""
     return int(rows(home, "SELECT count(*) FROM waiters WHERE state = ?", WAITING)[0][0])
 
 
 def assert_sound(home: Path) -> None:
     """The invariants that hold between any two transactions, whatever happened."""
-    with closing(sqlite3.connect(home / DATABASE_NAME, timeout=PATIENCE_SECONDS)) as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        assert Ledger(connection).sums_that_differ() == []
-        over = connection.execute(
-            'SELECT limits.name, limits."limit", sum(slots.slots) FROM slots JOIN limits ON limits.id = limit_id '
-            f"WHERE owner_id > {TOTAL} AND released IS NULL AND limits.slot_decay_per_second = 0 "
-            'GROUP BY slots.limit_id HAVING sum(slots.slots) > limits."limit"'
-        ).fetchall()
-        assert over == [], "more slots are held than the limit allows"
-        queued = set(connection.execute("SELECT limit_id, ticket FROM queue"))
-        expected = {
-            (limit_id, ticket)
-            for ticket, limit_ids in connection.execute(
-                "SELECT ticket, limit_ids FROM waiters WHERE state = ?", (WAITING,)
-            )
-            for limit_id in map(int, re.findall(r"\d+", limit_ids))
-        }
-        assert queued == expected, "the queue and the waiters differ"
-        unowned = connection.execute(
-            f"SELECT owner_id FROM slots WHERE owner_id > {TOTAL} AND released IS NULL "
-            "AND owner_id NOT IN (SELECT id FROM owners)"
-        ).fetchall()
-        assert unowned == [], "slots are held by an owner that the store does not know"
+    check_store(home)
+    assert over_limit(home) == [], "more slots are held than the limit allows"
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> float:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from localconc._engine import acquiring, administration
+from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, Request
 from localconc._engine.engine import Engine
 from localconc._engine.homes.home import DATABASE_NAME
-from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, Request
 from localconc._engine.occupancy import Occupancy
 from localconc._engine.waiting.mailbox import Mailbox
 from localconc.errors import LocalconcError
@@ -110,9 +110,9 @@ class Process:
         if engine.owner is not None:
             engine.owner.abandon()
             engine.owner = None
-        if engine.database.connection is not None:
-            engine.database.connection.close()
-            engine.database.connection = None
+        if engine.store.database.connection is not None:
+            engine.store.database.connection.close()
+            engine.store.database.connection = None
         engine.watch.close()
         engine._post.close()
         self.steps = None

@@ -27,7 +27,7 @@ _HERE = Path(__file__).parent
 
 #: Scenarios for which another process holds the slot; those with which another one waits for it.
 HELD_BY_ANOTHER = frozenset({"while_waiting", "while_timing_out"})
-AWAITED = frozenset({"while_handing_over"})
+AWAITED = frozenset({"while_handing_off"})
 
 
 def memory_directory() -> str | None:
@@ -104,9 +104,9 @@ class Strikes:
         home.parent.mkdir()
         if scenario != "at_first_opening":
             shutil.copytree(self._template, home)
-        if scenario == "while_healing":
+        if scenario == "while_rebuilding":
             (home / "localconc.db").write_bytes(b"garbage" * 1000)
-        if scenario == "while_clearing_up_after_the_dead":
+        if scenario == "while_reaping_the_dead":
             self._order(home, "hold_and_die", 0, 0, 0)
             self._answer()
             assert self._answer()["status"] == 9
@@ -130,7 +130,7 @@ class _Others:
         self._scenario = scenario
         self._thread: threading.Thread | None = None
         self._failures: list[BaseException] = []
-        self._occupancy = peer.acquire("gate") if scenario in HELD_BY_ANOTHER else None
+        self._handle = peer.acquire("gate") if scenario in HELD_BY_ANOTHER else None
 
     def act(self, pid: int) -> None:
         if self._scenario in AWAITED:
@@ -140,24 +140,24 @@ class _Others:
         if self._scenario == "while_waiting":
             home = self._peer.engine.directory
             wait_until(lambda: waiting(home) or _has_ended(pid), "the worker waits")
-            self._give_back()
+            self._release()
 
     def finish(self) -> None:
-        self._give_back()
+        self._release()
         if self._thread is not None:
             self._thread.join(10)
             assert not self._thread.is_alive(), "who waited was not served"
         if self._failures:
             raise self._failures[0]
 
-    def _give_back(self) -> None:
-        if self._occupancy is not None:
-            self._peer.give_back(self._occupancy)
-            self._occupancy = None
+    def _release(self) -> None:
+        if self._handle is not None:
+            self._peer.release(self._handle)
+            self._handle = None
 
     def _take(self) -> None:
         try:
-            self._peer.give_back(self._peer.acquire("gate", timeout_seconds=5))
+            self._peer.release(self._peer.acquire("gate", timeout_seconds=5))
         except BaseException as error:
             self._failures.append(error)
 
@@ -179,8 +179,8 @@ def _assert_usable(home: Path, peer: Peer, where: str) -> None:
         for name in ("gate", "other"):
             with pytest.raises(TimeoutError):
                 second.acquire(name, timeout_seconds=0)
-        for occupancy in (first, *others):
-            peer.give_back(occupancy)
+        for handle in (first, *others):
+            peer.release(handle)
         second.close()
         assert_sound(home)
         assert held(home) == 0

@@ -50,13 +50,13 @@ def sweep(strikes: Strikes, scenario: str, error: int, stride: int) -> int:
     raise AssertionError
 
 
-@pytest.mark.parametrize("scenario", ["when_looking_closer", "while_handing_over", "while_creating_a_limit"])
+@pytest.mark.parametrize("scenario", ["by_the_general_rules", "while_handing_off", "while_creating_a_limit"])
 @pytest.mark.parametrize("error", [sqlite3.SQLITE_BUSY, sqlite3.SQLITE_IOERR])
 def test_a_statement_that_fails_takes_nothing(at_statements: Strikes, scenario: str, error: int) -> None:
     assert sweep(at_statements, scenario, error, 3) > 0
 
 
-@pytest.mark.parametrize("scenario", ["when_looking_closer", "while_handing_over", "while_creating_a_limit"])
+@pytest.mark.parametrize("scenario", ["by_the_general_rules", "while_handing_off", "while_creating_a_limit"])
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
 def test_a_system_call_that_fails_takes_nothing(at_calls: Strikes, scenario: str, error: int) -> None:
     assert sweep(at_calls, scenario, error, 5) > 0

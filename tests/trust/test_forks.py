@@ -218,7 +218,7 @@ def test_a_fork_while_a_thread_waits_leaves_its_place_in_line_alone(home_directo
         with forked(body):
             pass
         assert place_in_line(home_directory)
-        peer.give_back(occupancy)
+        peer.release(occupancy)
         future.result(PATIENCE_SECONDS)
     peer.close()
     assert_sound(home_directory)

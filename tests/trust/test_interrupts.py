@@ -71,7 +71,7 @@ class Stage:
 
         def give_back() -> None:
             with self.interruption.paused():
-                self.peer.give_back(occupancy)
+                self.peer.release(occupancy)
 
         return give_back
 
@@ -83,7 +83,7 @@ class Stage:
         wait_until(lambda: waiting(self.home) == 0, f"the queue is left after an interrupt at {place}")
         wait_until(lambda: not engine.held, f"nothing is on record after an interrupt at {place}")
         assert_sound(self.home)
-        self.peer.give_back(self.peer.acquire("gate", timeout_seconds=5))
+        self.peer.release(self.peer.acquire("gate", timeout_seconds=5))
         self.enter_and_leave()
         in_thread(self.enter_and_leave)
 
@@ -91,8 +91,8 @@ class Stage:
         """Let go of what an interrupt left that no signal can cause; no code could have done so there."""
         gc.collect()
         if not self.interruption.is_real:
-            release_wholly(registry.current().database.lock)
-            registry.current().database.ensure_open()
+            release_wholly(registry.current().store.database.lock)
+            registry.current().store.database.ensure_open()
 
     def enter_and_leave(self) -> None:
         with concurrency("gate", timeout_seconds=5):
@@ -120,7 +120,7 @@ def in_the_common_case(stage: Stage) -> None:
         assert occupancy.slots == 1
 
 
-def when_looking_closer(stage: Stage) -> None:
+def by_the_general_rules(stage: Stage) -> None:
     with concurrency(["gate", "other"], limit=1):
         pass
 
@@ -174,14 +174,14 @@ def while_refused(stage: Stage) -> None:
         give_back()
 
 
-def while_handing_over(stage: Stage) -> None:
+def while_handing_off(stage: Stage) -> None:
     with stage.interruption.paused():
         occupancy = concurrency("gate")
         occupancy.__enter__()
     done = threading.Event()
 
     def wait_in_line() -> None:
-        stage.peer.give_back(stage.peer.acquire("gate"))
+        stage.peer.release(stage.peer.acquire("gate"))
         done.set()
 
     thread = threading.Thread(target=wait_in_line)
@@ -208,13 +208,13 @@ def holders_of(home: Path) -> list[str]:
 
 SCENARIOS = [
     in_the_common_case,
-    when_looking_closer,
+    by_the_general_rules,
     after_forgetting_the_limit,
     in_a_decorated_function,
     while_waiting,
     while_timing_out,
     while_refused,
-    while_handing_over,
+    while_handing_off,
     while_waiting_for_a_rate,
 ]
 
@@ -267,8 +267,8 @@ def test_an_exception_that_is_kept_keeps_no_lock(stage: Stage) -> None:
         if not interruption.place:
             return
         if interruption.is_real:
-            assert stage.peer.engine.database.path.exists()
-            stage.peer.give_back(stage.peer.acquire("other", timeout_seconds=5))
+            assert stage.peer.engine.store.database.path.exists()
+            stage.peer.release(stage.peer.acquire("other", timeout_seconds=5))
         kept.clear()
         stage.assert_nothing_left()
     raise AssertionError("the scenario did not end")

@@ -17,7 +17,7 @@ import pytest
 
 from localconc import create_limit, delete_limit, read_holders, read_limit, read_limits, read_waiters
 from localconc._engine import registry
-from localconc._engine.homes.home import DATABASE_NAME, MAINTENANCE_LOCK_NAME, DEFINITIONS_LOG_NAME
+from localconc._engine.homes.home import DATABASE_NAME, DEFINITIONS_LOG_NAME, MAINTENANCE_LOCK_NAME
 from localconc.errors import LocalconcError, StoreError
 from localconc.events import read_events
 from localconc.sync import concurrency
@@ -172,7 +172,7 @@ def test_a_time_that_never_was_is_a_store_error(home_directory: Path) -> None:
 
 def test_a_trigger_planted_by_another_user_can_call_nothing_dangerous(home_directory: Path) -> None:
     create_limit("gate", 1)
-    connection = registry.current().database.connection
+    connection = registry.current().store.database.connection
     assert connection is not None
     assert connection.execute("PRAGMA trusted_schema").fetchone() == (0,)
 

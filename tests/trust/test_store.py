@@ -19,11 +19,11 @@ from pathlib import Path
 import pytest
 
 from localconc import create_limit, ensure_limit, read_limit, read_limits, update_limit
-from localconc._engine.homes import filesystems, home as home_module
 from localconc._engine import registry
-from localconc._engine.store import schema
 from localconc._engine.core.errors import Busy
+from localconc._engine.homes import home as home_module
 from localconc._engine.homes.home import DATABASE_NAME, DEFINITIONS_LOG_NAME
+from localconc._engine.store import schema
 from localconc.errors import AcquireConcurrencySlotTimeoutError, StoreError
 from localconc.sync import concurrency
 
@@ -200,7 +200,7 @@ def test_a_damaged_store_that_others_use_is_not_healed_behind_them(home_director
     define(home_directory)
     peer = Peer(home_directory)
     occupancy = peer.acquire("gate")
-    peer.engine.database.close()
+    peer.engine.store.database.close()
     for path in home_directory.glob(DATABASE_NAME + "*"):
         path.unlink()
     (home_directory / DATABASE_NAME).write_bytes(b"garbage" * 999)
@@ -236,12 +236,12 @@ def test_a_deleted_database_is_restored_with_what_is_held(home_directory: Path) 
             path.unlink()
         with pytest.raises((AcquireConcurrencySlotTimeoutError, StoreError)):
             peer.acquire("gate", timeout_seconds=0.2)
-        registry.current().database.verify_after = 0.0
+        registry.current().store.database.verify_after = 0.0
         with pytest.raises(AcquireConcurrencySlotTimeoutError):
             concurrency("gate", timeout_seconds=0.2).__enter__()
         assert held(home_directory) == 1
     wait_until(lambda: held(home_directory) == 0, "given back in the restored store")
-    peer.give_back(peer.acquire("gate"))
+    peer.release(peer.acquire("gate"))
     peer.close()
     assert_definitions_survived()
 
@@ -250,7 +250,7 @@ def test_a_deleted_home_is_made_anew_and_what_is_held_stays_held(home_directory:
     define(home_directory)
     with concurrency("gate"):
         shutil.rmtree(home_directory)
-        registry.current().database.verify_after = 0.0
+        registry.current().store.database.verify_after = 0.0
         with pytest.raises(AcquireConcurrencySlotTimeoutError):
             concurrency("gate", timeout_seconds=0.2).__enter__()
     assert_limit_is_kept()
@@ -265,7 +265,7 @@ def test_a_replaced_database_is_noticed_and_what_is_held_is_taken_along(home_dir
         for path in home_directory.glob(DATABASE_NAME + "-*"):
             path.unlink()
         os.replace(other, database)
-        registry.current().database.verify_after = 0.0
+        registry.current().store.database.verify_after = 0.0
         with pytest.raises((AcquireConcurrencySlotTimeoutError, StoreError)):
             concurrency("gate", timeout_seconds=0.2).__enter__()
         assert held(home_directory) == 1
@@ -509,7 +509,7 @@ def test_a_store_that_is_busy_while_it_is_opened_is_opened_once(
         monkeypatch.setattr(sqlite3, "connect", lambda path, **options: opened.append(path) or connect(path, **options))
         for _ in range(3):
             with pytest.raises(Busy):
-                registry.current().database.ensure_open()
+                registry.current().store.database.ensure_open()
         other.execute("ROLLBACK")
     assert_limit_is_kept()
     assert len(opened) == 1

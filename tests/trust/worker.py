@@ -17,16 +17,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import inspection
-from points import Calls, Statements
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import localconc
-from localconc._engine import engine as engine_module
 from localconc._engine import registry
+from localconc._engine.store import database, schema
 from localconc.errors import AcquireConcurrencySlotTimeoutError, LocalconcError
 from localconc.sync import concurrency, rate_limit
+from tests.trust import inspection
+from tests.trust.points import Calls, Statements
 
 Arm = Callable[[], None]
 
@@ -50,7 +49,7 @@ def in_the_common_case(arm: Arm) -> None:
         pass
 
 
-def when_looking_closer(arm: Arm) -> None:
+def by_the_general_rules(arm: Arm) -> None:
     warm("other")
     arm()
     with concurrency(["gate", "other"]):
@@ -71,12 +70,12 @@ def while_timing_out(arm: Arm) -> None:
         pass
 
 
-def while_handing_over(arm: Arm) -> None:
-    occupancy = concurrency("gate")
-    occupancy.__enter__()
-    inspection.wait_until(lambda: inspection.waiting(localconc.home()), "somebody waits")
+def while_handing_off(arm: Arm) -> None:
+    block = concurrency("gate")
+    block.__enter__()
+    inspection.wait_until(lambda: inspection.waiting(localconc.home()), "another process waits")
     arm()
-    occupancy.__exit__(None, None, None)
+    block.__exit__(None, None, None)
 
 
 def at_a_rate(arm: Arm) -> None:
@@ -86,11 +85,11 @@ def at_a_rate(arm: Arm) -> None:
     rate_limit("rate")
 
 
-def while_archiving(arm: Arm) -> None:
-    engine_module.ARCHIVE_EVERY = 2
-    warm("gate")
+def while_trimming_the_history(arm: Arm) -> None:
+    for _ in range(schema.HISTORY_SLACK_ROWS // 3):
+        warm("gate")
     arm()
-    for _ in range(2):
+    for _ in range(3):
         with concurrency("gate"):
             pass
 
@@ -108,19 +107,35 @@ def while_updating_a_limit(arm: Arm) -> None:
     localconc.update_limit("gate", slot_decay_per_second=0.0)
 
 
+def while_pausing_a_limit(arm: Arm) -> None:
+    warm("gate")
+    arm()
+    localconc.pause_limit("gate", 0.02)
+    with concurrency("gate", timeout_seconds=5):
+        pass
+    localconc.resume_limit("gate")
+
+
+def while_numbering_slots(arm: Arm) -> None:
+    warm("other")
+    with concurrency("other") as occupancy:
+        arm()
+        assert occupancy.numbers == (0,)
+
+
 def while_deleting_a_limit(arm: Arm) -> None:
     warm("gate")
     arm()
     localconc.delete_limit("other")
 
 
-def while_clearing_up_after_the_dead(arm: Arm) -> None:
+def while_reaping_the_dead(arm: Arm) -> None:
     arm()
     with concurrency("gate", timeout_seconds=5):
         pass
 
 
-def while_healing(arm: Arm) -> None:
+def while_rebuilding(arm: Arm) -> None:
     arm()
     with concurrency("gate", timeout_seconds=5):
         pass
@@ -128,11 +143,11 @@ def while_healing(arm: Arm) -> None:
 
 def while_restoring_a_deleted_store(arm: Arm) -> None:
     warm("gate")
-    localconc._engine.database.VERIFY_EVERY_SECONDS = 0.0
+    database.VERIFY_EVERY_SECONDS = 0.0  # type: ignore[misc]
     with concurrency("other"):
         for path in localconc.home().glob("localconc.db*"):
             path.unlink()
-        registry.current().database.verify_after = 0.0
+        registry.current().store.database.verify_after = 0.0
         arm()
         with concurrency("gate", timeout_seconds=5):
             pass
@@ -155,17 +170,19 @@ SCENARIOS: dict[str, Callable[[Arm], None]] = {
     for function in (
         at_first_opening,
         in_the_common_case,
-        when_looking_closer,
+        by_the_general_rules,
         while_waiting,
         while_timing_out,
-        while_handing_over,
+        while_handing_off,
         at_a_rate,
-        while_archiving,
+        while_trimming_the_history,
         while_creating_a_limit,
         while_updating_a_limit,
+        while_pausing_a_limit,
+        while_numbering_slots,
         while_deleting_a_limit,
-        while_clearing_up_after_the_dead,
-        while_healing,
+        while_reaping_the_dead,
+        while_rebuilding,
         while_restoring_a_deleted_store,
         while_ending,
         hold_and_die,
@@ -202,7 +219,7 @@ def held_by_pid(home: str, pid: str) -> int:
     return len(
         inspection.rows(
             Path(home),
-            "SELECT 1 FROM owners WHERE pid = ? AND (id IN (SELECT owner_id FROM slots WHERE released IS NULL) "
+            "SELECT 1 FROM owners WHERE pid = ? AND (id IN (SELECT owner_id FROM slots) "
             "OR id IN (SELECT owner_id FROM waiters WHERE state = 0))",
             int(pid),
         )

@@ -57,7 +57,7 @@ class Grant(NamedTuple):
     thread: str
     label: str
     context: int
-    numbers: tuple[tuple[int, ...], ...] = ()  # of each limit, once somebody has asked which slots these are
+    numbers: tuple[tuple[int, ...] | None, ...] = ()  # of each limit, once somebody has asked which slots these are
 
 
 class Requester(NamedTuple):
@@ -71,6 +71,20 @@ class Requester(NamedTuple):
     thread: str
     label: str = ""
     context: int = 0
+
+
+def limits_in(limit_id: int, limit_ids: str | None) -> tuple[int, ...]:
+    """Return the limits of a queued request: the only one of a simple request, or those of a JSON list.
+
+    Raises:
+        StoreError: the list is nothing that localconc wrote.
+    """
+    if limit_ids is None:
+        return (limit_id,)
+    try:
+        return tuple(int(each) for each in limit_ids[1:-1].split(",") if each)
+    except (ValueError, TypeError) as error:
+        raise malformed("A waiting request", limit_ids) from error
 
 
 class WaiterRow(NamedTuple):
@@ -89,6 +103,8 @@ class WaiterRow(NamedTuple):
     request: str
     thread: str
     context: int
+    has_end: int
+    stops: str
     address: str
     secret: int
     waiting_since: float
@@ -102,12 +118,7 @@ class WaiterRow(NamedTuple):
         """The limits in whose queues the request stands."""
         if type(self.slots) is not int:
             raise malformed("A waiting request", self.slots)
-        if self.limit_ids is None:
-            return [self.limit_id]
-        try:
-            return [int(limit_id) for limit_id in self.limit_ids[1:-1].split(",") if limit_id]
-        except (ValueError, TypeError) as error:
-            raise malformed("A waiting request", self.limit_ids) from error
+        return list(limits_in(self.limit_id, self.limit_ids))
 
     @property
     def requester(self) -> Requester:

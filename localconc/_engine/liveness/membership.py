@@ -158,9 +158,9 @@ class Membership:
         """Return the pids of the other living processes that use the home, whether or not a store knows them."""
         return owners.living_pids(self._directory, self.owner.key if self.owner else "")
 
-    def leave(self, txn: Transaction) -> None:
-        """Take this process out of the store; what it holds has to be released already."""
-        cleanup.leave(txn, self.owner_id)
+    def leave(self, txn: Transaction, *, may_hold: bool) -> None:
+        """Take this process out of the store; `may_hold` tells whether calls of it are under way."""
+        cleanup.leave(txn, self.owner_id, may_hold=may_hold)
 
     def retire(self) -> None:
         """Give up the locked file; this process is no member any more."""

@@ -189,6 +189,16 @@ class Owner:
             return False
         return True
 
+    def retract(self, serial: int) -> None:
+        """Take the acknowledgement of a grant back that turned out to have been given to others meanwhile.
+
+        The word becomes the next smaller serial: earlier grants that share it stay acknowledged.
+        """
+        place = _BOARD_AT + serial % BOARD_WORDS * _WORD_BYTES
+        with suppress(OSError):
+            if int.from_bytes(read_at(self.descriptor, _WORD_BYTES, place), "little") == serial:
+                write_at(self.descriptor, (serial - 1).to_bytes(_WORD_BYTES, "little"), place)
+
 
 # ---- the claims of others --------------------------------------------------------------------------------------------
 

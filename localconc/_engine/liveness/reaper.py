@@ -93,6 +93,13 @@ class Reaper:
         dead = [self._reap_if_dead(row, was_seen=False) for row in self._in_front(limit_ids, ticket)]
         return any(dead)
 
+    def reap_owners(self, owner_ids: Iterable[int]) -> bool:
+        """Look at some processes; return whether one of them was dead."""
+        ids = list(owner_ids)
+        rows = self._store.read(lambda ledger: listings.owners(ledger.connection, ids))
+        dead = [self._reap_if_dead(row, was_seen=False) for row in rows]
+        return any(dead)
+
     def reap_all(self) -> None:
         """Look at every process of the store, so that nobody is shown what a dead one held."""
         for row in self._store.read(lambda ledger: ledger.all_owners()):

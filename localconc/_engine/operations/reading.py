@@ -46,7 +46,7 @@ def read_refs(engine: Engine, refs: Iterable[LimitRef]) -> tuple[Limit, ...]:
     return look(engine, work)
 
 
-def numbers(engine: Engine, serial: int) -> tuple[tuple[int, ...], ...]:
+def numbers(engine: Engine, serial: int) -> tuple[tuple[int, ...] | None, ...]:
     """Return the slot numbers of an acquisition of this process on each of its limits."""
     return run(engine, lambda: engine.holdings.numbers(serial))
 

@@ -158,14 +158,21 @@ def grant(
     return tuple(refs)
 
 
-def give_numbers(txn: Transaction, grant: Grant, owner_id: int, serial: int) -> tuple[tuple[int, ...], ...] | None:
+def give_numbers(
+    txn: Transaction, grant: Grant, owner_id: int, serial: int
+) -> tuple[tuple[int, ...] | None, ...] | None:
     """Give an acquisition its slot numbers of each limit: the lowest ones that no present holder has.
 
     Returns:
-        The numbers, in the order of its limits; None if it holds nothing (any more).
+        The numbers, in the order of its limits (None for one with decay, whose slots drain while they are held); None if
+        it holds nothing (any more).
     """
-    numbers = []
+    numbers: list[tuple[int, ...] | None] = []
     for ref in grant.refs:
+        row = txn.ledger.limit_with_id(ref.limit_id)
+        if row is not None and row.decay > 0:
+            numbers.append(None)
+            continue
         own, others = listings.numbers_on(txn.ledger.connection, ref.limit_id, owner_id, serial)
         if own is None:
             return None

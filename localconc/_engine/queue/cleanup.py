@@ -50,7 +50,7 @@ def undo(
     """
     if ticket is not None:
         cancel(txn, ticket, owner_id)
-    elif limit_ids is None:
+    elif limit_ids is None:  # the interruption may have come between the commit and the record of it
         for waiter in txn.ledger.waiters_of(owner_id):
             if waiter.serial == serial:
                 _remove(txn, waiter)
@@ -71,23 +71,32 @@ def reap(txn: Transaction, owner: OwnerRow, *, was_seen: bool) -> None:
     Args:
         was_seen: whether the death was noticed as it happened; else the history does not know when the slots came back.
     """
+    _remove_owner(txn, owner.id, txn.ledger.held_by(owner.id), KILLED if was_seen else UNSEEN)
+
+
+def leave(txn: Transaction, owner_id: int, *, may_hold: bool) -> None:
+    """Take a process that ends in good order out of the store; threads that end with it may have waited.
+
+    Args:
+        may_hold: whether it may hold something, as a thread of it does that was admitted at the last moment. To find
+            that, all holders have to be looked at.
+    """
+    _remove_owner(txn, owner_id, txn.ledger.held_by(owner_id) if may_hold else [], None)
+
+
+def _remove_owner(txn: Transaction, owner_id: int, held: list[tuple[int, int]], ending: int | None) -> None:
+    """Remove all that is a process's, and only then admit others: one of its own waiters could be next."""
     touched = []
-    for limit_id, serial in txn.ledger.held_by(owner.id):
-        txn.ledger.set_ending(limit_id, owner.id, serial, KILLED if was_seen else UNSEEN)
-        txn.release(limit_id, owner.id, serial)
+    for limit_id, serial in held:
+        if ending is not None:
+            txn.ledger.set_ending(limit_id, owner_id, serial, ending)
+        txn.release(limit_id, owner_id, serial)
         touched.append(limit_id)
-    for waiter in txn.ledger.waiters_of(owner.id):
+    for waiter in txn.ledger.waiters_of(owner_id):
         touched += waiter.queued_on
         txn.ledger.delete_waiter(waiter.ticket)
-    txn.ledger.delete_owner(owner.id)
-    admit_waiters(txn, touched)
-
-
-def leave(txn: Transaction, owner_id: int) -> None:
-    """Take a process that ends in good order out of the store; threads that end with it may have waited."""
-    for waiter in txn.ledger.waiters_of(owner_id):
-        cancel(txn, waiter.ticket, owner_id)
     txn.ledger.delete_owner(owner_id)
+    admit_waiters(txn, touched)
 
 
 def pass_over(txn: Transaction, owner: OwnerRow, serial: int, limit_ids: Collection[int]) -> bool:
@@ -101,8 +110,11 @@ def pass_over(txn: Transaction, owner: OwnerRow, serial: int, limit_ids: Collect
     first = rows[0]
     for row in rows:
         limit = txn.ledger.limit_with_id(row.limit_id)
-        if limit is not None and limit.decay > 0:
-            txn.set_empty_at(row.limit_id, max(txn.now, limit.empty_at - row.slots / limit.decay))
+        holder = txn.ledger.holder(row.limit_id, owner.id, serial)
+        if limit is not None and holder is not None and holder[1] is not None:
+            empty_at = max(txn.now, limit.empty_at - row.slots / limit.decay)
+            txn.set_empty_at(row.limit_id, empty_at)
+            txn.ledger.drain_sooner(row.limit_id, holder[1], max(0.0, limit.empty_at - empty_at))
         txn.ledger.delete_holder(row.limit_id, owner.id, serial)
     names = tuple(limit.name for limit in txn.ledger.limits_with_ids(limit_ids))
     request = Request(names=names, slots=first.slots, mode=CONCURRENCY, label=first.label or "")
@@ -119,6 +131,8 @@ def pass_over(txn: Transaction, owner: OwnerRow, serial: int, limit_ids: Collect
             request=request.to_text(),
             thread=first.thread or "",
             context=first.context or 0,
+            has_end=1,
+            stops="",
             address="",
             secret=0,
             waiting_since=first.acquired_wall - first.waited_seconds,
@@ -182,8 +196,8 @@ def reinsert_grants(
                 drained_at,
                 grant.waited_seconds,
             )
-            if grant.numbers:
-                own = grant.numbers[grant.refs.index(taken)]
+            own = grant.numbers[grant.refs.index(taken)] if grant.numbers else None
+            if own is not None:
                 txn.ledger.set_numbers(row.id, owner_id, serial, ",".join(map(str, own)))
         reinserted[serial] = grant._replace(refs=tuple(refs))
     for limit_id, serial in noted:

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from localconc._engine.core.records import LimitRow
+    from localconc._engine.store.ledger import Ledger
     from localconc._engine.store.listings import HolderEntry
-    from localconc._engine.store.store import Transaction
 
 #: Holders that an error message names before it says «and more».
 MAX_NAMED_HOLDERS: Final = 5
@@ -31,6 +31,14 @@ class Reason(NamedTuple):
     requests_ahead: int
 
 
+class Moment(NamedTuple):
+    """The store at one moment, by both clocks."""
+
+    ledger: Ledger
+    now: float
+    wall: float
+
+
 class Caller(NamedTuple):
     """Who asks: in the reason, its own holds are said to be its own."""
 
@@ -38,35 +46,36 @@ class Caller(NamedTuple):
     context: int
 
 
-def explain(txn: Transaction, rows: Iterable[LimitRow], ticket: int | None, caller: Caller, slots: int) -> Reason:
+def explain(
+    moment: Moment, limit_ids: Iterable[int], ticket: int | None, caller: Caller, slots: int
+) -> Reason:
     """Say what a request waits for."""
     texts, names, holders, ahead = [], [], [], 0
-    for row in rows:
-        current = txn.ledger.limit_with_id(row.id) or row
-        entries = listings.holders(txn.ledger.connection, row.id)
-        before = listings.requests_ahead(txn.ledger.connection, row.id, ticket)
-        texts.append(_sentence(txn, current, entries, before, caller, slots))
-        names.append(current.name)
+    for row in moment.ledger.limits_with_ids(limit_ids):
+        entries = listings.holders(moment.ledger.connection, row.id)
+        before = listings.requests_ahead(moment.ledger.connection, row.id, ticket)
+        texts.append(_sentence(moment, row, entries, before, caller, slots))
+        names.append(row.name)
         holders += [entry.shown() for entry in entries]
         ahead = max(ahead, before)
     return Reason(". ".join(texts), tuple(names), holders, ahead)
 
 
 def _sentence(
-    txn: Transaction, row: LimitRow, entries: list[HolderEntry], ahead: int, caller: Caller, slots: int
+    moment: Moment, row: LimitRow, entries: list[HolderEntry], ahead: int, caller: Caller, slots: int
 ) -> str:
     queued = f"{ahead} request(s) ahead" if ahead else "nobody ahead"
     if row.limit == 0:
         return f"{row.name!r} has limit=0, which admits nobody; {queued}"
-    text = f"{row.name!r}: {views.active_slots(row, txn.now)} of {row.limit} in use"
-    if row.paused_until is not None and row.paused_until > txn.now:
-        until = views.moment(txn.wall + row.paused_until - txn.now).isoformat(timespec="seconds")
-        text += f", paused for {row.paused_until - txn.now:.1f} s until {until}"
+    text = f"{row.name!r}: {views.active_slots(row, moment.now)} of {row.limit} in use"
+    if row.paused_until is not None and row.paused_until > moment.now:
+        until = views.moment(moment.wall + row.paused_until - moment.now).isoformat(timespec="seconds")
+        text += f", paused for {row.paused_until - moment.now:.1f} s until {until}"
     if entries:
-        named = ", ".join(_holder(entry, txn.wall, caller) for entry in entries[:MAX_NAMED_HOLDERS])
+        named = ", ".join(_holder(entry, moment.wall, caller) for entry in entries[:MAX_NAMED_HOLDERS])
         text += f", held by {named}{', and more' if len(entries) > MAX_NAMED_HOLDERS else ''}"
     elif row.decay > 0:
-        due = rules.fits_at(row.empty_at, slots, row.limit, row.decay) - txn.now
+        due = rules.fits_at(row.empty_at, slots, row.limit, row.decay) - moment.now
         if due > 0:
             text += f", the next {slots} slot(s) are due in {due:.3g} s"
     return f"{text}; {queued}"

@@ -43,7 +43,8 @@ class Database:
     Args:
         directory: the home.
         clock: tells the moments that a migration needs.
-        on_open: called with this database after each opening, before anything else uses it.
+        on_open: called after each opening, before anything else uses the connection.
+        on_opened: called after that, when the store is in use; must not raise.
         living_users: tells which other living processes use the home, so that nothing is rebuilt behind their backs.
 
     Attributes:
@@ -53,7 +54,12 @@ class Database:
     """
 
     def __init__(
-        self, directory: Path, clock: Clock, on_open: Callable[[], None], living_users: Callable[[], list[int]]
+        self,
+        directory: Path,
+        clock: Clock,
+        on_open: Callable[[], None],
+        on_opened: Callable[[], None],
+        living_users: Callable[[], list[int]],
     ) -> None:
         self.directory = directory
         self.path = directory / DATABASE_NAME
@@ -67,6 +73,7 @@ class Database:
         self._anchors: Anchors | None = None
         self._being_opened: sqlite3.Connection | None = None  # while `on_open` runs
         self._on_open = on_open
+        self._on_opened = on_opened
 
     # ---- transactions ----------------------------------------------------------------------------------------
 
@@ -236,6 +243,9 @@ class Database:
             self._being_opened = None
         self._connection = connection
         self.verify_after = time.monotonic() + VERIFY_EVERY_SECONDS
+        self._on_opened()
+        if self._connection is None:  # it proved to be of no use
+            raise Busy
         return connection
 
     def transact_while_opening(

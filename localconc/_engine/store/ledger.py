@@ -30,9 +30,9 @@ ACQUIRE_FAST: Final = """
 #: Queue a simple request, if the definition is still the one that the caller knows, and the limit is not paused: then
 #: the request has to know until when.
 ENQUEUE_FAST: Final = f"""
-    INSERT INTO waiters (owner_id, serial, state, slots, limit_id, request, thread, context, address, secret,
+    INSERT INTO waiters (owner_id, serial, state, slots, limit_id, request, thread, context, has_end, address, secret,
         waiting_since, enqueued_boot)
-    SELECT ?, ?, {WAITING}, ?, limit_id, ?, ?, ?, ?, ?, ?, ? FROM slots WHERE {_TOTAL_OF} AND revision = ?
+    SELECT ?, ?, {WAITING}, ?, limit_id, ?, ?, ?, ?, ?, ?, ?, ? FROM slots WHERE {_TOTAL_OF} AND revision = ?
         AND (paused_until IS NULL OR paused_until <= ?)
 """
 
@@ -310,11 +310,13 @@ class Ledger:
         enqueued_boot: float,
         *,
         is_simple: bool,
+        has_end: bool,
+        stops: str,
     ) -> int:
         """Queue a request on each of its limits; return its ticket."""
         ticket = self._execute(
-            "INSERT INTO waiters (owner_id, serial, state, slots, limit_id, limit_ids, request, thread, context, address, "
-            "secret, waiting_since, enqueued_boot) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO waiters (owner_id, serial, state, slots, limit_id, limit_ids, request, thread, context, has_end, "
+            "stops, address, secret, waiting_since, enqueued_boot) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 requester.owner_id,
                 requester.serial,
@@ -325,6 +327,8 @@ class Ledger:
                 request.to_text(),
                 requester.thread,
                 requester.context,
+                has_end,
+                stops,
                 address,
                 secret,
                 waiting_since,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from localconc._engine.core import views
 from localconc._engine.core.calls import Request
-from localconc._engine.core.records import OwnerRow, PastAcquisition
+from localconc._engine.core.records import OwnerRow, PastAcquisition, limits_in
 from localconc._engine.store.schema import TOTALS_ROW, UNSEEN, WAITING
 
 if TYPE_CHECKING:
@@ -34,6 +34,10 @@ class HolderEntry(NamedTuple):
     command: str
     label: str
     acquired_wall: float
+
+    def shown_since(self) -> str:
+        """Return since when it holds, as messages show it."""
+        return views.moment(self.acquired_wall).isoformat(timespec="seconds")
 
     def shown(self) -> views.Holder:
         """Return the holder as people see it."""
@@ -63,6 +67,25 @@ class WaiterEntry(NamedTuple):
         return views.Waiter(
             request.names, self.slots, self.pid, self.thread, self.command, position, since, request.label
         )
+
+
+class EndlessWaiter(NamedTuple):
+    """A queued request that waits for as long as it takes."""
+
+    ticket: int
+    owner_id: int
+    stops: str
+    slots: int
+    limit_id: int
+    limit_ids: str | None
+    request: str
+    pid: int
+    thread: str
+
+    @property
+    def queued_on(self) -> tuple[int, ...]:
+        """The limits in whose queues the request stands."""
+        return limits_in(self.limit_id, self.limit_ids)
 
 
 class QueuedHolder(NamedTuple):
@@ -161,6 +184,19 @@ def requests_ahead(connection: sqlite3.Connection, limit_id: int, ticket: int | 
     return int(row[0])
 
 
+def endless_waiters(connection: sqlite3.Connection) -> list[EndlessWaiter]:
+    """Return the queued requests that wait for as long as it takes, in the order of arrival."""
+    rows = connection.execute(
+        f"""
+        SELECT waiters.ticket, waiters.owner_id, waiters.stops, waiters.slots, waiters.limit_id, waiters.limit_ids,
+            waiters.request, coalesce(owners.pid, 0), waiters.thread
+        FROM waiters LEFT JOIN owners ON owners.id = waiters.owner_id
+        WHERE waiters.state = {WAITING} AND waiters.has_end = 0 ORDER BY waiters.ticket
+        """
+    )
+    return [EndlessWaiter._make(row) for row in rows]
+
+
 def owners_ahead(connection: sqlite3.Connection, limit_id: int, ticket: int) -> list[int]:
     """Return the processes whose requests are the nearest ones ahead of a ticket."""
     statement = f"""
@@ -226,6 +262,12 @@ def queued_holders(
     )
     rows = (connection.execute(statement, (limit_id, owner_id, serial)).fetchone() for limit_id in limit_ids)
     return [QueuedHolder._make(row) for row in rows if row is not None]
+
+
+def has_held(connection: sqlite3.Connection, owner_id: int, serial: int) -> bool:
+    """Return whether the history knows an acquisition, because it was released."""
+    statement = "SELECT 1 FROM history WHERE owner_id = ? AND serial = ? LIMIT 1"
+    return connection.execute(statement, (owner_id, serial)).fetchone() is not None
 
 
 def queued_holders_since(

@@ -111,7 +111,9 @@ TABLES: Final = (
         limit_ids TEXT,                        -- of every other one: all of its limits, as a JSON list
         request TEXT NOT NULL,                 -- the label of the call follows its first '>'
         thread TEXT NOT NULL,
-        context INTEGER NOT NULL,
+        context INTEGER NOT NULL,              -- the thread or task that is to hold the slots; 0 if anybody may release
+        has_end INTEGER NOT NULL DEFAULT 0,    -- 1: it waits with a time-out, or with retries
+        stops TEXT NOT NULL DEFAULT '',        -- contexts of its process that hold something and stop while it waits
         address TEXT NOT NULL,
         secret INTEGER NOT NULL,               -- a wakeup that names it comes from a process that can read this row
         waiting_since REAL NOT NULL,           -- wall clock

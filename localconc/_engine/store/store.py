@@ -108,6 +108,7 @@ class Store:
         directory: the home.
         clock: what time it is.
         on_open: called after each opening of the database, before anything else uses it.
+        on_opened: called after that, when the store is in use; must not raise.
         reevaluate: called before the commit of a transaction in which limits changed: answers their waiters.
         announce: called after the commit of a transaction that concerns others; must not raise.
         living_users: tells which other living processes use the home.
@@ -119,6 +120,7 @@ class Store:
         clock: Clock,
         *,
         on_open: Callable[[], None],
+        on_opened: Callable[[], None],
         reevaluate: Callable[[Transaction], None],
         announce: Callable[[Transaction], None],
         living_users: Callable[[], list[int]],
@@ -128,7 +130,7 @@ class Store:
         self._reevaluate = reevaluate
         self._announce = announce
         self._served: set[int] = set()  # tickets whose rows are to be deleted
-        self.database = Database(directory, clock, on_open, living_users)
+        self.database = Database(directory, clock, on_open, on_opened, living_users)
 
     def transact(self, work: Callable[[Transaction], Result]) -> Result:
         """Do some work in a write transaction; after its commit the effects follow.

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
-from weakref import WeakValueDictionary
+from weakref import WeakMethod, WeakValueDictionary
 
 from localconc._engine.core.clock import call_later
 from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.store import listings
+from localconc._engine.waiting.mailbox import Wakeup
 from localconc._engine.waiting.throttle import MAX_TASKS_AN_ITERATION, LoopThrottle, TaskEvent, loop_budget
 from localconc._engine.waiting.timing import (
     OVERDUE_SECONDS,
@@ -41,6 +43,9 @@ RETRY_SECONDS: Final = 0.005
 #: Queues that one poll looks at; the next one goes on from there.
 MAX_QUEUES_A_POLL: Final = 256
 
+#: What tasks are told whose own wakeups may be lost.
+_LOOK: Final = Wakeup(0)
+
 _dispatchers: WeakValueDictionary[tuple[Engine, AbstractEventLoop], LoopDispatcher] = WeakValueDictionary()
 _lock = threading.Lock()
 
@@ -61,6 +66,21 @@ def dispatcher_of(engine: Engine, loop: AbstractEventLoop) -> LoopDispatcher:
         if dispatcher is None:
             dispatcher = _dispatchers[engine, loop] = LoopDispatcher(engine, loop)
         return dispatcher
+
+
+def _weakly(method: Callable[[], None]) -> Callable[[], None]:
+    """Return a function that calls a method for as long as its object lives.
+
+    The process knows all mailboxes that are in use; through this one it must not keep a closed loop and its tasks.
+    """
+    reference = WeakMethod(method)
+
+    def call() -> None:
+        bound = reference()
+        if bound is not None:
+            bound()
+
+    return call
 
 
 class LoopDispatcher:
@@ -114,7 +134,7 @@ class LoopDispatcher:
         if self._mailbox is None:
             mailbox: Mailbox = self._engine.mailboxes.take(owner)
             self._hears = self._read(mailbox.descriptor, self._collect)
-            mailbox.on_delivery = self._on_delivery
+            mailbox.on_delivery = _weakly(self._on_delivery)
             self._mailbox = mailbox
         return self._mailbox
 
@@ -171,9 +191,12 @@ class LoopDispatcher:
             del self._expected[serial]
 
     def _tell(self, serials: Iterable[int]) -> None:
+        """Have tasks act on their wakeups, or look at the store if they have none."""
         events = [self._expected[serial] for serial in serials if serial in self._expected]
         at_once = len(events) <= MAX_TASKS_AN_ITERATION and not self._told
         for event in events:
+            if not event.wakeups:
+                event.wakeups = [_LOOK]
             if at_once:
                 event.set()
             elif not event.is_set():
@@ -183,9 +206,12 @@ class LoopDispatcher:
 
     def _on_delivery(self) -> None:
         """Collect what a thread of this process has left in the mailbox; called in that thread."""
+        if self._loop.is_closed():
+            return  # its tasks, which can't go on, leave the queue when they are collected
         if threading.get_ident() == self._thread:
             self._collect_delivered()
-        elif not self._loop.is_closed():
+            return
+        with suppress(RuntimeError):  # closed at this moment
             self._loop.call_soon_threadsafe(self._collect_delivered)
 
     def _collect(self) -> None:

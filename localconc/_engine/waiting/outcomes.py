@@ -1,18 +1,35 @@
-"""The errors with which a wait ends."""
+"""What a wait says, while it lasts as well as at its end."""
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from localconc._engine.queue.explain import Reason
-from localconc.errors import AcquireConcurrencySlotTimeoutError, ConcurrencySlotAcquisitionError, StoreError
+from localconc.errors import (
+    AcquireConcurrencySlotTimeoutError,
+    ConcurrencySlotAcquisitionError,
+    DeadlockError,
+    StoreError,
+)
 
 if TYPE_CHECKING:
     from localconc._engine.core.calls import Call
 
 
+logger = logging.getLogger("localconc")
+
+
 class StoreTimeout(Exception):
     """The store stayed busy until the deadline."""
+
+
+def report_wait(seconds: float, reason: Reason) -> None:
+    """Say for what, and for whom, a call has waited for a while."""
+    names = ", ".join(map(repr, reason.names))
+    logger.info(
+        "localconc: waiting for %s for %.0f s: %s", names, seconds, reason.text, extra={"localconc_kind": "waiting"}
+    )
 
 
 def out_of_time(call: Call, reason: Reason) -> AcquireConcurrencySlotTimeoutError:
@@ -24,6 +41,14 @@ def out_of_time(call: Call, reason: Reason) -> AcquireConcurrencySlotTimeoutErro
     error.holders = reason.holders
     error.requests_ahead = reason.requests_ahead
     return error
+
+
+def deadlocked(circle: str) -> DeadlockError:
+    """Return the error for a request that would have waited for its own caller."""
+    return DeadlockError(
+        f"To wait would be to wait for oneself: {circle}. Acquire what belongs together in one call, or pass "
+        "timeout_seconds."
+    )
 
 
 def out_of_retries(reason: Reason) -> ConcurrencySlotAcquisitionError:

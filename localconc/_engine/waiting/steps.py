@@ -8,11 +8,12 @@ them: the way of a call is written once.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
-from localconc._engine.acquisitions import Queued, Refused
+from localconc._engine.acquisitions import Deadlocked, Queued, Refused, WaitTerms
 from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.holdings import Handle
 from localconc._engine.releases import report_late_release
@@ -26,6 +27,7 @@ from localconc._engine.waiting.timing import (
     MIN_BACKOFF_SECONDS,
     OVERDUE_SECONDS,
     RELEASE_PATIENCE_SECONDS,
+    REPORTS_SECONDS,
     STORE_PATIENCE_SECONDS,
     STORE_TIMEOUT_SECONDS,
     WATCH_AFTER_SECONDS,
@@ -34,13 +36,15 @@ from localconc._engine.waiting.timing import (
 from localconc.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from localconc._engine.core.calls import Call
     from localconc._engine.engine import Engine
     from localconc._engine.liveness.owner import Owner
     from localconc._engine.queued import WaiterStatus
     from localconc._engine.waiting.mailbox import Mailbox, Wakeup
+
+logger = logging.getLogger("localconc")
 
 Result = TypeVar("Result")
 
@@ -120,6 +124,7 @@ def acquire(
     thread: str,
     context: int,
     mailboxes: Mailboxes,
+    stopped: Callable[[], Iterable[int]],
     *,
     polls: bool,
     begun: float | None = None,
@@ -130,6 +135,7 @@ def acquire(
         thread: name of the thread or task.
         context: identifies the thread or task; 0 if anybody may release.
         mailboxes: where to get a mailbox for wakeups.
+        stopped: returns the threads and tasks that can't go on while this call waits.
         polls: whether these steps look by themselves now and then; False if a dispatcher looks for many tasks.
         begun: when the caller began to wait, if that was before now.
     """
@@ -144,12 +150,16 @@ def acquire(
         if may_wait and engine.membership.owner is None:  # mailboxes are an owner's
             yield from retry_while_busy(engine, engine.store.database.ensure_open, tries_until)
         owner = engine.membership.owner
-        mailbox = mailboxes.take(owner) if may_wait and owner is not None else None
-        outcome = yield from retry_while_busy(
-            engine, partial(engine.acquisitions.try_acquire, request, handle, mailbox), tries_until
-        )
-        if isinstance(outcome, Refused):
-            outcome = yield from _reap_and_try_again(engine, call, handle, outcome, tries_until)
+        terms = None
+        if may_wait and owner is not None:
+            mailbox = mailboxes.take(owner)
+            has_end = timeout_seconds is not None or max_retries is not None
+            stops = () if has_end or not engine.holdings.contexts else _holding(engine, stopped())
+            terms = WaitTerms(mailbox, has_end, max_retries is not None, stops)
+        try_acquire = partial(engine.acquisitions.try_acquire, request, handle, terms)
+        outcome = yield from retry_while_busy(engine, try_acquire, tries_until)
+        if isinstance(outcome, (Refused, Deadlocked)):
+            outcome = yield from _reap_and_try_again(engine, call, handle, terms, outcome, tries_until)
         if isinstance(outcome, Queued):
             wait = _Wait(engine, call, handle, outcome, begun, deadline, polls=polls and not engine.is_alone)
             yield from wait.steps()
@@ -164,15 +174,30 @@ def acquire(
     return handle
 
 
+def _holding(engine: Engine, contexts: Iterable[int]) -> tuple[int, ...]:
+    """Return those of some threads and tasks that hold something."""
+    return tuple(context for context in contexts if context in engine.holdings.contexts)
+
+
 def _reap_and_try_again(
-    engine: Engine, call: Call, handle: Handle, refused: Refused, deadline: float | None
-) -> Steps[Handle | Queued | Refused]:
+    engine: Engine,
+    call: Call,
+    handle: Handle,
+    terms: WaitTerms | None,
+    outcome: Handle | Queued | Refused | Deadlocked,
+    deadline: float | None,
+) -> Steps[Handle | Queued]:
     """Look for dead holders before saying no: perhaps nobody was waiting who would have noticed their end."""
-    reap = partial(engine.reaper.reap_in_front, refused.limit_ids, None)
-    outcome: Handle | Queued | Refused = refused
+    if isinstance(outcome, Deadlocked):
+        reap = partial(engine.reaper.reap_owners, outcome.owner_ids)
+    else:
+        assert isinstance(outcome, Refused)
+        reap = partial(engine.reaper.reap_in_front, outcome.limit_ids, None)
     if (yield from retry_while_busy(engine, reap, deadline)):
-        again = partial(engine.acquisitions.try_acquire, call.request, handle, None, is_retry=True)
+        again = partial(engine.acquisitions.try_acquire, call.request, handle, terms, is_retry=True)
         outcome = yield from retry_while_busy(engine, again, deadline)
+    if isinstance(outcome, Deadlocked):
+        raise outcomes.deadlocked(outcome.text)
     if isinstance(outcome, Refused):
         raise outcomes.refused(call, outcome.reason)
     return outcome
@@ -208,6 +233,17 @@ class _Wait:
         self._polls = polls
         self._watch_at = begun + WATCH_AFTER_SECONDS if polls else None
         self._poll_at: float | None = None
+        self._begun = begun
+        self._reports = iter(REPORTS_SECONDS if self._is_reported() else ())
+        self._report_at = self._next_report()
+
+    def _is_reported(self) -> bool:
+        """Whether anybody reads reports of long waits; in a virtual time they would only keep it from standing still."""
+        return not self._engine.is_alone and logger.isEnabledFor(logging.INFO)
+
+    def _next_report(self) -> float | None:
+        seconds = next(self._reports, None)
+        return None if seconds is None else self._begun + seconds
 
     def steps(self) -> Steps[None]:
         engine, serial = self._engine, self._handle.serial
@@ -227,7 +263,8 @@ class _Wait:
     def _next_moment(self) -> float | None:
         recheck_at = None if self._poll_at is None else self._engine.reaper.recheck_at
         first = None
-        for moment in (self._deadline, self._retry_at, self._due_at, self._watch_at, self._poll_at, recheck_at):
+        moments = (self._deadline, self._retry_at, self._due_at, self._watch_at, self._poll_at, self._report_at)
+        for moment in (*moments, recheck_at):
             if moment is not None and (first is None or moment < first):
                 first = moment
         return first
@@ -256,6 +293,10 @@ class _Wait:
             yield from self._watch(now)
         if self._poll_at is not None and engine.reaper.has_news():
             yield from self._retry(engine.reaper.reap_suspects)
+        if self._report_at is not None and self._report_at <= now:
+            self._report_at = self._next_report()
+            reason = yield from self._retry(partial(engine.queued.explain, queued, self._call.request.slots))
+            outcomes.report_wait(now - self._begun, reason)
         if not is_told and not self._is_due(now):
             return False  # if a death made room, a wakeup tells so
         status = yield from self._retry(partial(engine.queued.check, queued))

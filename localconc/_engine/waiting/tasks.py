@@ -111,8 +111,13 @@ async def acquire(engine: Engine, call: Call, task: str, context: int) -> Handle
         return handle
     driver = TaskDriver(engine)
     return await run_steps(
-        steps.acquire(engine, call, task, context, driver, polls=False, begun=begun), driver
+        steps.acquire(engine, call, task, context, driver, _stopped, polls=False, begun=begun), driver
     )
+
+
+def _stopped() -> list[int]:
+    """Return what stops while the running task waits: nothing but itself."""
+    return [id(asyncio.current_task())]
 
 
 async def _line_up(engine: Engine, until: float | None) -> None:

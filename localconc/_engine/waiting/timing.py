@@ -21,6 +21,9 @@ OVERDUE_SECONDS: Final = 0.02
 #: that came before is noticed then, within a tenth of a second.
 WATCH_AFTER_SECONDS: Final = 0.07
 
+#: A wait that lasts this long is reported, at the level INFO.
+REPORTS_SECONDS: Final = (10.0, 60.0, 600.0, 3_600.0)
+
 # ---- sleeping --------------------------------------------------------------------------------------------------------
 
 #: The last stretch before a moment is slept through exactly, because poll() counts whole milliseconds. For a moment far

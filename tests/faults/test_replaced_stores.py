@@ -1,0 +1,289 @@
+"""Whatever happens to the files under running processes, nothing is held twice and nothing stays taken."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from localconc import ensure_limit, read_holders
+from tests.faults.programs import Cast, Puppet, until
+
+#: A process looks ten times within this whether its store is still in its place.
+NOTICED_WITHIN_SECONDS = 0.1
+
+needs_root = pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, for chroot, mounts and other users"
+)
+
+
+def _back_up(home: Path) -> Path:
+    backup = home / "backup.db"
+    with sqlite3.connect(home / "localconc.db") as source, sqlite3.connect(backup) as copy:
+        source.backup(copy)
+        copy.execute("PRAGMA journal_mode = WAL")
+    source.close()
+    copy.close()
+    return backup
+
+
+def _store_of_another_home(programs: Cast, home: Path) -> Path:
+    """A store with the same limits, whose rows have other numbers."""
+    elsewhere = home.with_name("elsewhere")
+    programs.python(
+        "import os, sys\nos.environ['LOCALCONC_HOME'] = sys.argv[1]\nfrom localconc import ensure_limit\n"
+        "for name in ('first', 'second', 'other', 'L'): ensure_limit(name, 1)",
+        elsewhere,
+    ).finish()
+    return _back_up(elsewhere)
+
+
+def _put_back(home: Path, backup: Path, how: str) -> None:
+    if how == "moved":
+        os.replace(backup, home / "localconc.db")
+    else:
+        shutil.copyfile(backup, home / "localconc.db")
+    _remove_sidecars(home)
+    time.sleep(NOTICED_WITHIN_SECONDS)
+
+
+def _remove_sidecars(home: Path) -> None:
+    for suffix in ("-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            (home / f"localconc.db{suffix}").unlink()
+
+
+def _doctor_is_content(programs: Cast) -> None:
+    status, report = programs.command(sys.executable, "-m", "localconc", "doctor").end(30)
+    assert status == 0, report
+
+
+@pytest.mark.parametrize("how", ["moved", "copied"])
+def test_after_a_backup_was_put_back_the_store_learns_what_a_process_really_holds(
+    how: str, programs: Cast, localconc_home_directory: Path
+) -> None:
+    home = localconc_home_directory
+    ensure_limit("L", 1)
+    ensure_limit("M", 1)
+    process = programs.puppet()
+    process.must_enter("M")
+    backup = _back_up(home)
+    process.leave("M")
+    process.must_enter("L")
+
+    _put_back(home, backup, how)
+    process.must_enter("other", limit=1)
+
+    assert [(holder.name, holder.pid) for holder in read_holders()] == [("L", process.pid), ("other", process.pid)]
+    another = programs.puppet()
+    assert not another.enters("L")
+    assert another.enters("M")
+    process.leave("L")
+    assert another.enters("L")
+
+
+def test_after_a_backup_was_put_back_threads_that_wait_are_served(
+    programs: Cast, localconc_home_directory: Path
+) -> None:
+    """Served, or told with an error that they have to call again: not left to wait for good."""
+    home = localconc_home_directory
+    ensure_limit("L", 1)
+    holder, waiter = programs.puppet(), programs.puppet()
+    backup = _back_up(home)
+    holder.must_enter("L")
+    waiter.begins_to_enter("L")
+    until(lambda: waiter.evaluate("len(localconc.read_waiters())") == 1, "it waits")
+
+    _put_back(home, backup, "moved")
+    holder.leave("L")
+
+    outcome = waiter.outcome("L", 8)
+    assert outcome == "done" or outcome[0] == "StoreError"
+    newcomer = programs.puppet()
+    if outcome == "done":
+        assert not newcomer.enters("L")
+        waiter.leave("L")
+    assert newcomer.enters("L", timeout_seconds=2)
+
+
+@pytest.mark.parametrize("how", ["a backup put back", "another store", "deleted", "deleted, and restored by another"])
+def test_leaving_a_block_as_the_first_act_after_the_store_was_replaced_frees_the_slot(
+    how: str, programs: Cast, localconc_home_directory: Path
+) -> None:
+    home = localconc_home_directory
+    ensure_limit("L", 1)
+    process, another = programs.puppet(), programs.puppet()
+    process.must_enter("L")
+    another.must_enter("other", limit=1)
+
+    if how == "a backup put back":
+        _put_back(home, _back_up(home), "moved")
+    elif how == "another store":
+        _put_back(home, _store_of_another_home(programs, home), "moved")
+    else:
+        (home / "localconc.db").unlink()
+        _remove_sidecars(home)
+        time.sleep(NOTICED_WITHIN_SECONDS)
+    if how == "deleted, and restored by another":
+        another.must_enter("other 2", limit=1)
+    process.leave("L")
+
+    assert another.enters("L", timeout_seconds=2)
+    assert [holder.pid for holder in read_holders("L")] == [another.pid]
+
+
+# ---- the log and SQLite's locks --------------------------------------------------------------------------------------
+
+
+def test_a_log_that_was_removed_is_noticed_and_nothing_is_held_twice(
+    programs: Cast, localconc_home_directory: Path
+) -> None:
+    home = localconc_home_directory
+    ensure_limit("L", 1)
+    process, idle = programs.puppet(), programs.puppet()
+    idle.must_enter("other", limit=5)
+    process.must_enter("L")
+
+    _remove_sidecars(home)
+    time.sleep(NOTICED_WITHIN_SECONDS)
+    process.must_enter("other")
+
+    newcomer = programs.puppet()
+    assert not newcomer.enters("L"), "two hold a limit of 1"
+    assert not idle.enters("L"), "two hold a limit of 1"
+    process.leave("L")
+    assert idle.enters("L", timeout_seconds=2)
+    assert not newcomer.enters("L"), "two hold a limit of 1"
+    assert [holder.pid for holder in read_holders("L")] == [idle.pid]
+    _doctor_is_content(programs)
+
+
+def test_after_a_log_was_removed_a_newcomer_and_a_process_of_before_see_each_other(
+    programs: Cast, localconc_home_directory: Path
+) -> None:
+    home = localconc_home_directory
+    ensure_limit("L", 1)
+    before = programs.puppet()
+    before.must_enter("other", limit=5)
+    before.leave("other")
+
+    _remove_sidecars(home)
+    newcomer = programs.puppet()
+    newcomer.must_enter("L")
+    time.sleep(NOTICED_WITHIN_SECONDS)
+
+    assert not before.enters("L"), "two hold a limit of 1"
+    newcomer.leave("L")
+    assert before.enters("L", timeout_seconds=2)
+    assert not newcomer.enters("L"), "two hold a limit of 1"
+
+
+_READS_THE_HOME = {
+    "a copy of the tree": "import shutil\nshutil.copytree(localconc.home(), os.environ['COPY'], dirs_exist_ok=True)",
+    "a plain read": "for path in localconc.home().glob('localconc.db*'): path.read_bytes()",
+}
+
+
+@pytest.mark.parametrize("reading", list(_READS_THE_HOME))
+def test_a_process_that_read_the_files_of_its_home_holds_nothing_twice(
+    reading: str, programs: Cast, localconc_home_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closing a file drops all locks that the process has on it, SQLite's included: POSIX wants it so."""
+    monkeypatch.setenv("COPY", str(tmp_path / "copy"))
+    process = programs.puppet()  # and no other process has the store open
+    process.run("localconc.ensure_limit('L', 1)")
+    process.must_enter("other", limit=5)
+    process.run(_READS_THE_HOME[reading])
+    time.sleep(NOTICED_WITHIN_SECONDS)
+    _ends_after_one_use(programs)
+
+    time.sleep(NOTICED_WITHIN_SECONDS)
+    process.must_enter("L")
+
+    assert not programs.puppet().enters("L"), "two hold a limit of 1"
+    _ends_after_one_use(programs)
+    assert not programs.puppet().enters("L"), "two hold a limit of 1"
+    process.leave("L")
+    assert programs.puppet().enters("L", timeout_seconds=2)
+    _doctor_is_content(programs)
+
+
+def test_what_a_process_held_when_its_home_was_copied_stays_held(
+    programs: Cast, localconc_home_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COPY", str(tmp_path / "copy"))
+    process = programs.puppet()
+    process.must_enter("L", limit=1)
+    process.run(_READS_THE_HOME["a copy of the tree"])
+
+    for _ in range(3):
+        _ends_after_one_use(programs)
+        assert not programs.puppet().enters("L"), "two hold a limit of 1"
+    time.sleep(NOTICED_WITHIN_SECONDS)
+    process.leave("L")
+    assert programs.puppet().enters("L", timeout_seconds=2)
+
+
+def _ends_after_one_use(programs: Cast) -> None:
+    programs.python("from localconc.sync import concurrency\nwith concurrency('other', limit=5): pass").finish()
+
+
+# ---- a path that can't be seen any more ------------------------------------------------------------------------------
+
+
+def _is_kept_out_or_told(process: Puppet, name: str) -> None:
+    answer = process.do("enter", name, timeout_seconds=1)
+    assert answer[0] in ("AcquireConcurrencySlotTimeoutError", "StoreError"), answer
+
+
+@needs_root
+def test_a_process_that_went_into_a_jail_leaves_the_living_store_alone(
+    programs: Cast, localconc_home_directory: Path, tmp_path: Path
+) -> None:
+    ensure_limit("L", 1)
+    ensure_limit("M", 1)
+    outside, jailed = programs.puppet(), programs.puppet()
+    outside.must_enter("L")
+    jailed.must_enter("M")
+    jailed.do("enter", "L", timeout_seconds=0.01)  # what it will need is loaded now
+    jail = tmp_path / "jail"
+    jail.mkdir()
+
+    jailed.run(f"os.chroot({str(jail)!r}); os.chdir('/')")
+    time.sleep(NOTICED_WITHIN_SECONDS)
+    _is_kept_out_or_told(jailed, "L")
+
+    assert list(jail.rglob("*.db")) == [], "a copy in the jail"
+    assert [(holder.name, holder.pid) for holder in read_holders()] == [("L", outside.pid), ("M", jailed.pid)]
+    assert not outside.enters("M")
+    outside.leave("L")
+    assert programs.puppet().enters("L", timeout_seconds=2)
+    jailed.kill()
+    assert outside.enters("M", timeout_seconds=2)
+
+
+@needs_root
+@pytest.mark.skipif(not shutil.which("unshare") or not shutil.which("nsenter"), reason="needs unshare and nsenter")
+def test_a_home_that_was_unmounted_lazily_is_not_built_anew_under_those_who_use_it(
+    programs: Cast, localconc_home_directory: Path
+) -> None:
+    home = localconc_home_directory
+    home.mkdir()
+    script = 'mount -t tmpfs none "$LOCALCONC_HOME" && exec "$0" "$@"'
+    mounted = programs.puppet(prefix=("unshare", "--mount", "sh", "-c", script))
+    another = programs.puppet(prefix=("nsenter", "--mount", "--target", str(mounted.own_pid)))
+    mounted.must_enter("L", limit=1)
+    another.must_enter("M", limit=1)
+
+    mounted.run("import subprocess\nsubprocess.run(['umount', '-l', os.environ['LOCALCONC_HOME']], check=True)")
+    time.sleep(NOTICED_WITHIN_SECONDS)
+    _is_kept_out_or_told(another, "L")
+    _is_kept_out_or_told(mounted, "M")
+
+    assert not (home / "localconc.db").exists(), "a second store where the first was mounted"

@@ -1,0 +1,291 @@
+"""What becomes of a queued request between its grant and the moment at which its process accepts it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from localconc._engine.acquisitions import Queued
+from localconc._engine.core.calls import Request
+from localconc._engine.engine import Engine
+from localconc._engine.holdings import Handle
+from localconc._engine.liveness import reaper
+from localconc._engine.operations import limits, reading
+from localconc._engine.waiting.mailbox import Mailbox
+from tests.kit.clocks import ManualClock
+from tests.kit.engines import silent_engine
+from tests.kit.invariants import check_store
+
+
+class Process:
+    """An engine with one thing that it asked for."""
+
+    def __init__(self, directory: Path, clock: ManualClock) -> None:
+        self.directory = directory
+        self.engine: Engine = silent_engine(directory, clock)
+        self.mailbox = Mailbox("somewhere")
+
+    def ask(self, *names: str, slots: int = 1, **fields: Any) -> Handle:
+        """Acquire, or queue."""
+        self.request = Request(names, slots, **fields)
+        self.handle = self.engine.holdings.begin("thread", self.request.label, 0)
+        outcome = self.engine.acquisitions.try_acquire(self.request, self.handle, self.mailbox)
+        if isinstance(outcome, Queued):
+            self.queued = outcome
+        return self.handle
+
+    def accept(self) -> Handle | Queued:
+        return self.engine.queued.accept(self.request, self.queued, self.handle)
+
+    def release(self) -> None:
+        self.engine.acquisitions.release(self.handle)
+
+    def held(self, name: str) -> int:
+        return reading.read(self.engine, name).active_slots
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def processes(localconc_home_directory: Path, clock: ManualClock) -> Iterator[list[Process]]:
+    """Three processes on one home, and the limits db (1), api (1) and rate (3, decay 0.1)."""
+    started = [Process(localconc_home_directory, clock) for _ in range(3)]
+    limits.create(started[0].engine, "db", 1, active=True, active_slots=0, decay=0.0)
+    limits.create(started[0].engine, "api", 1, active=True, active_slots=0, decay=0.0)
+    limits.create(started[0].engine, "rate", 3, active=True, active_slots=0, decay=0.1)
+    yield started
+    for process in started:
+        process.engine.holdings.forget_all()
+        process.engine.close()
+
+
+def disable(process: Process, name: str) -> None:
+    limits.update(process.engine, name, name=None, limit=None, active=False, active_slots=None, decay=None)
+
+
+def test_a_fast_admission_tells_the_room_from_before_its_triggers(processes: list[Process]) -> None:
+    """SQLite returns what the statement itself saw; `admit_first` reckons with that."""
+    holder, waiter, _ = processes
+    limits.create(holder.engine, "five", 5, active=True, active_slots=0, decay=0.0)
+    holder.ask("five", slots=4)
+    waiter.ask("five", slots=3)
+    limits.update(holder.engine, "db", name=None, limit=5, active=None, active_slots=None, decay=None)
+    rooms = []
+
+    def admit(txn: Any) -> None:
+        row = txn.ledger.limit_named("five")
+        txn.release(row.id, holder.engine.membership.owner_id, holder.handle.serial)
+        admitted = txn.ledger.admit_first(row.id, txn.wall, txn.now)
+        rooms.append(admitted[0])
+
+    holder.engine.transact(admit)
+    assert rooms == [2]
+    assert waiter.accept() is waiter.handle
+    assert waiter.held("five") == 3
+
+
+def test_a_process_that_ends_with_a_grant_that_no_thread_picked_up_gives_it_back(processes: list[Process]) -> None:
+    holder, ending, waiter = processes
+    holder.ask("db")
+    ending.ask("db")
+    waiter.ask("db")
+    holder.release()
+    ending.engine.close()
+    assert waiter.accept() is waiter.handle
+    check_store(waiter.directory)
+
+
+def test_a_process_that_ends_with_two_waiters_admits_neither_of_them(processes: list[Process]) -> None:
+    holder, ending, _ = processes
+    holder.ask("db")
+    ending.ask("db")
+    ending.ask("db")
+    holder.release()
+    ending.engine.close()
+    check_store(holder.directory)
+    assert holder.held("db") == 0
+
+
+def test_an_interrupt_between_the_queueing_and_the_record_of_it_leaves_no_place_in_the_queue(
+    processes: list[Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holder, waiter, _ = processes
+    waiter.ask("db")
+    waiter.release()  # it knows the limit now
+    holder.ask("db")
+
+    def transact_and_strike(process: Process) -> Callable[[Any], Any]:
+        transact = process.engine.store.transact
+
+        def struck(work: Any) -> Any:
+            transact(work)
+            raise KeyboardInterrupt
+
+        return struck
+
+    for names in (("db",), ("db", "api")):
+        with monkeypatch.context() as patched:
+            patched.setattr(waiter.engine.store, "transact", transact_and_strike(waiter))
+            with pytest.raises(KeyboardInterrupt):
+                waiter.ask(*names)
+        assert len(reading.waiters(holder.engine, None)) == 1
+        waiter.engine.holdings.undo(waiter.handle)
+        assert reading.waiters(holder.engine, None) == []
+
+
+def test_an_interrupt_while_a_grant_of_other_limits_is_accepted_leaves_no_slot(
+    processes: list[Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holder, waiter, _ = processes
+    holder.ask("db")
+    waiter.ask("db", "new", create_if_missing=False)
+    limits.create(holder.engine, "new", 1, active=True, active_slots=0, decay=0.0)
+    holder.release()
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(waiter.engine.holdings, "hold", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            waiter.accept()
+    waiter.engine.holdings.undo(waiter.handle)
+    assert waiter.held("new") == 0
+    assert waiter.held("db") == 0
+
+
+@pytest.mark.parametrize("how", ["reset", "deleted"])
+def test_a_grant_that_an_operator_forgot_before_it_was_picked_up_is_still_a_grant(
+    processes: list[Process], how: str
+) -> None:
+    holder, waiter, operator = processes
+    holder.ask("db")
+    waiter.ask("db")
+    holder.release()
+    if how == "reset":
+        limits.reset(operator.engine, "db")
+    else:
+        limits.delete(operator.engine, "db")
+    assert waiter.accept() is waiter.handle
+    waiter.release()
+    check_store(waiter.directory)
+
+
+# ---- passed over ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def everybody_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every process but the one that looks seems to be stopped."""
+    monkeypatch.setattr(reaper, "is_stopped", lambda pid: True)
+
+
+def pass_over(process: Process, name: str) -> bool:
+    row = process.engine.read(lambda ledger: ledger.limit_named(name))
+    assert row is not None
+    return process.engine.reaper.pass_over_stopped([row.id])
+
+
+@pytest.mark.usefixtures("everybody_stopped")
+def test_a_stopped_waiter_is_passed_over_after_a_second_and_is_first_again(
+    processes: list[Process], clock: ManualClock
+) -> None:
+    holder, stopped, behind = processes
+    holder.ask("db")
+    stopped.ask("db")
+    behind.ask("db")
+    holder.release()
+    clock.advance(0.9)
+    assert not pass_over(behind, "db")
+    clock.advance(0.2)
+    assert pass_over(behind, "db")
+    assert behind.accept() is behind.handle
+    holder.ask("db")
+    stopped.queued = stopped.accept()  # type: ignore[assignment]
+    assert isinstance(stopped.queued, Queued)
+    assert [waiter.position for waiter in reading.waiters(behind.engine, "db")] == [1, 2]
+    behind.release()
+    assert stopped.accept() is stopped.handle
+    stopped.release()
+    assert holder.accept() is holder.handle
+    check_store(holder.directory)
+
+
+@pytest.mark.usefixtures("everybody_stopped")
+def test_a_waiter_that_was_passed_over_goes_on_without_a_limit_that_was_disabled_meanwhile(
+    processes: list[Process], clock: ManualClock
+) -> None:
+    holder, stopped, behind = processes
+    holder.ask("db")
+    stopped.ask("db")
+    behind.ask("db")
+    holder.release()
+    clock.advance(1.1)
+    assert pass_over(behind, "db")
+    disable(behind, "db")
+    assert stopped.accept() is stopped.handle
+    check_store(holder.directory)
+
+
+@pytest.mark.usefixtures("everybody_stopped")
+def test_what_is_taken_back_from_a_stopped_process_is_not_freed_twice(
+    processes: list[Process], clock: ManualClock
+) -> None:
+    stopped, second, third = processes
+    limits.update(third.engine, "rate", name=None, limit=None, active=None, active_slots=3, decay=None)
+    for process in processes:
+        process.ask("rate")
+    clock.advance(30.0)
+    third.engine.queued.admit_overdue([ref.limit_id for ref in stopped.queued.refs])
+    assert second.accept() is second.handle
+    assert third.accept() is third.handle
+    clock.advance(2.0)
+    assert pass_over(third, "rate")
+    clock.advance(3.0)
+    assert occupied(third, clock) == pytest.approx(1.5)
+    second.release()  # half of its slot has drained, the other half comes back
+    assert occupied(third, clock) == pytest.approx(1.0)
+
+
+def occupied(process: Process, clock: ManualClock) -> float:
+    row = process.engine.read(lambda ledger: ledger.limit_named("rate"))
+    assert row is not None
+    return (row.empty_at - clock.now()) * row.decay
+
+
+@pytest.mark.usefixtures("everybody_stopped")
+def test_a_process_that_is_stopped_twice_is_passed_over_twice(processes: list[Process], clock: ManualClock) -> None:
+    holder, stopped, behind = processes
+    holder.ask("db")
+    stopped.ask("db")
+    behind.ask("db")
+    holder.release()
+    clock.advance(1.1)
+    assert pass_over(behind, "db")
+    assert behind.accept() is behind.handle
+    assert isinstance(stopped.accept(), Queued)
+    behind.release()
+    clock.advance(1.1)
+    assert pass_over(behind, "db")
+    assert behind.held("db") == 0
+
+
+@pytest.mark.usefixtures("everybody_stopped")
+def test_what_a_stopped_process_has_picked_up_is_not_taken_from_it(
+    processes: list[Process], clock: ManualClock
+) -> None:
+    holder, stopped, behind = processes
+    holder.ask("db")
+    stopped.ask("db")
+    behind.ask("db")
+    holder.release()
+    assert stopped.accept() is stopped.handle
+    clock.advance(60.0)
+    assert not pass_over(behind, "db")
+    assert behind.held("db") == 1
