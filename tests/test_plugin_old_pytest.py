@@ -21,7 +21,7 @@ kept = []
 
 @pytest.mark.concurrency("database", limit=2)
 def test_limited(localconc_slots):
-    assert localconc_slots == {"database": (1,)}
+    assert localconc_slots == {"database": (0,)}
 
 @pytest.mark.concurrency("undeclared")
 def test_undeclared(): pass
