@@ -14,7 +14,7 @@ import os
 import sqlite3
 import sys
 import threading
-import time
+from time import monotonic as _now
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from localconc._engine.core.errors import Busy, explained
@@ -77,6 +77,14 @@ class Database:
 
     # ---- transactions ----------------------------------------------------------------------------------------
 
+    def _is_intact(self) -> bool:
+        """Return whether the descriptors are still the store's; one quick system call."""
+        anchors = self._anchors
+        try:
+            return anchors is not None and anchors.tell() == POSITION
+        except OSError:
+            return False
+
     @property
     def is_open(self) -> bool:
         return self._connection is not None
@@ -88,13 +96,11 @@ class Database:
             Busy: another process is writing, or the store is not open; nothing was done.
         """
         with self.lock:
-            connection, anchors = self._connection, self._anchors
+            connection = self._connection
+            if connection is None or connection.in_transaction or not self._is_intact():
+                raise Busy
             try:
-                if connection is None or anchors is None or connection.in_transaction or anchors.tell() != POSITION:
-                    raise Busy
                 return connection.execute(statement, parameters).rowcount
-            except OSError:
-                raise Busy from None  # the anchor was closed under this process, which the next transaction handles
             except sqlite3.Error as error:
                 raise self._explained(error) from error
 
@@ -114,7 +120,9 @@ class Database:
         """
         with self.lock:
             try:
-                connection = self._ready()
+                connection = self._connection
+                if connection is None or connection.in_transaction or _now() >= self.verify_after or not self._is_intact():
+                    connection = self._ready()
                 with connection:
                     connection.execute(begin)
                     return work(connection, what)
@@ -193,22 +201,17 @@ class Database:
             anchors.close()
 
     def _ready(self) -> sqlite3.Connection:
-        connection, anchors = self._connection, self._anchors
-        if connection is not None and anchors is not None:
-            try:
-                are_lost = anchors.tell() != POSITION
-            except OSError:
-                are_lost = True
-            if are_lost:
-                self._begin_anew()
-                connection = None
+        connection = self._connection
+        if connection is not None and not self._is_intact():
+            self._begin_anew()
+            connection = None
         if connection is not None and connection.in_transaction:
             # Only this very thread can be here: it interrupted itself, in a signal handler, inside a transaction; or an
             # exception out of nowhere (a debugger's, say) struck as the transaction was to end.
             if self._is_below(Database.transact.__code__):
                 raise self._used_from_handler("one of its own transactions")
             connection.rollback()
-        if connection is not None and time.monotonic() >= self.verify_after:
+        if connection is not None and _now() >= self.verify_after:
             self._verify()
             connection = self._connection
         if connection is None:
@@ -242,7 +245,7 @@ class Database:
         finally:
             self._being_opened = None
         self._connection = connection
-        self.verify_after = time.monotonic() + VERIFY_EVERY_SECONDS
+        self.verify_after = _now() + VERIFY_EVERY_SECONDS
         self._on_opened()
         if self._connection is None:  # it proved to be of no use
             raise Busy
@@ -303,7 +306,7 @@ class Database:
 
     def _verify(self) -> None:
         """Notice a store that was deleted or replaced while it was open, and restore a deleted one from memory."""
-        self.verify_after = time.monotonic() + VERIFY_EVERY_SECONDS
+        self.verify_after = _now() + VERIFY_EVERY_SECONDS
         anchors = self._anchors
         if anchors is None or anchors.are_in_place():
             return

@@ -27,23 +27,29 @@ ACQUIRE_FAST: Final = """
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
-#: Queue a simple request, if the definition is still the one that the caller knows, and the limit is not paused: then
-#: the request has to know until when.
+#: Queue a simple request, if there is no room or somebody is queued already, the definition is still the one that the
+#: caller knows, and the limit is not paused: then the request has to know until when.
 ENQUEUE_FAST: Final = f"""
     INSERT INTO waiters (owner_id, serial, state, slots, limit_id, request, thread, context, has_end, address, secret,
         waiting_since, enqueued_boot)
     SELECT ?, ?, {WAITING}, ?, limit_id, ?, ?, ?, ?, ?, ?, ?, ? FROM slots WHERE {_TOTAL_OF} AND revision = ?
         AND (paused_until IS NULL OR paused_until <= ?)
+        AND (slots + ? > "limit" OR EXISTS (SELECT 1 FROM queue WHERE queue.limit_id = slots.limit_id))
 """
+
+#: Whether requests are queued on a limit.
+HAS_QUEUE: Final = "SELECT 1 FROM queue WHERE limit_id = ? LIMIT 1"
 
 _RELEASE_DRAINING: Final = """
     UPDATE slots SET released_boot = ? WHERE limit_id = ? AND owner_id = ? AND serial = ?
 """
-_RELEASE: Final = f"{_RELEASE_DRAINING} AND drained_at IS NULL"
+
+#: Release the slots of a holder of a limit without decay.
+RELEASE: Final = f"{_RELEASE_DRAINING} AND drained_at IS NULL"
 
 #: Release slots if nobody is queued for them.
 RELEASE_FAST: Final = f"""
-    {_RELEASE} AND NOT EXISTS (SELECT 1 FROM queue WHERE queue.limit_id = slots.limit_id)
+    {RELEASE} AND NOT EXISTS (SELECT 1 FROM queue WHERE queue.limit_id = slots.limit_id)
 """
 
 #: Admit the first in the queue of a limit, if its request is simple, the limit is, too, and there is room.
@@ -239,7 +245,7 @@ class Ledger:
 
     def release(self, limit_id: int, owner_id: int, serial: int, released_boot: float) -> bool:
         """Release the slots of a holder without decay; return False if there is none."""
-        return self._execute(_RELEASE, (released_boot, limit_id, owner_id, serial)).rowcount == 1
+        return self._execute(RELEASE, (released_boot, limit_id, owner_id, serial)).rowcount == 1
 
     def release_draining(self, limit_id: int, owner_id: int, serial: int, released_boot: float) -> bool:
         """Release a holder whatever its limit is; what has drained is the caller's to reckon with."""
@@ -388,7 +394,7 @@ class Ledger:
 
     def has_queue(self, limit_id: int) -> bool:
         """Return whether requests are queued on a limit."""
-        return self._execute("SELECT 1 FROM queue WHERE limit_id = ? LIMIT 1", (limit_id,)).fetchone() is not None
+        return self._execute(HAS_QUEUE, (limit_id,)).fetchone() is not None
 
     def first_waiter(self, limit_id: int) -> WaiterRow | None:
         """Return the first in the queue of a limit."""

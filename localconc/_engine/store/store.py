@@ -153,6 +153,11 @@ class Store:
             self._announce(txn)
         return result, txn
 
+    def announce(self, txn: Transaction) -> None:
+        """Let the effects of a transaction follow that was committed by other means."""
+        if txn.concerns_others:
+            self._announce(txn)
+
     def read(self, work: Callable[[Ledger], Result]) -> Result:
         """Do some work on a consistent look at the ledger, without changing it."""
         return self.database.transact("BEGIN", _look, work)

@@ -44,7 +44,7 @@ RETRY_SECONDS: Final = 0.005
 MAX_QUEUES_A_POLL: Final = 256
 
 #: What tasks are told whose own wakeups may be lost.
-_LOOK: Final = Wakeup(0)
+_LOOK: Final = (0, 0, 0.0, 0.0)
 
 _dispatchers: WeakValueDictionary[tuple[Engine, AbstractEventLoop], LoopDispatcher] = WeakValueDictionary()
 _lock = threading.Lock()
@@ -224,11 +224,11 @@ class LoopDispatcher:
             return
         wakeups = self._mailbox.take()
         for wakeup in wakeups:
-            event = self._expected.get(wakeup.serial)
+            event = self._expected.get(wakeup[0])
             if event is not None:
                 event.wakeups = [*(event.wakeups or ()), wakeup]
-        self._tell([wakeup.serial for wakeup in wakeups])
-        if any(wakeup.serial == 0 for wakeup in wakeups):
+        self._tell([wakeup[0] for wakeup in wakeups])
+        if any(wakeup[0] == 0 for wakeup in wakeups):
             self._tell(list(self._expected))
         if len(wakeups) >= PERHAPS_FULL:
             self._attempt(self._tell_answered, again=self._poll)

@@ -156,13 +156,26 @@ def acquire(
             has_end = timeout_seconds is not None or max_retries is not None
             stops = () if has_end or not engine.holdings.contexts else _holding(engine, stopped())
             terms = WaitTerms(mailbox, has_end, max_retries is not None, stops)
-        try_acquire = partial(engine.acquisitions.try_acquire, request, handle, terms)
-        outcome = yield from retry_while_busy(engine, try_acquire, tries_until)
+        outcome: Handle | Queued | Refused | Deadlocked
+        try:
+            outcome = engine.acquisitions.try_acquire(request, handle, terms)
+        except (Busy, Damaged):
+            try_acquire = partial(engine.acquisitions.try_acquire, request, handle, terms)
+            outcome = yield from retry_while_busy(engine, try_acquire, tries_until)
         if isinstance(outcome, (Refused, Deadlocked)):
             outcome = yield from _reap_and_try_again(engine, call, handle, terms, outcome, tries_until)
         if isinstance(outcome, Queued):
-            wait = _Wait(engine, call, handle, outcome, begun, deadline, polls=polls and not engine.is_alone)
-            yield from wait.steps()
+            polls = polls and not engine.is_alone
+            wakeups = None
+            if outcome.is_simple and max_retries is None:  # most waits are short, and end with the first wakeup
+                until = begun + WATCH_AFTER_SECONDS if polls else deadline
+                if deadline is not None and until is not None and deadline < until:
+                    until = deadline
+                wakeups = yield Park(until, handle.serial, outcome.mailbox, None)
+                for wakeup in wakeups or ():
+                    if wakeup[0] == handle.serial and engine.acquisitions.accept_wakeup(request, outcome, handle, wakeup):
+                        return handle
+            yield from _Wait(engine, call, handle, outcome, begun, deadline, polls=polls).steps(is_told=bool(wakeups))
     except BaseException as error:
         engine.holdings.undo(handle)
         if isinstance(error, outcomes.StoreTimeout):
@@ -245,8 +258,11 @@ class _Wait:
         seconds = next(self._reports, None)
         return None if seconds is None else self._begun + seconds
 
-    def steps(self) -> Steps[None]:
+    def steps(self, *, is_told: bool) -> Steps[None]:
+        """Wait for the outcome; `is_told` if a wakeup has come that asks for a look."""
         engine, serial = self._engine, self._handle.serial
+        if is_told and (yield from self._look(is_told=True)):
+            return
         while True:
             until = self._next_moment()
             watched_fd = None if self._poll_at is None else engine.reaper.descriptor
