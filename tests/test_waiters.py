@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from localconc._engine.acquisitions import Queued
+from localconc._engine.acquisitions import Queued, WaitTerms
 from localconc._engine.core.calls import Request
 from localconc._engine.engine import Engine
 from localconc._engine.holdings import Handle
@@ -32,7 +32,9 @@ class Process:
         """Acquire, or queue."""
         self.request = Request(names, slots, **fields)
         self.handle = self.engine.holdings.begin("thread", self.request.label, 0)
-        outcome = self.engine.acquisitions.try_acquire(self.request, self.handle, self.mailbox)
+        outcome = self.engine.acquisitions.try_acquire(
+            self.request, self.handle, WaitTerms(self.mailbox, has_end=True, needs_estimate=False, stops=())
+        )
         if isinstance(outcome, Queued):
             self.queued = outcome
         return self.handle
