@@ -14,7 +14,7 @@ from localconc._engine.engine import Engine
 from localconc._engine.holdings import Handle
 from localconc._engine.liveness import reaper
 from localconc._engine.operations import limits, reading
-from localconc._engine.waiting.mailbox import Mailbox
+from localconc._engine.waiting.mailboxes.mailbox import Mailbox
 from tests.kit.clocks import ManualClock
 from tests.kit.engines import silent_engine
 from tests.kit.invariants import check_store

@@ -12,14 +12,14 @@ from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.core.records import Grant, LimitRef, Requester
 from localconc._engine.queue import admission, deadlocks
 from localconc._engine.queue.explain import Caller, Moment, Reason, explain
-from localconc._engine.store.ledger import (
+from localconc._engine.store.rows.ledger import Ledger
+from localconc._engine.store.rows.statements import (
     ACQUIRE_FAST,
     ADMIT_FAST,
     ENQUEUE_FAST,
     HAS_QUEUE,
     RELEASE,
     RELEASE_FAST,
-    Ledger,
 )
 from localconc._engine.store.store import Transaction
 from localconc.errors import StoreError

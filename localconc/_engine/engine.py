@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from localconc._engine.core.clock import Clock
     from localconc._engine.liveness.owner import Owner
-    from localconc._engine.store.ledger import Ledger
+    from localconc._engine.store.rows.ledger import Ledger
 
     class Mailboxes(Protocol):
         """Mailboxes for the waiters of this process."""

@@ -9,8 +9,8 @@ from localconc._engine.core.records import Grant, LimitRef
 from localconc._engine.queue import admission
 from localconc._engine.queue.cleanup import cancel
 from localconc._engine.queue.explain import Caller, Moment, Reason, explain
-from localconc._engine.store import listings
-from localconc._engine.store.schema import GRANTED, PASSED_OVER, REFUSED
+from localconc._engine.store.rows import listings
+from localconc._engine.store.rows.schema import GRANTED, PASSED_OVER, REFUSED
 from localconc.errors import ConcurrencySlotAcquisitionError, StoreError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from localconc._engine.core.records import WaiterRow
     from localconc._engine.holdings import Handle, Holdings
     from localconc._engine.liveness.membership import Membership
-    from localconc._engine.store.ledger import Ledger
+    from localconc._engine.store.rows.ledger import Ledger
     from localconc._engine.store.store import Store, Transaction
 
 

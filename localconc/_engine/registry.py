@@ -13,8 +13,8 @@ from localconc._engine.core import environment
 from localconc._engine.core.clock import SystemClock
 from localconc._engine.engine import Engine
 from localconc._engine.homes.home import home
-from localconc._engine.waiting.mailbox_pool import MailboxPool
-from localconc._engine.waiting.notifier import Notifier
+from localconc._engine.waiting.mailboxes.notifier import Notifier
+from localconc._engine.waiting.mailboxes.pool import MailboxPool
 
 if TYPE_CHECKING:
     from localconc._engine.core.clock import Clock

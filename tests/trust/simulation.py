@@ -19,7 +19,7 @@ from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, Request
 from localconc._engine.engine import Engine
 from localconc._engine.homes.home import DATABASE_NAME
 from localconc._engine.occupancy import Occupancy
-from localconc._engine.waiting.mailbox import Mailbox
+from localconc._engine.waiting.mailboxes.mailbox import Mailbox
 from localconc.errors import LocalconcError
 
 from .inspection import assert_sound

@@ -23,7 +23,7 @@ from localconc._engine import registry
 from localconc._engine.core.errors import Busy
 from localconc._engine.homes import home as home_module
 from localconc._engine.homes.home import DATABASE_NAME, DEFINITIONS_LOG_NAME
-from localconc._engine.store import schema
+from localconc._engine.store.rows import schema
 from localconc.errors import AcquireConcurrencySlotTimeoutError, StoreError
 from localconc.sync import concurrency
 

@@ -10,9 +10,10 @@ from localconc._engine.liveness.owner import Owner
 from localconc._engine.liveness.processes import started
 from localconc._engine.queue import cleanup
 from localconc._engine.queue.definitions import define
-from localconc._engine.store import definitions_log, listings
-from localconc._engine.store.ledger import Ledger
-from localconc._engine.store.schema import NEVER_BOOTED
+from localconc._engine.store import definitions_log
+from localconc._engine.store.rows import listings
+from localconc._engine.store.rows.ledger import Ledger
+from localconc._engine.store.rows.schema import NEVER_BOOTED
 from localconc.errors import StoreError
 
 if TYPE_CHECKING:

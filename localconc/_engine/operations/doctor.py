@@ -20,10 +20,11 @@ from localconc._engine.homes import home
 from localconc._engine.homes.filesystems import filesystem_type, is_network_filesystem
 from localconc._engine.liveness import owner as owners
 from localconc._engine.operations import repairs
-from localconc._engine.store import definitions_log, integrity
-from localconc._engine.store.ledger import Ledger
+from localconc._engine.store import definitions_log
 from localconc._engine.store.migration import FROM_VERSIONS
-from localconc._engine.store.schema import SCHEMA_VERSION
+from localconc._engine.store.rows import integrity
+from localconc._engine.store.rows.ledger import Ledger
+from localconc._engine.store.rows.schema import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

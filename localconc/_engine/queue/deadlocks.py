@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from localconc._engine.core.arguments import printable
 from localconc._engine.core.calls import Request
-from localconc._engine.store import listings
+from localconc._engine.store.rows import listings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from localconc._engine.store.ledger import Ledger
+    from localconc._engine.store.rows.ledger import Ledger
 
 #: A thread or task: its owner, and the number that identifies it in that process.
 Context = tuple[int, int]

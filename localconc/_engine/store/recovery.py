@@ -17,7 +17,8 @@ from filelock import lock_descriptor, unlock_descriptor
 from localconc._engine.core.errors import Busy, Damaged, explained
 from localconc._engine.homes.files import create_file, open_or_create_file
 from localconc._engine.homes.home import MAINTENANCE_LOCK_NAME, file_mode, give_to_group, is_group_shared
-from localconc._engine.store import integrity, migration, schema
+from localconc._engine.store import migration
+from localconc._engine.store.rows import integrity, schema
 from localconc.errors import StoreError
 
 if TYPE_CHECKING:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from localconc._engine.engine import Engine
     from localconc._engine.liveness.owner import Owner
     from localconc._engine.queued import WaiterStatus
-    from localconc._engine.waiting.mailbox import Wakeup
+    from localconc._engine.waiting.mailboxes.mailbox import Wakeup
 
 logger = logging.getLogger("localconc")
 
