@@ -424,9 +424,9 @@ def test_all_who_look_at_the_same_time_find_that_a_holder_is_dead(programs: Cast
 def test_the_plugin_breaks_no_run_of_an_old_pytest(tmp_path: Path) -> None:
     root = Path(localconc.asyncio.__file__).parent.parent
     environment = tmp_path / "environment"
-    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
     python = environment / "bin" / "python"
-    install = [python, "-m", "pip", "install", "-q", "pytest==7.0.1", "pluggy==1.0.0", str(root)]
+    install = [str(python), "-m", "pip", "install", "-q", "pytest==7.0.1", "pluggy==1.0.0", str(root)]
     done = subprocess.run(install, capture_output=True, text=True, check=False)
     if "pytest" in done.stderr and "conflict" in done.stderr.lower():
         return  # a bound keeps them apart, which is right, too
