@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from localconc._engine.acquisitions import Acquisitions
-from localconc._engine.core.errors import Busy, Damaged
+from localconc._engine.core.errors import Busy, Damaged, shown
 from localconc._engine.holdings import Holdings
 from localconc._engine.liveness.membership import Membership
 from localconc._engine.liveness.reaper import Reaper
@@ -150,8 +150,8 @@ class Engine:
         if aside is not None:
             logger.warning(
                 "localconc: the database %s was damaged. It was set aside as %s and rebuilt with the definitions it had.",
-                self.store.database.path,
-                aside,
+                shown(self.store.database.path),
+                shown(aside),
             )
 
     # ---- the end, and forks ----------------------------------------------------------------------------------

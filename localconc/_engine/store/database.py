@@ -17,7 +17,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from localconc._engine.core.clock import monotonic
-from localconc._engine.core.errors import READONLY, Busy, error_code, explained
+from localconc._engine.core.errors import READONLY, Busy, error_code, explained, shown
 from localconc._engine.homes.home import DATABASE_NAME, prepare
 from localconc._engine.store.anchors import POSITION, Anchors, identity_at
 from localconc._engine.store.recovery import Recovery
@@ -219,7 +219,7 @@ class Database:
 
     def _used_from_handler(self, what: str) -> StoreError:
         return StoreError(
-            f"A signal handler or finalizer used the database {self.path} while it interrupted {what}: set a flag in the "
+            f"A signal handler or finalizer used the database {shown(self.path)} while it interrupted {what}: set a flag in the "
             "handler, and use limits outside it."
         )
 
@@ -296,7 +296,7 @@ class Database:
         assert anchors is not None
         if not anchors.close_lost(connection):
             raise StoreError(
-                f"The descriptors of the database {self.path} were closed under this process (pid {os.getpid()}), and "
+                f"The descriptors of the database {shown(self.path)} were closed under this process (pid {os.getpid()}), and "
                 "its other files have taken their numbers: close only descriptors that are yours, or begin to use "
                 "limits after that."
             )

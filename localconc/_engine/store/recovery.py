@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from filelock import lock_descriptor, unlock_descriptor
 
-from localconc._engine.core.errors import Busy, Damaged, explained
+from localconc._engine.core.errors import Busy, Damaged, explained, shown
 from localconc._engine.homes.files import create_file, open_or_create_file
 from localconc._engine.homes.home import MAINTENANCE_LOCK_NAME, file_mode, give_to_group, is_group_shared
 from localconc._engine.store import integrity, migration, schema
@@ -60,7 +60,7 @@ class Recovery:
         """
         if self._path.is_symlink():
             raise StoreError(
-                f"The database {self._path} is a symbolic link, which localconc does not follow: remove it, "
+                f"The database {shown(self._path)} is a symbolic link, which localconc does not follow: remove it, "
                 "or set LOCALCONC_HOME to the directory it points to."
             )
         if not os.path.lexists(self._path):
@@ -106,13 +106,13 @@ class Recovery:
         version = integrity.version(connection)
         if version > schema.SCHEMA_VERSION:
             raise StoreError(
-                f"The database {self._path} has version {version}, newer than this localconc understands "
+                f"The database {shown(self._path)} has version {version}, newer than this localconc understands "
                 f"({schema.SCHEMA_VERSION}): upgrade localconc, or set LOCALCONC_HOME to another directory."
             )
         if version == 0 and not connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone():
-            raise Damaged(f"{self._path} has no tables")
+            raise Damaged(f"{shown(self._path)} has no tables")
         if version < schema.SCHEMA_VERSION and version not in migration.FROM_VERSIONS:
-            raise Damaged(f"{self._path} has version {version}, which was never one of localconc's")
+            raise Damaged(f"{shown(self._path)} has version {version}, which was never one of localconc's")
         return version
 
     # ---- building aside --------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ class Recovery:
         others = self._living_users()
         if others:
             raise StoreError(
-                f"The database {self._path} was deleted while other processes use it (pids {_listed(others)}): one of "
+                f"The database {shown(self._path)} was deleted while other processes use it (pids {_listed(others)}): one of "
                 "them restores it at its next call; otherwise end them and call again."
             )
         with self._building() as connection:
@@ -136,7 +136,7 @@ class Recovery:
             os.close(create_file(fresh, file_mode(self._directory)))
         except OSError as error:
             raise StoreError(
-                f"The database {self._path} can't be created ({error.strerror}): make the directory writable and "
+                f"The database {shown(self._path)} can't be created ({error.strerror}): make the directory writable and "
                 "leave some space, or set LOCALCONC_HOME to another directory."
             ) from error
         connection = self._connect(fresh)
@@ -233,7 +233,7 @@ class Recovery:
             others = self._living_users()
             if others:
                 raise StoreError(
-                    f"The database {self._path} is damaged, and other processes use it (pids {_listed(others)}): end "
+                    f"The database {shown(self._path)} is damaged, and other processes use it (pids {_listed(others)}): end "
                     "them, so that no slot they hold is granted twice; the next call then rebuilds it by itself."
                 )
             aside = self._name_for_damaged()
@@ -280,7 +280,7 @@ class Recovery:
             descriptor = open_or_create_file(self._directory / MAINTENANCE_LOCK_NAME, file_mode(self._directory))
         except OSError as error:
             raise StoreError(
-                f"The file {self._directory / MAINTENANCE_LOCK_NAME} can't be opened ({error.strerror}): make the directory "
+                f"The file {shown(self._directory / MAINTENANCE_LOCK_NAME)} can't be opened ({error.strerror}): make the directory "
                 "writable, or set LOCALCONC_HOME to another directory."
             ) from error
         try:
