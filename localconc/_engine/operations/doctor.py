@@ -11,11 +11,12 @@ import stat
 import sys
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
-from localconc._engine.homes import home
 from localconc._engine.core.errors import Damaged, explained, shown
+from localconc._engine.homes import home
 from localconc._engine.homes.filesystems import filesystem_type, is_network_filesystem
 from localconc._engine.liveness import owner as owners
 from localconc._engine.operations import repairs
@@ -66,7 +67,8 @@ def examine(directory: Path) -> list[Finding]:
         text = f"The home {shown(directory)} is not open to you."
         return [Finding("permissions", "wrong", text, "Change its owner or mode, or set LOCALCONC_HOME elsewhere.")]
     path = directory / home.DATABASE_NAME
-    findings = [Finding("path", "well", f"The database is {shown(path)}."), _filesystem(directory), *_permissions(directory)]
+    findings = [Finding("path", "well", f"The database is {shown(path)}."), _filesystem(directory)]
+    findings += _permissions(directory)
     if path.is_symlink():
         findings.append(
             Finding(
@@ -114,17 +116,25 @@ def _permissions(directory: Path) -> Iterator[Finding]:
         text = f"Not readable and writable: {_listed(locked)}."
         yield Finding("permissions", "wrong", text, "Change their owner or mode, or set LOCALCONC_HOME elsewhere.")
     shared = home.is_group_shared(directory)
-    unwanted = stat.S_IRWXO if shared else stat.S_IRWXO | stat.S_IRWXG
-    open_wide = [path for path in _ours(directory) if path != directory and _mode(path) & unwanted]
-    if _mode(directory) & (stat.S_IWOTH if shared else stat.S_IRWXO | stat.S_IRWXG):
-        open_wide.insert(0, directory)
+    open_wide = _open_wide(directory)
     if open_wide:
-        text = f"Others than you{' and the group' if shared else ''} can get at: {_listed(open_wide)}."
+        text = f"Others than you{' and the group' if shared else ''} can get at: {_listed(list(open_wide))}."
         remedy = "Take their permissions away with chmod, or let --repair do so."
-        yield Finding("permissions", "wrong", text, remedy, repairs.close_to_others(open_wide, unwanted))
+        repair = repairs.close_to_others(partial(_open_wide, directory))
+        yield Finding("permissions", "wrong", text, remedy, repair)
     if not locked and not open_wide:
         whose = "you and the group" if shared else "you alone"
         yield Finding("permissions", "well", f"The home and its files are open to {whose}.")
+
+
+def _open_wide(directory: Path) -> dict[Path, int]:
+    """Return the parts of a home that others than its users can get at, each with the mode that it should have."""
+    group = 0 if home.is_group_shared(directory) else stat.S_IRWXG
+    modes = {path: _mode(path) for path in _ours(directory)}
+    wanted = {path: mode & ~(stat.S_IRWXO | group) for path, mode in modes.items()}
+    if group == 0 and not modes[directory] & stat.S_IWOTH:
+        del wanted[directory]  # a shared directory may be listed by others: its files are closed to them
+    return {path: mode for path, mode in wanted.items() if mode != modes[path]}
 
 
 def _ours(directory: Path) -> list[Path]:
@@ -219,9 +229,7 @@ def _owners(directory: Path, ledger: Ledger) -> Finding:
     files = owners.orphaned_files(directory, {row.key for row in rows})
     if dead:
         slots = sum(len(ledger.held_by(row.id)) for row in dead)
-        text = (
-            f"Dead processes still hold slots: pid {_listed([row.pid for row in dead])}, {slots} time(s)."
-        )
+        text = f"Dead processes still hold slots: pid {_listed([row.pid for row in dead])}, {slots} time(s)."
         remedy = "The next waiter releases them, and so does --repair."
         return Finding("owners", "wrong", text, remedy, repairs.reap_dead(dead, files))
     if files:
