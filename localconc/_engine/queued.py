@@ -152,8 +152,8 @@ class QueuedRequests:
             raise ConcurrencySlotAcquisitionError(outcome)
         if outcome is None:
             raise StoreError(
-                f"A waiting request vanished from the database {shown(self._store.database.path)}: was it deleted or replaced "
-                "while it was in use? Call again."
+                f"A waiting request vanished from the database {shown(self._store.database.path)}: was it "
+                "deleted or replaced while it was in use? Call again."
             )
         return outcome
 

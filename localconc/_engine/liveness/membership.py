@@ -87,8 +87,8 @@ class Membership:
             self.owner.ensure_file()
         except OSError as error:
             raise StoreError(
-                f"No file can be created in {shown(self._directory)} ({error.strerror or error}): make the directory and its "
-                "subdirectory owners writable, leave some space, or set LOCALCONC_HOME to another directory."
+                f"No file can be created in {shown(self._directory)} ({error.strerror or error}): make the "
+                "directory and its subdirectory owners writable, leave some space, or set LOCALCONC_HOME to another directory."
             ) from error
         return self.owner
 

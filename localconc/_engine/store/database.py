@@ -219,8 +219,8 @@ class Database:
 
     def _used_from_handler(self, what: str) -> StoreError:
         return StoreError(
-            f"A signal handler or finalizer used the database {shown(self.path)} while it interrupted {what}: set a flag in the "
-            "handler, and use limits outside it."
+            f"A signal handler or finalizer used the database {shown(self.path)} while it interrupted {what}: set a "
+            "flag in the handler, and use limits outside it."
         )
 
     def _open(self) -> sqlite3.Connection:
@@ -296,9 +296,9 @@ class Database:
         assert anchors is not None
         if not anchors.close_lost(connection):
             raise StoreError(
-                f"The descriptors of the database {shown(self.path)} were closed under this process (pid {os.getpid()}), and "
-                "its other files have taken their numbers: close only descriptors that are yours, or begin to use "
-                "limits after that."
+                f"The descriptors of the database {shown(self.path)} were closed under this process (pid "
+                f"{os.getpid()}), and its other files have taken their numbers: close only descriptors that are yours, or begin to "
+                "use limits after that."
             )
 
     def _verify(self) -> None:

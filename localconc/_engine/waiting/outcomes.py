@@ -72,6 +72,6 @@ def store_timeout(call: Call, path: str) -> Exception:
 def store_held(path: str, seconds: float) -> StoreError:
     """Return the error for an operation that could not use the store in time."""
     return StoreError(
-        f"Another process held the database {shown(path)} for {seconds:.0f} seconds. A process may be suspended inside a "
-        "localconc call; resume or kill it."
+        f"Another process held the database {shown(path)} for {seconds:.0f} seconds. A process may be suspended "
+        "inside a localconc call; resume or kill it."
     )

@@ -110,7 +110,8 @@ def retry_while_busy(engine: Engine, operation: Callable[[], Result], deadline: 
             rebuilds += 1
             if rebuilds > MAX_REBUILDS:
                 raise StoreError(
-                    f"The database {shown(engine.store.database.path)} is damaged ({damage}) and can't be rebuilt: move it away."
+                    f"The database {shown(engine.store.database.path)} is damaged ({damage}) and can't be "
+                    "rebuilt: move it away."
                 ) from damage
             is_damaged = True
 
