@@ -12,15 +12,27 @@ from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.core.records import Grant, LimitRef, Requester
 from localconc._engine.queue import admission, deadlocks
 from localconc._engine.queue.explain import Caller, Moment, Reason, explain
-from localconc._engine.store.ledger import ACQUIRE_FAST, ENQUEUE_FAST, RELEASE_FAST
+from localconc._engine.store.ledger import (
+    ACQUIRE_FAST,
+    ADMIT_FAST,
+    ENQUEUE_FAST,
+    HAS_QUEUE,
+    RELEASE,
+    RELEASE_FAST,
+    Ledger,
+)
+from localconc._engine.store.store import Transaction
 from localconc.errors import StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from sqlite3 import Connection
+
     from localconc._engine.core.clock import Clock, Mailbox
     from localconc._engine.core.records import LimitRow
     from localconc._engine.holdings import Handle, Holdings
     from localconc._engine.liveness.membership import Membership
-    from localconc._engine.store.store import Store, Transaction
+    from localconc._engine.store.store import Store
 
 #: After this long a waiter is likely, and the fast release would fail.
 MAX_FAST_RELEASE_SECONDS: Final = 0.0005
@@ -105,13 +117,22 @@ class Acquisitions:
         membership: this process in it.
         holdings: what this process holds.
         clock: what time it is.
+        wake: sends wakeups.
     """
 
-    def __init__(self, store: Store, membership: Membership, holdings: Holdings, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: Store,
+        membership: Membership,
+        holdings: Holdings,
+        clock: Clock,
+        wake: Callable[[list[tuple[str, tuple[int, int, float, float]]]], None],
+    ) -> None:
         self._store = store
         self._membership = membership
         self._holdings = holdings
         self._clock = clock
+        self._wake = wake
         self._fast_path_limits: dict[str, LimitRef] = {}
         self._crowded: set[str] = set()  # of those, the ones that somebody waited for recently
 
@@ -218,35 +239,19 @@ class Acquisitions:
     def _acquire_or_enqueue(
         self, request: Request, handle: Handle, ref: LimitRef, terms: WaitTerms
     ) -> Handle | Queued | None:
-        """Acquire or enqueue by the fast statements, in one transaction; return None if they do not apply (any more)."""
-        slots, limit_id, revision = request.slots, ref.limit_id, ref.revision
-        serial, thread, label, context = handle.serial, handle.thread, handle.label, handle.context
-        secret, text, mailbox = int.from_bytes(os.urandom(7)) + 1, request.to_text(), terms.mailbox
-
-        def work(txn: Transaction) -> Grant | Queued | None:
-            owner_id, wall, now = self._membership.owner_id, txn.wall, txn.now
-            execute = txn.ledger.connection.execute
-            holder = (limit_id, revision, ref.limit, owner_id, serial, slots, wall, now, thread, label or None, context)
-            if execute(ACQUIRE_FAST, holder).rowcount == 1:
-                return Grant((ref,), slots, wall, now, 0.0, thread, label, context)
-            waiter = (owner_id, serial, slots, text, thread, context, terms.has_end, mailbox.address, secret, wall, now)
-            cursor = execute(ENQUEUE_FAST, (*waiter, limit_id, revision, now))
-            if cursor.rowcount != 1:
-                return None
-            assert cursor.lastrowid is not None
-            requester = Requester(owner_id, serial, thread, label, context)
-            return Queued(cursor.lastrowid, secret, requester, (ref,), mailbox, True, now, None, 0.0)
-
-        outcome = self._store.transact(work)
+        """Acquire or enqueue by the fast statements, in one transaction; return None if they don't apply any more."""
+        what = (self._membership, self._clock, request, handle, ref, terms)
+        outcome = self._store.database.transact("BEGIN IMMEDIATE", _enqueue_or_acquire, what)
         if outcome is None:
             self._fast_path_limits.pop(ref.name, None)
             return None
+        handle.limit_ids = (
+            ref.limit_id,
+        )  # from here on, this and the ticket tell what an interrupted call has to undo
         if isinstance(outcome, Queued):
             handle.ticket = outcome.ticket
-            handle.limit_ids = (limit_id,)  # from here on, these two tell what an interrupted call has to undo
             self._crowded.add(ref.name)
             return outcome
-        handle.limit_ids = (limit_id,)
         self._crowded.discard(ref.name)
         return self._holdings.hold(handle, outcome, request)
 
@@ -254,9 +259,7 @@ class Acquisitions:
         self, request: Request, handle: Handle, terms: WaitTerms | None, is_retry: bool
     ) -> Handle | Queued | Refused | Deadlocked:
         def work(txn: Transaction) -> tuple[Grant | Queued | Refused | Deadlocked, list[LimitRow]]:
-            requester = Requester(
-                self._membership.owner_id, handle.serial, handle.thread, handle.label, handle.context
-            )
+            requester = Requester(self._membership.owner_id, handle.serial, handle.thread, handle.label, handle.context)
             rows = admission.resolve(txn, request, requester.owner_id)
             if any(row.decay > 0 and row.first_ticket is not None for row in rows):
                 limit_ids = [row.id for row in rows]
@@ -265,9 +268,7 @@ class Acquisitions:
             hindered = admission.blocked(request.slots, rows, txn.now, None)
             if hindered is None:
                 refs = admission.grant(txn, request, rows, requester)
-                grant = Grant(
-                    refs, request.slots, txn.wall, txn.now, 0.0, handle.thread, handle.label, handle.context
-                )
+                grant = Grant(refs, request.slots, txn.wall, txn.now, 0.0, handle.thread, handle.label, handle.context)
                 return grant, rows
             if terms is None:
                 return self._refuse(txn, request, requester, rows, is_retry), rows
@@ -331,9 +332,9 @@ class Acquisitions:
     ) -> Handle | None:
         """Accept a grant that a wakeup proves; return None if the store has to be looked at.
 
-        A wakeup proves the grant by the secret of the waiter's row. It proves nothing once it is old: another process may
-        have taken the slots back from a stopped one. The acknowledgement is written before the clock is read, so whoever
-        takes slots back for being late sees it, or this process sees that it is late.
+        A wakeup proves the grant by the secret of the waiter's row. It proves nothing once it is old: another process
+        may have taken the slots back from a stopped one. The acknowledgement is written before the clock is read, so
+        whoever takes slots back for being late sees it, or this process sees that it is late.
         """
         serial, secret, acquired_wall, acquired_boot = wakeup
         owner = self._membership.owner
@@ -393,26 +394,44 @@ class Acquisitions:
         Raises:
             Busy: another process is writing; nothing was released.
         """
-        serial = handle.serial
-        grants = self._holdings.grants
-        if serial not in grants:
+        grant = self._holdings.grants.get(handle.serial)
+        if grant is None:
             return False  # the parent's, seen by a forked child; or released already
+        if len(grant.refs) == 1 and grant.refs[0].name in self._fast_path_limits:
+            what = (self._membership, self._clock, self._holdings.grants, handle.serial)
+            released = self._store.database.transact("BEGIN IMMEDIATE", _release_and_admit, what)
+            if released is not None:
+                return self._follow_up(handle.serial, grant, *released)
+        return self._release_by_rules(handle.serial)
+
+    def _follow_up(
+        self,
+        serial: int,
+        grant: Grant,
+        now: float,
+        woken: tuple[str, tuple[int, int, float, float]] | None,
+        more: Transaction | None,
+    ) -> bool:
+        """Wake whoever was admitted by a release."""
+        if woken is not None:
+            self._wake([woken])
+        elif more is None:
+            self._crowded.discard(grant.refs[0].name)
+        if more is not None:
+            self._store.announce(more)
+        self._released(serial, grant, now)
+        return woken is not None or (more is not None and bool(more.admitted))
+
+    def _release_by_rules(self, serial: int) -> bool:
+        grants = self._holdings.grants
 
         def work(txn: Transaction) -> tuple[Grant, bool]:
             grant = grants[serial]  # not from before: the store may have been opened anew, under other numbers
-            was_held, pending = False, []
-            for ref in grant.refs:
-                if txn.release(ref.limit_id, self._membership.owner_id, serial):
-                    was_held = True
-                    if txn.admit_next(ref.limit_id):
-                        pending.append(ref.limit_id)
-            if pending:
-                admission.admit_waiters(txn, pending)
-            return grant, was_held
+            held = [ref.limit_id for ref in grant.refs if txn.release(ref.limit_id, self._membership.owner_id, serial)]
+            admission.admit_waiters(txn, held)
+            return grant, bool(held)
 
         (grant, was_held), txn = self._store.transact_with_effects(work)
-        if not txn.admitted and len(grant.refs) == 1:
-            self._crowded.discard(grant.refs[0].name)
         if was_held:
             self._released(serial, grant, txn.now)
         else:
@@ -425,6 +444,67 @@ class Acquisitions:
             released_wall = grant.acquired_wall + (now - grant.acquired_boot)  # as the history has it
             owner_id = self._membership.owner_id
             events.publish(events.RELEASED, released_wall, grant.refs, grant.slots, owner_id, serial)
+
+
+# ---- the fast statements, each function inside one transaction -------------------------------------------------------
+
+
+def _enqueue_or_acquire(
+    connection: Connection, what: tuple[Membership, Clock, Request, Handle, LimitRef, WaitTerms]
+) -> Grant | Queued | None:
+    """Enqueue a simple request, or acquire its slots if there is room; return None if neither applies."""
+    membership, clock, request, handle, ref, terms = what
+    owner_id, serial, thread, context = membership.owner_id, handle.serial, handle.thread, handle.context
+    wall, now, slots, limit_id = clock.wall(), clock.now(), request.slots, ref.limit_id
+    secret = int.from_bytes(os.urandom(7)) + 1
+    waiter = (owner_id, serial, slots, request.to_text(), thread, context, terms.has_end, terms.mailbox.address, secret)
+    cursor = connection.execute(ENQUEUE_FAST, (*waiter, wall, now, limit_id, ref.revision, now, slots))
+    if cursor.rowcount == 1:
+        assert cursor.lastrowid is not None
+        requester = Requester(owner_id, serial, thread, handle.label, context)
+        return Queued(cursor.lastrowid, secret, requester, (ref,), terms.mailbox, True, now, None, 0.0)
+    holder = (
+        limit_id,
+        ref.revision,
+        ref.limit,
+        owner_id,
+        serial,
+        slots,
+        wall,
+        now,
+        thread,
+        handle.label or None,
+        context,
+    )
+    if connection.execute(ACQUIRE_FAST, holder).rowcount == 1:
+        return Grant((ref,), slots, wall, now, 0.0, thread, handle.label, context)
+    return None
+
+
+def _release_and_admit(
+    connection: Connection, what: tuple[Membership, Clock, dict[int, Grant], int]
+) -> tuple[float, tuple[str, tuple[int, int, float, float]] | None, Transaction | None] | None:
+    """Release the slots of one limit and admit the first waiter; return None if the rules are needed.
+
+    Returns:
+        When it was, whom to wake, and what the rules did beyond that.
+    """
+    membership, clock, grants, serial = what
+    wall, now = clock.wall(), clock.now()
+    limit_id = grants[serial].refs[0].limit_id  # not from before: the store may have been opened anew
+    if connection.execute(RELEASE, (now, limit_id, membership.owner_id, serial)).rowcount != 1:
+        return None
+    row = connection.execute(ADMIT_FAST, (wall, now, limit_id, limit_id, now, limit_id)).fetchone()
+    if row is None:
+        woken, may_admit_more = None, connection.execute(HAS_QUEUE, (limit_id,)).fetchone() is not None
+    else:
+        room, slots, _, waiter_serial, address, secret, _ = row
+        woken, may_admit_more = (address, (waiter_serial, secret, wall, now)), room > slots
+    more = None
+    if may_admit_more:
+        more = Transaction(Ledger(connection), now, wall)
+        admission.admit_waiters(more, [limit_id])
+    return now, woken, more
 
 
 def _deadlock(

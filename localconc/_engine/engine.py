@@ -89,7 +89,7 @@ class Engine:
         self._watch = Watch(directory, clock.now)
         self.reaper = Reaper(directory, clock, self.store, self.membership, self._watch)
         self.holdings = Holdings(self.store, self.membership)
-        self.acquisitions = Acquisitions(self.store, self.membership, self.holdings, clock)
+        self.acquisitions = Acquisitions(self.store, self.membership, self.holdings, clock, notifier.send)
         self.queued = QueuedRequests(self.store, self.membership, self.holdings, clock)
 
     def __repr__(self) -> str:
@@ -149,7 +149,7 @@ class Engine:
         aside = self.store.rebuild()
         if aside is not None:
             logger.warning(
-                "localconc: the database %s was damaged. It was set aside as %s and rebuilt with the definitions it had.",
+                "localconc: the database %s was damaged. It was set aside as %s and rebuilt with its definitions.",
                 shown(self.store.database.path),
                 shown(aside),
             )

@@ -17,10 +17,10 @@ from localconc.errors import ConcurrencySlotAcquisitionError, StoreError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from localconc._engine.holdings import Handle, Holdings
     from localconc._engine.core.calls import Request
     from localconc._engine.core.clock import Clock
     from localconc._engine.core.records import WaiterRow
+    from localconc._engine.holdings import Handle, Holdings
     from localconc._engine.liveness.membership import Membership
     from localconc._engine.store.ledger import Ledger
     from localconc._engine.store.store import Store, Transaction
@@ -76,7 +76,9 @@ class QueuedRequests:
             hindered = admission.blocked(waiter.slots, ledger.limits_with_ids(limit_ids), now, queued.ticket)
             due_at = now if hindered is None else hindered.until
             overdue = [each for each in limit_ids if due_at is None and self._is_overdue(ledger, each)]
-            ahead = {owner for each in limit_ids for owner in listings.owners_ahead(ledger.connection, each, queued.ticket)}
+            ahead = {
+                owner for each in limit_ids for owner in listings.owners_ahead(ledger.connection, each, queued.ticket)
+            }
             return WaiterStatus(True, limit_ids, due_at, overdue, len(ahead))
 
         return self._store.read(look)
@@ -103,7 +105,7 @@ class QueuedRequests:
         return admission.blocked(first.slots, rows, self._clock.now(), first.ticket) is None
 
     def admit_overdue(self, limit_ids: Iterable[int]) -> float | None:
-        """Admit waiters whose processes should have acted already; return when the next one can be, if there was any."""
+        """Admit waiters whose processes should have acted already; return when the next one can be, if any was."""
         ids = list(limit_ids)
 
         def work(txn: Transaction) -> float | None:
@@ -164,9 +166,14 @@ class QueuedRequests:
         found = listings.queued_holders(connection, owner_id, serial, [ref.limit_id for ref in queued.refs])
         if found and found[0].ticket == queued.ticket:
             first = found[0]
-            acquired_wall, acquired_boot, waited_seconds = first.acquired_wall, first.acquired_boot, first.waited_seconds
+            acquired_wall, acquired_boot, waited_seconds = (
+                first.acquired_wall,
+                first.acquired_boot,
+                first.waited_seconds,
+            )
         elif owner_id == self._membership.owner_id and listings.has_held(connection, owner_id, serial):
-            # An operator has forgotten the holders since, or deleted the limit. The grant stands; its release does nothing.
+            # An operator has forgotten the holders since, or deleted the limit. The grant stands; its release does
+            # nothing.
             acquired_wall, acquired_boot = txn.wall, txn.now
             waited_seconds = max(0.0, txn.now - queued.enqueued_boot)
         else:

@@ -33,6 +33,9 @@ class Mailbox(Protocol):
     def wait(self, seconds: float | None, watched_fd: int | None) -> None:
         """Sleep until a wakeup comes, the watched descriptor is readable, or the time has passed."""
 
+    def take(self) -> list[tuple[int, int, float, float]]:
+        """Return the wakeups received since the last time."""
+
 
 class Clock(Protocol):
     """A time that all processes of the machine agree on, and pauses that follow it."""

@@ -88,7 +88,8 @@ class Membership:
         except OSError as error:
             raise StoreError(
                 f"No file can be created in {shown(self._directory)} ({error.strerror or error}): make the "
-                "directory and its subdirectory owners writable, leave some space, or set LOCALCONC_HOME to another directory."
+                "directory and its subdirectory owners writable, leave some space, or set LOCALCONC_HOME to "
+                "another directory."
             ) from error
         return self.owner
 
@@ -104,9 +105,7 @@ class Membership:
             row = OwnerRow(0, owner.key, owner.pid, owner.pid_namespace, owner.started, owner.command)
             owner_id = txn.ledger.insert_owner(row)
         self.owner_id = owner_id
-        definitions_log.rewrite_if_long(
-            self._directory, lambda: listings.configured_limits(txn.ledger.connection)
-        )
+        definitions_log.rewrite_if_long(self._directory, lambda: listings.configured_limits(txn.ledger.connection))
         self._on_joined(txn)
 
     def _is_of_another_boot(self, ledger: Ledger) -> bool:

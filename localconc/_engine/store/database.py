@@ -1,11 +1,11 @@
 """The connection of one process to its store, with its transactions.
 
 Writers exclude each other by SQLite's own write lock, asked for once without waiting: a store that is busy raises
-`Busy`, and the caller decides how to pause (a thread sleeps, a task awaits) and until when. So nobody holds a lock while
-waiting for another.
+`Busy`, and the caller decides how to pause (a thread sleeps, a task awaits) and until when. So nobody holds a lock
+while waiting for another.
 
-A connection must not cross a fork, for SQLite's bookkeeping of file locks is per process. The connection is closed before
-a fork, and both sides open anew at their next use.
+A connection must not cross a fork, for SQLite's bookkeeping of file locks is per process. The connection is closed
+before a fork, and both sides open anew at their next use.
 """
 
 from __future__ import annotations
@@ -77,6 +77,14 @@ class Database:
 
     # ---- transactions ----------------------------------------------------------------------------------------
 
+    def _is_intact(self) -> bool:
+        """Return whether the descriptors are still the store's; one quick system call."""
+        anchors = self._anchors
+        try:
+            return anchors is not None and anchors.tell() == POSITION
+        except OSError:
+            return False
+
     @property
     def is_open(self) -> bool:
         return self._connection is not None
@@ -88,19 +96,17 @@ class Database:
             Busy: another process is writing, or the store is not open; nothing was done.
         """
         with self.lock:
-            connection, anchors = self._connection, self._anchors
+            connection = self._connection
+            if connection is None or connection.in_transaction or not self._is_intact():
+                raise Busy
             try:
-                if connection is None or anchors is None or connection.in_transaction or anchors.tell() != POSITION:
-                    raise Busy
                 return connection.execute(statement, parameters).rowcount
-            except OSError:
-                raise Busy from None  # the anchor was closed under this process, which the next transaction handles
             except sqlite3.Error as error:
                 raise self._explained(error) from error
 
     # A signal's exception can strike at the first instruction of any function: also of the exit of a context manager
-    # that is written in Python, and its transaction would then stay open for as long as somebody keeps the traceback. So
-    # this has only the interpreter's own `with` blocks (a lock, a connection) around the work, in one frame.
+    # that is written in Python, and its transaction would then stay open for as long as somebody keeps the traceback.
+    # So this has only the interpreter's own `with` blocks (a lock, a connection) around the work, in one frame.
 
     def transact(self, begin: str, work: Callable[[sqlite3.Connection, Work], Result], what: Work) -> Result:
         """Do some work in a transaction: committed after it, rolled back if it raises.
@@ -114,7 +120,14 @@ class Database:
         """
         with self.lock:
             try:
-                connection = self._ready()
+                connection = self._connection
+                if (
+                    connection is None
+                    or connection.in_transaction
+                    or monotonic() >= self.verify_after
+                    or not self._is_intact()
+                ):
+                    connection = self._ready()
                 with connection:
                     connection.execute(begin)
                     return work(connection, what)
@@ -193,15 +206,10 @@ class Database:
             anchors.close()
 
     def _ready(self) -> sqlite3.Connection:
-        connection, anchors = self._connection, self._anchors
-        if connection is not None and anchors is not None:
-            try:
-                are_lost = anchors.tell() != POSITION
-            except OSError:
-                are_lost = True
-            if are_lost:
-                self._begin_anew()
-                connection = None
+        connection = self._connection
+        if connection is not None and not self._is_intact():
+            self._begin_anew()
+            connection = None
         if connection is not None and connection.in_transaction:
             # Only this very thread can be here: it interrupted itself, in a signal handler, inside a transaction; or an
             # exception out of nowhere (a debugger's, say) struck as the transaction was to end.

@@ -22,28 +22,34 @@ _HELD: Final = f"owner_id > {TOTALS_ROW}"
 
 #: Take slots if there is room and nobody is queued.
 ACQUIRE_FAST: Final = """
-    INSERT INTO slots (limit_id, revision, "limit", owner_id, serial, slots, acquired_wall, acquired_boot, thread, label,
-        context)
+    INSERT INTO slots (limit_id, revision, "limit", owner_id, serial, slots, acquired_wall, acquired_boot, thread,
+        label, context)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
-#: Queue a simple request, if the definition is still the one that the caller knows, and the limit is not paused: then
-#: the request has to know until when.
+#: Queue a simple request, if there is no room or somebody is queued already, the definition is still the one that the
+#: caller knows, and the limit is not paused: then the request has to know until when.
 ENQUEUE_FAST: Final = f"""
     INSERT INTO waiters (owner_id, serial, state, slots, limit_id, request, thread, context, has_end, address, secret,
         waiting_since, enqueued_boot)
     SELECT ?, ?, {WAITING}, ?, limit_id, ?, ?, ?, ?, ?, ?, ?, ? FROM slots WHERE {_TOTAL_OF} AND revision = ?
         AND (paused_until IS NULL OR paused_until <= ?)
+        AND (slots + ? > "limit" OR EXISTS (SELECT 1 FROM queue WHERE queue.limit_id = slots.limit_id))
 """
+
+#: Whether requests are queued on a limit.
+HAS_QUEUE: Final = "SELECT 1 FROM queue WHERE limit_id = ? LIMIT 1"
 
 _RELEASE_DRAINING: Final = """
     UPDATE slots SET released_boot = ? WHERE limit_id = ? AND owner_id = ? AND serial = ?
 """
-_RELEASE: Final = f"{_RELEASE_DRAINING} AND drained_at IS NULL"
+
+#: Release the slots of a holder of a limit without decay.
+RELEASE: Final = f"{_RELEASE_DRAINING} AND drained_at IS NULL"
 
 #: Release slots if nobody is queued for them.
 RELEASE_FAST: Final = f"""
-    {_RELEASE} AND NOT EXISTS (SELECT 1 FROM queue WHERE queue.limit_id = slots.limit_id)
+    {RELEASE} AND NOT EXISTS (SELECT 1 FROM queue WHERE queue.limit_id = slots.limit_id)
 """
 
 #: Admit the first in the queue of a limit, if its request is simple, the limit is, too, and there is room.
@@ -56,15 +62,16 @@ ADMIT_FAST: Final = f"""
                 AND revision IS NOT NULL AND total.slots + waiters.slots <= "limit"
                 AND (paused_until IS NULL OR paused_until <= ?)
         )
-    RETURNING (SELECT "limit" - total.slots FROM slots AS total WHERE {_TOTAL_OF.replace("limit_id", "total.limit_id")}),
+    RETURNING
+        (SELECT "limit" - total.slots FROM slots AS total WHERE {_TOTAL_OF.replace("limit_id", "total.limit_id")}),
         slots, owner_id, serial, address, secret, granted_boot - enqueued_boot
 """
 
 _LIMIT_COLUMNS = """
     definition.id, definition.uuid, definition.name, definition."limit", definition.active, definition.configured,
     definition.declared, definition.slot_decay_per_second, definition.revision, definition.created, definition.updated,
-    total.slots, coalesce(total.drained_at, 0), total.drained_at_wall, total.average, total.denied, total.denied_at, total.paused_until,
-    total.paused_until_wall,
+    total.slots, coalesce(total.drained_at, 0), total.drained_at_wall, total.average, total.denied, total.denied_at,
+    total.paused_until, total.paused_until_wall,
     (SELECT ticket FROM queue WHERE limit_id = definition.id ORDER BY ticket LIMIT 1)
 """
 LIMITS: Final = f"""
@@ -183,8 +190,8 @@ class Ledger:
         ticket: int | None = None,
     ) -> None:
         self._execute(
-            'INSERT INTO slots (limit_id, "limit", owner_id, serial, slots, acquired_wall, acquired_boot, thread, label, '
-            "context, drained_at, waited_seconds, ticket) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            'INSERT INTO slots (limit_id, "limit", owner_id, serial, slots, acquired_wall, acquired_boot, thread, '
+            "label, context, drained_at, waited_seconds, ticket) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 ref.limit_id,
                 ref.limit,
@@ -205,7 +212,8 @@ class Ledger:
     def insert_unowned(self, limit_id: int, slots: int, acquired_wall: float, acquired_boot: float) -> None:
         """Occupy slots that no process owns."""
         self._execute(
-            "INSERT INTO slots (limit_id, owner_id, serial, slots, acquired_wall, acquired_boot) VALUES (?, ?, 0, ?, ?, ?)",
+            "INSERT INTO slots (limit_id, owner_id, serial, slots, acquired_wall, acquired_boot) "
+            "VALUES (?, ?, 0, ?, ?, ?)",
             (limit_id, OPERATOR, slots, acquired_wall, acquired_boot),
         )
 
@@ -239,7 +247,7 @@ class Ledger:
 
     def release(self, limit_id: int, owner_id: int, serial: int, released_boot: float) -> bool:
         """Release the slots of a holder without decay; return False if there is none."""
-        return self._execute(_RELEASE, (released_boot, limit_id, owner_id, serial)).rowcount == 1
+        return self._execute(RELEASE, (released_boot, limit_id, owner_id, serial)).rowcount == 1
 
     def release_draining(self, limit_id: int, owner_id: int, serial: int, released_boot: float) -> bool:
         """Release a holder whatever its limit is; what has drained is the caller's to reckon with."""
@@ -315,8 +323,9 @@ class Ledger:
     ) -> int:
         """Queue a request on each of its limits; return its ticket."""
         ticket = self._execute(
-            "INSERT INTO waiters (owner_id, serial, state, slots, limit_id, limit_ids, request, thread, context, has_end, "
-            "stops, address, secret, waiting_since, enqueued_boot) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO waiters (owner_id, serial, state, slots, limit_id, limit_ids, request, thread, context, "
+            "has_end, stops, address, secret, waiting_since, enqueued_boot) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 requester.owner_id,
                 requester.serial,
@@ -358,7 +367,9 @@ class Ledger:
             (WAITING, _json_list(limit_ids), request, address, ticket),
         )
 
-    def admit_first(self, limit_id: int, wall: float, now: float) -> tuple[int, tuple[int, int, str, int, float]] | None:
+    def admit_first(
+        self, limit_id: int, wall: float, now: float
+    ) -> tuple[int, tuple[int, int, str, int, float]] | None:
         """Admit the first in the queue of a limit by the fast statement.
 
         Returns:
@@ -388,7 +399,7 @@ class Ledger:
 
     def has_queue(self, limit_id: int) -> bool:
         """Return whether requests are queued on a limit."""
-        return self._execute("SELECT 1 FROM queue WHERE limit_id = ? LIMIT 1", (limit_id,)).fetchone() is not None
+        return self._execute(HAS_QUEUE, (limit_id,)).fetchone() is not None
 
     def first_waiter(self, limit_id: int) -> WaiterRow | None:
         """Return the first in the queue of a limit."""

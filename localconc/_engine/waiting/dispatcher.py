@@ -16,7 +16,6 @@ from weakref import WeakMethod, WeakValueDictionary
 from localconc._engine.core.clock import call_later
 from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.store import listings
-from localconc._engine.waiting.mailbox import Wakeup
 from localconc._engine.waiting.throttle import MAX_TASKS_AN_ITERATION, LoopThrottle, TaskEvent, loop_budget
 from localconc._engine.waiting.timing import (
     OVERDUE_SECONDS,
@@ -44,7 +43,7 @@ RETRY_SECONDS: Final = 0.005
 MAX_QUEUES_A_POLL: Final = 256
 
 #: What tasks are told whose own wakeups may be lost.
-_LOOK: Final = Wakeup(0)
+_LOOK: Final = (0, 0, 0.0, 0.0)
 
 _dispatchers: WeakValueDictionary[tuple[Engine, AbstractEventLoop], LoopDispatcher] = WeakValueDictionary()
 _lock = threading.Lock()
@@ -104,7 +103,8 @@ class LoopDispatcher:
         self._last_polled = 0
 
     def __repr__(self) -> str:
-        return f"<LoopDispatcher of {self._engine.directory}: {len(self._expected)} wait, {len(self._entrance)} at the gate>"
+        waiting, at_gate = len(self._expected), len(self._entrance)
+        return f"<LoopDispatcher of {self._engine.directory}: {waiting} wait, {at_gate} at the gate>"
 
     # ---- users -----------------------------------------------------------------------------------------------
 
@@ -224,11 +224,11 @@ class LoopDispatcher:
             return
         wakeups = self._mailbox.take()
         for wakeup in wakeups:
-            event = self._expected.get(wakeup.serial)
+            event = self._expected.get(wakeup[0])
             if event is not None:
                 event.wakeups = [*(event.wakeups or ()), wakeup]
-        self._tell([wakeup.serial for wakeup in wakeups])
-        if any(wakeup.serial == 0 for wakeup in wakeups):
+        self._tell([wakeup[0] for wakeup in wakeups])
+        if any(wakeup[0] == 0 for wakeup in wakeups):
             self._tell(list(self._expected))
         if len(wakeups) >= PERHAPS_FULL:
             self._attempt(self._tell_answered, again=self._poll)

@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from contextlib import suppress
 from time import sleep
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from localconc._engine.core.clock import SystemClock
 from localconc._engine.homes.files import close_same, identity_of, is_same
@@ -35,33 +35,28 @@ MAX_WAKEUP_BYTES: Final = 128
 MAX_PATH_BYTES: Final = 100
 
 
-class Wakeup(NamedTuple):
-    """What a waiter is told: to look, or (with the secret of its row) that it was granted its slots, and when.
+#: What a waiter is told: the serial of its acquisition and, if it was granted its slots, the secret of its row with the
+#: moments of the grant, by the wall clock and by the boot clock. A secret of 0 tells it to look; a serial of 0 tells
+#: every waiter of the mailbox so.
+Wakeup = tuple[int, int, float, float]
 
-    A serial of 0 tells every waiter of the mailbox to look.
-    """
 
-    serial: int
-    secret: int = 0
-    acquired_wall: float = 0.0
-    acquired_boot: float = 0.0
+def to_bytes(wakeup: Wakeup) -> bytes:
+    """Return a wakeup as a datagram."""
+    serial, secret, wall, boot = wakeup
+    return f"{serial} {secret} {wall!r} {boot!r}".encode() if secret else b"%d" % serial
 
-    def to_bytes(self) -> bytes:
-        """Return the wakeup as a datagram."""
-        serial, secret, wall, boot = self
-        return f"{serial} {secret} {wall!r} {boot!r}".encode() if secret else b"%d" % serial
 
-    @classmethod
-    def from_bytes(cls, datagram: bytes) -> Wakeup | None:
-        """Return the wakeup in a datagram, or None for what somebody else made up."""
-        words = datagram.split()
-        try:
-            if len(words) == 1:
-                return cls(int(words[0]))
-            serial, secret, wall, boot = words
-            return cls(int(serial), int(secret), float(wall), float(boot))
-        except ValueError:
-            return None
+def from_bytes(datagram: bytes) -> Wakeup | None:
+    """Return the wakeup in a datagram, or None for what somebody else made up."""
+    words = datagram.split()
+    try:
+        if len(words) == 1:
+            return int(words[0]), 0, 0.0, 0.0
+        serial, secret, wall, boot = words
+        return int(serial), int(secret), float(wall), float(boot)
+    except ValueError:
+        return None
 
 
 class Mailbox:
@@ -222,7 +217,7 @@ class SocketMailbox(Mailbox):
             self.close()
             return False
         try:
-            wakeup = Wakeup.from_bytes(receiver.recv(MAX_WAKEUP_BYTES))
+            wakeup = from_bytes(receiver.recv(MAX_WAKEUP_BYTES))
         except OSError:  # nothing more has come
             return False
         if wakeup is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from localconc._engine.homes.files import identity_of, is_same
 from localconc._engine.homes.home import OWNERS_NAME, is_group_shared
-from localconc._engine.waiting.mailbox import MAX_PATH_BYTES, Wakeup, close_socket, new_socket
+from localconc._engine.waiting.mailbox import MAX_PATH_BYTES, Wakeup, close_socket, new_socket, to_bytes
 
 if TYPE_CHECKING:
     import socket
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 #: Addresses of mailboxes that a socket has; nothing else is sent to, whatever somebody wrote into a row.
 SOCKET_ADDRESS: Final = re.compile(r"[0-9a-f]{24}\.[0-9]{1,5}", re.ASCII)
+
+#: Paths of mailboxes that are remembered.
+MAX_PATHS: Final = 1_000
 
 _CAN_OPEN_PATHS: Final = sys.platform == "linux"
 
@@ -33,29 +36,45 @@ class Notifier:
         self._socket: socket.socket | None = None
         self._identity = (0, 0)
         self._prefix = b""
+        self._paths: dict[str, bytes] = {}  # of mailboxes that were sent to
         self._opens_paths = False
 
-    def send(self, wakeups: list[tuple[str, tuple[int, int, float, float]]]) -> None:
+    def send(self, wakeups: list[tuple[str, Wakeup]]) -> None:
         """Tell waiters, given by the addresses of their mailboxes. It never fails and never blocks."""
-        for address, fields in wakeups:
-            wakeup = Wakeup._make(fields)
+        for address, wakeup in wakeups:
             mailbox = self._pool.find(address)
             if mailbox is not None:
                 mailbox.deliver(wakeup)
-            elif isinstance(address, str) and SOCKET_ADDRESS.fullmatch(address):
-                with suppress(
-                    OSError, AttributeError
-                ):  # gone, no sockets here, or so full that the waiter looks anyway
-                    self._send(address.encode(), wakeup.to_bytes())
+                continue
+            try:
+                path, sender = self._paths[address], self._socket
+                if sender is None or not is_same(sender.fileno(), self._identity):
+                    sender = self._open()
+                sender.sendto(to_bytes(wakeup), path)
+            except KeyError:
+                self._send_elsewhere(address, to_bytes(wakeup))
+            except (OSError, AttributeError):
+                pass  # gone, no sockets here, or so full that the waiter looks anyway
 
-    def _send(self, address: bytes, datagram: bytes) -> None:
-        sender = self._socket
-        if sender is None or not is_same(sender.fileno(), self._identity):
-            sender = self._open()
-        path = self._prefix + address
-        if not self._opens_paths:
-            sender.sendto(datagram, path)
+    def _send_elsewhere(self, address: object, datagram: bytes) -> None:
+        """Send to a mailbox for the first time, or to one whose path has to be opened."""
+        if not isinstance(address, str) or not SOCKET_ADDRESS.fullmatch(address):
             return
+        with suppress(OSError, AttributeError):
+            if self._socket is None or not is_same(self._socket.fileno(), self._identity):
+                self._open()
+            path = self._prefix + address.encode()
+            if self._opens_paths:
+                self._send_to_opened(path, datagram)
+            elif self._socket is not None:
+                if len(self._paths) >= MAX_PATHS:
+                    self._paths.clear()
+                self._paths[address] = path
+                self._socket.sendto(datagram, path)
+
+    def _send_to_opened(self, path: bytes, datagram: bytes) -> None:
+        sender = self._socket
+        assert sender is not None
         descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW)
         try:
             sender.sendto(datagram, b"/proc/self/fd/%d" % descriptor)
@@ -64,6 +83,7 @@ class Notifier:
 
     def _open(self) -> socket.socket:
         self.close()
+        self._paths.clear()
         self._prefix = os.fsencode(self._directory / OWNERS_NAME) + b"/"
         # In a shared home, another user may have put a link to somebody else's socket in the place of a mailbox.
         is_long = len(self._prefix) + 32 > MAX_PATH_BYTES
