@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from localconc._engine import events
 from localconc._engine.core.calls import CONCURRENCY, Request
+from localconc._engine.core.clock import monotonic
 from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.core.records import Grant, LimitRef, Requester
 from localconc._engine.queue import admission, deadlocks
@@ -155,7 +155,7 @@ class Acquisitions:
             or (request.limit is not None and request.limit != ref.limit)
             or request.slot_decay_per_second
             or request.mode != CONCURRENCY
-            or (time.monotonic() >= database.verify_after and not self._is_usable())
+            or (monotonic() >= database.verify_after and not self._is_usable())
         ):
             return None
         wall, now, label = self._clock.wall(), self._clock.now(), request.label
@@ -372,7 +372,7 @@ class Acquisitions:
             or len(refs) != 1
             or refs[0].name not in self._fast_path_limits
             or refs[0].name in self._crowded
-            or time.monotonic() >= self._store.database.verify_after
+            or monotonic() >= self._store.database.verify_after
         ):
             return False
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from localconc._engine.acquisitions import Queued
+from localconc._engine.core.errors import shown
 from localconc._engine.core.records import Grant, LimitRef
 from localconc._engine.queue import admission
 from localconc._engine.queue.cleanup import cancel
@@ -153,8 +154,8 @@ class QueuedRequests:
             raise ConcurrencySlotAcquisitionError(outcome)
         if outcome is None:
             raise StoreError(
-                f"A waiting request vanished from the database {self._store.database.path}: was it deleted or replaced "
-                "while it was in use? Call again."
+                f"A waiting request vanished from the database {shown(self._store.database.path)}: was it "
+                "deleted or replaced while it was in use? Call again."
             )
         return outcome
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from localconc._engine.core.errors import shown
 from localconc._engine.core.records import OwnerRow
 from localconc._engine.liveness import owner as owners
 from localconc._engine.liveness.owner import Owner
@@ -87,8 +88,9 @@ class Membership:
             self.owner.ensure_file()
         except OSError as error:
             raise StoreError(
-                f"No file can be created in {self._directory} ({error.strerror or error}): make the directory and its "
-                "subdirectory owners writable, leave some space, or set LOCALCONC_HOME to another directory."
+                f"No file can be created in {shown(self._directory)} ({error.strerror or error}): make the "
+                "directory and its subdirectory owners writable, leave some space, or set LOCALCONC_HOME to "
+                "another directory."
             ) from error
         return self.owner
 
