@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 #: Owners that a new process looks at, to clean up after dead ones.
 MAX_SWEPT_OWNERS: Final = 64
 
+#: If more processes than this are in the store, only those in front of a waiter are watched.
+MAX_WATCHED_AT_ONCE: Final = 400
+
 #: A stopped process has this long to pick up what it was granted; the next one is served then.
 PICK_UP_SECONDS: Final = 1.0
 
@@ -44,6 +47,7 @@ class Reaper:
         self._store = store
         self._membership = membership
         self._watch = watch
+        self._newest_watched = 0  # the processes of the store up to this one are watched
 
     # ---- the watch -------------------------------------------------------------------------------------------
 
@@ -68,11 +72,23 @@ class Reaper:
             return self._watch.has_news()
 
     def watch_in_front(self, limit_ids: Iterable[int], ticket: int | None) -> None:
-        """Watch the processes that hold slots of these limits, or are queued on them ahead of a ticket."""
-        in_front = self._in_front(limit_ids, ticket)
-        with self._store.database.lock:
-            self._watch.add(row for row in in_front if not self._watch.is_watching(row.id))
-        self.reap_suspects()  # one may have died before it was watched
+        """Watch the processes that hold slots of these limits, or are queued on them ahead of a ticket.
+
+        As long as there are not too many, every process of the store is watched: then whoever waits again has nothing to
+        look up but the newcomers.
+        """
+        newest = self._newest_watched
+        rows = self._store.read(lambda ledger: listings.owners_after(ledger.connection, newest, MAX_WATCHED_AT_ONCE))
+        if len(rows) < MAX_WATCHED_AT_ONCE:
+            self._newest_watched = max([newest, *(row.id for row in rows)])
+        else:
+            rows = self._in_front(limit_ids, ticket)
+        if rows:
+            own = self._membership.owner_id
+            with self._store.database.lock:
+                self._watch.add(row for row in rows if row.id != own and not self._watch.is_watching(row.id))
+        if self.has_news():
+            self.reap_suspects()  # one may have died before it was watched
 
     def reap_suspects(self) -> None:
         """Look at the watched processes that seem to have died, and release what the dead ones held."""
@@ -144,6 +160,7 @@ class Reaper:
         """Watch nobody any longer: in another store, the same numbers are other processes."""
         with self._store.database.lock:
             self._watch.forget()
+            self._newest_watched = 0
 
     # ---- stopped processes -----------------------------------------------------------------------------------
 

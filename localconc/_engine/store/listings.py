@@ -239,6 +239,13 @@ def owners(connection: sqlite3.Connection, ids: Iterable[int]) -> list[OwnerRow]
     return [OwnerRow._make(row) for row in rows if row is not None]
 
 
+def owners_after(connection: sqlite3.Connection, owner_id: int, max_rows: int) -> list[OwnerRow]:
+    """Return the processes that joined the store after another one."""
+    columns = ", ".join(OwnerRow._fields)
+    rows = connection.execute(f"SELECT {columns} FROM owners WHERE id > ? ORDER BY id LIMIT ?", (owner_id, max_rows))
+    return [OwnerRow._make(row) for row in rows]
+
+
 def owners_to_sweep(connection: sqlite3.Connection, count: int, seed: int) -> list[OwnerRow]:
     """Return some processes, other ones for each seed, so that all are looked at in time however many live long."""
     columns = ", ".join(OwnerRow._fields)
