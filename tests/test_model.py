@@ -25,7 +25,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from localconc._engine.acquisitions import Queued, Refused
+from localconc._engine.acquisitions import Queued, Refused, WaitTerms
 from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, Request
 from localconc._engine.holdings import Handle
 from localconc._engine.operations import limits as operations
@@ -51,7 +51,8 @@ class Process:
         self._engine.store.database.ensure_open()
         self._clock = clock
         assert self._engine.membership.owner is not None
-        self._mailbox = self._engine.mailboxes.take(self._engine.membership.owner)
+        mailbox = self._engine.mailboxes.take(self._engine.membership.owner)
+        self._terms = WaitTerms(mailbox, has_end=False, needs_estimate=False, stops=())
         self.holds: dict[ModelRequest, Handle] = {}
         self.waits: dict[ModelRequest, tuple[Request, Handle, Queued]] = {}
 
@@ -65,7 +66,7 @@ class Process:
             return "admitted"
         handle = self._engine.holdings.begin(asked.label, "", 0)
         try:
-            outcome = acquisitions.try_acquire(request, handle, self._mailbox if may_wait else None)
+            outcome = acquisitions.try_acquire(request, handle, self._terms if may_wait else None)
         except ConcurrencySlotAcquisitionError:
             self._engine.holdings.undo(handle)
             return "refused"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from localconc._engine.acquisitions import Queued
+from localconc._engine.acquisitions import Queued, WaitTerms
 from localconc._engine.core.calls import Request
 from localconc._engine.engine import Engine
 from localconc._engine.holdings import Handle
@@ -26,13 +26,13 @@ class Process:
     def __init__(self, directory: Path, clock: ManualClock) -> None:
         self.directory = directory
         self.engine: Engine = silent_engine(directory, clock)
-        self.mailbox = Mailbox("somewhere")
+        self.terms = WaitTerms(Mailbox("somewhere"), has_end=False, needs_estimate=False, stops=())
 
     def ask(self, *names: str, slots: int = 1, **fields: Any) -> Handle:
         """Acquire, or queue."""
         self.request = Request(names, slots, **fields)
         self.handle = self.engine.holdings.begin("thread", self.request.label, 0)
-        outcome = self.engine.acquisitions.try_acquire(self.request, self.handle, self.mailbox)
+        outcome = self.engine.acquisitions.try_acquire(self.request, self.handle, self.terms)
         if isinstance(outcome, Queued):
             self.queued = outcome
         return self.handle
@@ -120,18 +120,18 @@ def test_an_interrupt_between_the_queueing_and_the_record_of_it_leaves_no_place_
     waiter.release()  # it knows the limit now
     holder.ask("db")
 
-    def transact_and_strike(process: Process) -> Callable[[Any], Any]:
-        transact = process.engine.store.transact
+    def transact_and_strike(process: Process) -> Callable[..., Any]:
+        transact = process.engine.store.database.transact
 
-        def struck(work: Any) -> Any:
-            transact(work)
+        def struck(*arguments: Any) -> Any:
+            transact(*arguments)
             raise KeyboardInterrupt
 
         return struck
 
     for names in (("db",), ("db", "api")):
         with monkeypatch.context() as patched:
-            patched.setattr(waiter.engine.store, "transact", transact_and_strike(waiter))
+            patched.setattr(waiter.engine.store.database, "transact", transact_and_strike(waiter))
             with pytest.raises(KeyboardInterrupt):
                 waiter.ask(*names)
         assert len(reading.waiters(holder.engine, None)) == 1

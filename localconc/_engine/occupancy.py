@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from pendulum import DateTime
 
-    from localconc._engine.holdings import Handle
     from localconc._engine.core.views import Limit
     from localconc._engine.engine import Engine
+    from localconc._engine.holdings import Handle
 
 
 @dataclass(slots=True, eq=False, repr=False)

@@ -16,10 +16,10 @@ from localconc.errors import ConcurrencySlotAcquisitionError, StoreError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from localconc._engine.holdings import Handle, Holdings
     from localconc._engine.core.calls import Request
     from localconc._engine.core.clock import Clock
     from localconc._engine.core.records import WaiterRow
+    from localconc._engine.holdings import Handle, Holdings
     from localconc._engine.liveness.membership import Membership
     from localconc._engine.store.ledger import Ledger
     from localconc._engine.store.store import Store, Transaction

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from localconc._engine.core import environment
 from localconc._engine.core.clock import SystemClock
-from localconc._engine.homes.home import home
 from localconc._engine.engine import Engine
+from localconc._engine.homes.home import home
 from localconc._engine.waiting.mailbox_pool import MailboxPool
 from localconc._engine.waiting.notifier import Notifier
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
-from localconc._engine.homes import home
 from localconc._engine.core.arguments import printable
 from localconc._engine.core.errors import Damaged, explained
+from localconc._engine.homes import home
 from localconc._engine.homes.filesystems import filesystem_type, is_network_filesystem
 from localconc._engine.liveness import owner as owners
 from localconc._engine.operations import repairs

@@ -112,12 +112,12 @@ _HOLDERS: Final = f"""
     ORDER BY slots.acquired_boot, slots.owner_id, slots.serial
 """
 
-_WAITERS: Final = f"""
-    SELECT {{}} waiters.ticket, waiters.owner_id, waiters.slots, waiters.request, coalesce(owners.pid, 0), waiters.thread,
+_WAITERS: Final = """
+    SELECT {} waiters.ticket, waiters.owner_id, waiters.slots, waiters.request, coalesce(owners.pid, 0), waiters.thread,
         waiters.context, coalesce(owners.command, ''), waiters.waiting_since
-    FROM {{}} LEFT JOIN owners ON owners.id = waiters.owner_id
+    FROM {} LEFT JOIN owners ON owners.id = waiters.owner_id
 """
-_ALL_WAITERS: Final = _WAITERS.format("", "waiters") + f" WHERE waiters.state <> 1 AND waiters.state <> 2 ORDER BY ticket"
+_ALL_WAITERS: Final = _WAITERS.format("", "waiters") + " WHERE waiters.state <> 1 AND waiters.state <> 2 ORDER BY ticket"
 _WAITERS_ON: Final = (
     _WAITERS.format("", "queue JOIN waiters USING (ticket)")
     + f" WHERE queue.limit_id = ? AND waiters.state = {WAITING} ORDER BY queue.ticket"

@@ -16,7 +16,6 @@ from weakref import WeakMethod, WeakValueDictionary
 from localconc._engine.core.clock import call_later
 from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.store import listings
-from localconc._engine.waiting.mailbox import Wakeup
 from localconc._engine.waiting.throttle import MAX_TASKS_AN_ITERATION, LoopThrottle, TaskEvent, loop_budget
 from localconc._engine.waiting.timing import (
     OVERDUE_SECONDS,

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from localconc._engine.core.calls import Call
+    from localconc._engine.engine import Engine
     from localconc._engine.holdings import Handle
     from localconc._engine.liveness.owner import Owner
     from localconc._engine.waiting.mailbox import Mailbox
-    from localconc._engine.core.calls import Call
-    from localconc._engine.engine import Engine
     from localconc._engine.waiting.throttle import TaskEvent
 
 Result = TypeVar("Result")
