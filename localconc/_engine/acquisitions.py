@@ -246,7 +246,7 @@ class Acquisitions:
             self._fast_path_limits.pop(ref.name, None)
             return None
         if isinstance(outcome, Queued):
-            handle.ticket = outcome.ticket  # comes first: once the limits are known, only it tells of a place in the queue
+            handle.ticket = outcome.ticket  # first: once the limits are known, only this tells of a place in the queue
             handle.limit_ids = (ref.limit_id,)
             self._crowded.add(ref.name)
             return outcome

@@ -94,10 +94,11 @@ class Invariants:
 
     def _see(self, now: float) -> Seen:
         seen = Seen()
-        for limit_id, limit, decay, slots, drained_at, paused_until in self._connection.execute(
-            'SELECT limits.id, limits."limit", slot_decay_per_second, slots.slots, coalesce(drained_at, 0), paused_until '
-            "FROM limits JOIN slots ON limit_id = limits.id AND owner_id = 0 WHERE active"
-        ):
+        rows = self._connection.execute(
+            'SELECT limits.id, limits."limit", slot_decay_per_second, slots.slots, coalesce(drained_at, 0), '
+            "paused_until FROM limits JOIN slots ON limit_id = limits.id AND owner_id = 0 WHERE active"
+        )
+        for limit_id, limit, decay, slots, drained_at, paused_until in rows:
             occupied = rules.occupied_slots(drained_at, now, decay) if decay > 0 else slots
             seen.limits[limit_id] = LimitState(limit, occupied, decay > 0 or paused_until is not None)
         for limit_id, ticket in self._connection.execute("SELECT limit_id, ticket FROM queue ORDER BY ticket"):
@@ -139,7 +140,7 @@ class Invariants:
         assert lost == [], f"a process is inside, and holds nothing by the rows: {lost}"
 
     def _check_the_order(self, seen: Seen) -> None:
-        """Nobody is admitted past a request that stood before it in the queue of one of its limits, and stands there."""
+        """Nobody is admitted past a request that was ahead of it in the queue of one of its limits, and still is."""
         for ticket in seen.admitted.keys() - self._before.admitted.keys():
             for limit_id in seen.admitted[ticket]:
                 stayed = set(seen.queues.get(limit_id, ())) & set(self._before.queues.get(limit_id, ()))

@@ -188,7 +188,6 @@ class Simulation:
     """
 
     def __init__(self, home: Path, seed: int) -> None:
-        logging.getLogger("localconc").setLevel(logging.CRITICAL)
         self._home = home
         self._random = random.Random(seed)
         self._clock = VirtualClock()
@@ -233,7 +232,8 @@ class Simulation:
         def is_stopped(pid: int) -> bool:
             return any(each.pid == pid and each.stopped_until > self._clock.time for each in self._processes)
 
-        with mock.patch.object(reaper, "is_stopped", is_stopped):
+        logger = logging.getLogger("localconc")
+        with mock.patch.object(reaper, "is_stopped", is_stopped), mock.patch.object(logger, "disabled", True):
             yield
 
     def _act(self) -> None:

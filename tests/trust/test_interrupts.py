@@ -285,6 +285,15 @@ def test_a_block_that_is_lost_is_given_back_without_a_step_that_an_interrupt_cou
     wait_until(lambda: held(stage.home) == 0, "the lost block's slot is given back")
 
 
+def test_a_block_that_was_dropped_is_waited_for_and_no_deadlock(stage: Stage) -> None:
+    for _ in range(20):
+        block = concurrency("gate")
+        block.__enter__()
+        del block  # released in the background, sooner or later
+        with concurrency("gate"):  # has no end, and asks whether it waits for itself
+            pass
+
+
 class Storm:
     """Real signals at random moments, now and then while the last one is still being dealt with.
 
