@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from types import TracebackType
 
-    from localconc._engine.holdings import Handle
     from localconc._engine.core.calls import Call
     from localconc._engine.engine import Engine
+    from localconc._engine.holdings import Handle
 
 __all__ = [
     "AcquireConcurrencySlotTimeoutError",
@@ -65,9 +65,9 @@ Returned = TypeVar("Returned")
 class concurrency:  # noqa: N801
     """Hold slots of one or more limits while a block or a coroutine function runs.
 
-    At most `limit` slots of a name are held at any time, across all threads, tasks and processes of the machine. If none
-    are free, the call waits in a first-in-first-out queue, and the event loop goes on meanwhile. A task that is cancelled,
-    at whatever moment, leaves the queue or releases its slots.
+    At most `limit` slots of a name are held at any time, across all threads, tasks and processes of the machine. If
+    none are free, the call waits in a first-in-first-out queue, and the event loop goes on meanwhile. A task that is
+    cancelled, at whatever moment, leaves the queue or releases its slots.
 
     >>> async with concurrency("database", occupy=2, timeout_seconds=30) as occupancy:
     ...     print(f"waited {occupancy.waited_seconds:.1f} s")
@@ -92,8 +92,8 @@ class concurrency:  # noqa: N801
             nothing is leased.
 
     Returns:
-        An asynchronous context manager whose `async with` returns an `Occupancy`, and a decorator of coroutine functions,
-        which acquires at each call.
+        An asynchronous context manager whose `async with` returns an `Occupancy`, and a decorator of coroutine
+        functions, which acquires at each call.
 
     Raises:
         ValueError, TypeError: at once, for an argument out of range, or a decorated function that is no coroutine

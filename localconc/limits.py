@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from localconc._engine import registry
 from localconc._engine.core import arguments
-from localconc._engine.homes.home import home
-from localconc._engine.core.rules import MAX_PAUSE_SECONDS
 from localconc._engine.core.history import Acquisition, Percentiles, Statistics
+from localconc._engine.core.rules import MAX_PAUSE_SECONDS
 from localconc._engine.core.views import Holder, Limit, Waiter
+from localconc._engine.homes.home import home
 from localconc._engine.operations import history, limits, reading
 
 if TYPE_CHECKING:

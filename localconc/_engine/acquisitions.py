@@ -239,7 +239,7 @@ class Acquisitions:
     def _acquire_or_enqueue(
         self, request: Request, handle: Handle, ref: LimitRef, terms: WaitTerms
     ) -> Handle | Queued | None:
-        """Acquire or enqueue by the fast statements, in one transaction; return None if they do not apply (any more)."""
+        """Acquire or enqueue by the fast statements, in one transaction; return None if they don't apply any more."""
         what = (self._membership, self._clock, request, handle, ref, terms)
         outcome = self._store.database.transact("BEGIN IMMEDIATE", _enqueue_or_acquire, what)
         if outcome is None:
@@ -258,9 +258,7 @@ class Acquisitions:
         self, request: Request, handle: Handle, terms: WaitTerms | None, is_retry: bool
     ) -> Handle | Queued | Refused | Deadlocked:
         def work(txn: Transaction) -> tuple[Grant | Queued | Refused | Deadlocked, list[LimitRow]]:
-            requester = Requester(
-                self._membership.owner_id, handle.serial, handle.thread, handle.label, handle.context
-            )
+            requester = Requester(self._membership.owner_id, handle.serial, handle.thread, handle.label, handle.context)
             rows = admission.resolve(txn, request, requester.owner_id)
             if any(row.decay > 0 and row.first_ticket is not None for row in rows):
                 limit_ids = [row.id for row in rows]
@@ -269,9 +267,7 @@ class Acquisitions:
             hindered = admission.blocked(request.slots, rows, txn.now, None)
             if hindered is None:
                 refs = admission.grant(txn, request, rows, requester)
-                grant = Grant(
-                    refs, request.slots, txn.wall, txn.now, 0.0, handle.thread, handle.label, handle.context
-                )
+                grant = Grant(refs, request.slots, txn.wall, txn.now, 0.0, handle.thread, handle.label, handle.context)
                 return grant, rows
             if terms is None:
                 return self._refuse(txn, request, requester, rows, is_retry), rows
@@ -335,9 +331,9 @@ class Acquisitions:
     ) -> Handle | None:
         """Accept a grant that a wakeup proves; return None if the store has to be looked at.
 
-        A wakeup proves the grant by the secret of the waiter's row. It proves nothing once it is old: another process may
-        have taken the slots back from a stopped one. The acknowledgement is written before the clock is read, so whoever
-        takes slots back for being late sees it, or this process sees that it is late.
+        A wakeup proves the grant by the secret of the waiter's row. It proves nothing once it is old: another process
+        may have taken the slots back from a stopped one. The acknowledgement is written before the clock is read, so
+        whoever takes slots back for being late sees it, or this process sees that it is late.
         """
         serial, secret, acquired_wall, acquired_boot = wakeup
         owner = self._membership.owner
@@ -408,7 +404,11 @@ class Acquisitions:
         return self._release_by_rules(handle.serial)
 
     def _follow_up(
-        self, serial: int, grant: Grant, now: float, woken: tuple[str, tuple[int, int, float, float]] | None,
+        self,
+        serial: int,
+        grant: Grant,
+        now: float,
+        woken: tuple[str, tuple[int, int, float, float]] | None,
         more: Transaction | None,
     ) -> bool:
         """Wake whoever was admitted by a release."""
@@ -462,7 +462,19 @@ def _enqueue_or_acquire(
         assert cursor.lastrowid is not None
         requester = Requester(owner_id, serial, thread, handle.label, context)
         return Queued(cursor.lastrowid, secret, requester, (ref,), terms.mailbox, True, now, None, 0.0)
-    holder = (limit_id, ref.revision, ref.limit, owner_id, serial, slots, wall, now, thread, handle.label or None, context)
+    holder = (
+        limit_id,
+        ref.revision,
+        ref.limit,
+        owner_id,
+        serial,
+        slots,
+        wall,
+        now,
+        thread,
+        handle.label or None,
+        context,
+    )
     if connection.execute(ACQUIRE_FAST, holder).rowcount == 1:
         return Grant((ref,), slots, wall, now, 0.0, thread, handle.label, context)
     return None

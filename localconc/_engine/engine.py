@@ -149,7 +149,7 @@ class Engine:
         aside = self.store.rebuild()
         if aside is not None:
             logger.warning(
-                "localconc: the database %s was damaged. It was set aside as %s and rebuilt with the definitions it had.",
+                "localconc: the database %s was damaged. It was set aside as %s and rebuilt with its definitions.",
                 self.store.database.path,
                 aside,
             )

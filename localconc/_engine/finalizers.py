@@ -1,9 +1,9 @@
 """The finalizers of acquisitions: slots whose handle is collected without a release are released in the background.
 
-An interrupt can strike anywhere: inside the handler that cleans up after another one, even in a finalizer, and more than
-once. So no Python code runs as a handle dies: a weak reference to it has a callback that is C all the way until another
-thread has started, where no signal's exception strikes. These three keep the path in C: the subclass of `ref` has no
-`__init__`, its `start` is a `partial` of `start_new_thread`, and `methodcaller` calls that.
+An interrupt can strike anywhere: inside the handler that cleans up after another one, even in a finalizer, and more
+than once. So no Python code runs as a handle dies: a weak reference to it has a callback that is C all the way until
+another thread has started, where no signal's exception strikes. These three keep the path in C: the subclass of `ref`
+has no `__init__`, its `start` is a `partial` of `start_new_thread`, and `methodcaller` calls that.
 """
 
 from __future__ import annotations

@@ -68,7 +68,10 @@ class Holdings:
     # ---- handles ---------------------------------------------------------------------------------------------
 
     def begin(self, thread: str, label: str, context: int) -> Handle:
-        """Begin an acquisition. The finalizer comes before the first statement, so an interrupt between them is undone."""
+        """Begin an acquisition.
+
+        The finalizer comes before the first statement, so an interrupt between them is undone.
+        """
         handle = Handle()
         handle.serial = serial = next(self._serials)
         finalizers = self._finalizers
@@ -115,7 +118,8 @@ class Holdings:
         return handle if isinstance(handle, Handle) else None
 
     def numbers(self, serial: int) -> tuple[tuple[int, ...] | None, ...]:
-        """Return the slot numbers of an acquisition on each of its limits; they are given when they are first asked for.
+        """Return the slot numbers of an acquisition on each of its limits; they are given when they are first asked
+        for.
 
         Raises:
             Busy: another process is writing.
@@ -188,7 +192,7 @@ class Holdings:
         return bool(self._finalizers or self._lost)
 
     def forget_all(self) -> None:
-        """Forget whatever is held without releasing it: it is the parent's, or goes back with the end of the process."""
+        """Forget what is held without releasing it: it is the parent's, or goes back with the end of the process."""
         self.grants.clear()
         self.contexts.clear()
         self._finalizers.clear()

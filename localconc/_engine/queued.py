@@ -75,7 +75,9 @@ class QueuedRequests:
             hindered = admission.blocked(waiter.slots, ledger.limits_with_ids(limit_ids), now, queued.ticket)
             due_at = now if hindered is None else hindered.until
             overdue = [each for each in limit_ids if due_at is None and self._is_overdue(ledger, each)]
-            ahead = {owner for each in limit_ids for owner in listings.owners_ahead(ledger.connection, each, queued.ticket)}
+            ahead = {
+                owner for each in limit_ids for owner in listings.owners_ahead(ledger.connection, each, queued.ticket)
+            }
             return WaiterStatus(True, limit_ids, due_at, overdue, len(ahead))
 
         return self._store.read(look)
@@ -102,7 +104,7 @@ class QueuedRequests:
         return admission.blocked(first.slots, rows, self._clock.now(), first.ticket) is None
 
     def admit_overdue(self, limit_ids: Iterable[int]) -> float | None:
-        """Admit waiters whose processes should have acted already; return when the next one can be, if there was any."""
+        """Admit waiters whose processes should have acted already; return when the next one can be, if any was."""
         ids = list(limit_ids)
 
         def work(txn: Transaction) -> float | None:

@@ -1,4 +1,4 @@
-"""The engine of the home that the environment names, made when it is first needed; and what a fork does to all of them."""
+"""The engines of this process, one for each home that the environment has named."""
 
 from __future__ import annotations
 

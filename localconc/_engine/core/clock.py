@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-
 class Mailbox(Protocol):
     """Where a waiting thread, or an event loop, receives wakeups."""
 
@@ -33,6 +32,9 @@ class Mailbox(Protocol):
 
     def wait(self, seconds: float | None, watched_fd: int | None) -> None:
         """Sleep until a wakeup comes, the watched descriptor is readable, or the time has passed."""
+
+    def take(self) -> list[tuple[int, int, float, float]]:
+        """Return the wakeups received since the last time."""
 
 
 class Clock(Protocol):

@@ -103,9 +103,7 @@ class Membership:
             row = OwnerRow(0, owner.key, owner.pid, owner.pid_namespace, owner.started, owner.command)
             owner_id = txn.ledger.insert_owner(row)
         self.owner_id = owner_id
-        definitions_log.rewrite_if_long(
-            self._directory, lambda: listings.configured_limits(txn.ledger.connection)
-        )
+        definitions_log.rewrite_if_long(self._directory, lambda: listings.configured_limits(txn.ledger.connection))
         self._on_joined(txn)
 
     def _is_of_another_boot(self, ledger: Ledger) -> bool:

@@ -74,8 +74,8 @@ class Reaper:
     def watch_in_front(self, limit_ids: Iterable[int], ticket: int | None) -> None:
         """Watch the processes that hold slots of these limits, or are queued on them ahead of a ticket.
 
-        As long as there are not too many, every process of the store is watched: then whoever waits again has nothing to
-        look up but the newcomers.
+        As long as there are not too many, every process of the store is watched: then whoever waits again has nothing
+        to look up but the newcomers.
         """
         newest = self._newest_watched
         rows = self._store.read(lambda ledger: listings.owners_after(ledger.connection, newest, MAX_WATCHED_AT_ONCE))

@@ -220,9 +220,7 @@ def _owners(directory: Path, ledger: Ledger) -> Finding:
     files = owners.orphaned_files(directory, {row.key for row in rows})
     if dead:
         slots = sum(len(ledger.held_by(row.id)) for row in dead)
-        text = (
-            f"Dead processes still hold slots: pid {_listed([row.pid for row in dead])}, {slots} time(s)."
-        )
+        text = f"Dead processes still hold slots: pid {_listed([row.pid for row in dead])}, {slots} time(s)."
         remedy = "The next waiter releases them, and so does --repair."
         return Finding("owners", "wrong", text, remedy, repairs.reap_dead(dead, files))
     if files:

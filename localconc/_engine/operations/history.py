@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 _ENDINGS: Final[dict[int | None, Ending]] = {None: "released", KILLED: "killed", UNSEEN: "unseen", INSTANT: "instant"}
 
 
-def read(
-    engine: Engine, name_or_id: str | UUID | None, since: float | None, newest: int | None
-) -> list[Acquisition]:
+def read(engine: Engine, name_or_id: str | UUID | None, since: float | None, newest: int | None) -> list[Acquisition]:
     """Return the acquisitions that had not ended before a moment, oldest first."""
 
     def work(ledger: Ledger) -> list[PastAcquisition]:

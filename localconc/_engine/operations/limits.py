@@ -98,9 +98,7 @@ def _put(
     txn: Transaction, row: LimitRow | None, name: str, limit: int, *, active: bool, decay: float, active_slots: int
 ) -> LimitRow:
     if row is None:
-        row = definitions.define(
-            txn, name, limit=limit, active=active, configured=True, declared=True, decay=decay
-        )
+        row = definitions.define(txn, name, limit=limit, active=active, configured=True, declared=True, decay=decay)
     else:
         new = row._replace(limit=limit, active=active, configured=True, declared=True, decay=decay)
         row = definitions.redefine(txn, row, new)

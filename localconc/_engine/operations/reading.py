@@ -97,7 +97,7 @@ def look(engine: Engine, work: Callable[[Ledger], Result]) -> Result:
 
 
 class LimitStatus(NamedTuple):
-    """One limit with its holders and waiters, in the order in which they came; `grants` are those a second, recently."""
+    """One limit with its holders and waiters, in the order in which they came; `grants` are recent ones, a second."""
 
     limit: LimitRow
     holders: list[HolderEntry]

@@ -23,7 +23,7 @@ Context = tuple[int, int]
 
 
 class Waiting(NamedTuple):
-    """A request without an end, in the order of arrival, with the contexts that hold something and can't go on meanwhile."""
+    """A request without an end, with the contexts that hold something and can't go on meanwhile."""
 
     ticket: int
     contexts: tuple[Context, ...]
@@ -100,7 +100,9 @@ def described(circle: Sequence[Waiting], held: Sequence[Held]) -> str:
 
 
 def _described(request: Waiting, held: Sequence[Held]) -> str:
-    holds = [f"{each.name!r} ({each.slots} slot(s) since {each.since})" for each in held if each.context in request.contexts]
+    holds = [
+        f"{each.name!r} ({each.slots} slot(s) since {each.since})" for each in held if each.context in request.contexts
+    ]
     wanted = ", ".join(map(repr, request.names))
     has = f" holds {', '.join(dict.fromkeys(holds))} and" if holds else ""
     return f"{request.who}{has} waits for {request.slots} slot(s) of {wanted}"
@@ -156,7 +158,8 @@ def circles(ledger: Ledger, now: float) -> list[str]:
     """Return every circle of requests that wait forever, in words."""
     found = situation(ledger, now)
     stuck = find_stuck(found.waiting, found.held, found.sizes)
-    texts, told = [], set()
+    texts: list[str] = []
+    told: set[int] = set()
     for request in stuck:
         circle = circle_of(request, stuck, found.held)
         tickets = frozenset(each.ticket for each in circle)

@@ -1,11 +1,11 @@
 """The connection of one process to its store, with its transactions.
 
 Writers exclude each other by SQLite's own write lock, asked for once without waiting: a store that is busy raises
-`Busy`, and the caller decides how to pause (a thread sleeps, a task awaits) and until when. So nobody holds a lock while
-waiting for another.
+`Busy`, and the caller decides how to pause (a thread sleeps, a task awaits) and until when. So nobody holds a lock
+while waiting for another.
 
-A connection must not cross a fork, for SQLite's bookkeeping of file locks is per process. The connection is closed before
-a fork, and both sides open anew at their next use.
+A connection must not cross a fork, for SQLite's bookkeeping of file locks is per process. The connection is closed
+before a fork, and both sides open anew at their next use.
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ class Database:
                 raise self._explained(error) from error
 
     # A signal's exception can strike at the first instruction of any function: also of the exit of a context manager
-    # that is written in Python, and its transaction would then stay open for as long as somebody keeps the traceback. So
-    # this has only the interpreter's own `with` blocks (a lock, a connection) around the work, in one frame.
+    # that is written in Python, and its transaction would then stay open for as long as somebody keeps the traceback.
+    # So this has only the interpreter's own `with` blocks (a lock, a connection) around the work, in one frame.
 
     def transact(self, begin: str, work: Callable[[sqlite3.Connection, Work], Result], what: Work) -> Result:
         """Do some work in a transaction: committed after it, rolled back if it raises.
@@ -121,7 +121,12 @@ class Database:
         with self.lock:
             try:
                 connection = self._connection
-                if connection is None or connection.in_transaction or _now() >= self.verify_after or not self._is_intact():
+                if (
+                    connection is None
+                    or connection.in_transaction
+                    or _now() >= self.verify_after
+                    or not self._is_intact()
+                ):
                     connection = self._ready()
                 with connection:
                     connection.execute(begin)
@@ -222,8 +227,8 @@ class Database:
 
     def _used_from_handler(self, what: str) -> StoreError:
         return StoreError(
-            f"A signal handler or finalizer used the database {self.path} while it interrupted {what}: set a flag in the "
-            "handler, and use limits outside it."
+            f"A signal handler or finalizer used the database {self.path} while it interrupted {what}: set a flag in "
+            "the handler, and use limits outside it."
         )
 
     def _open(self) -> sqlite3.Connection:

@@ -22,8 +22,8 @@ _HELD: Final = f"owner_id > {TOTALS_ROW}"
 
 #: Take slots if there is room and nobody is queued.
 ACQUIRE_FAST: Final = """
-    INSERT INTO slots (limit_id, revision, "limit", owner_id, serial, slots, acquired_wall, acquired_boot, thread, label,
-        context)
+    INSERT INTO slots (limit_id, revision, "limit", owner_id, serial, slots, acquired_wall, acquired_boot, thread,
+        label, context)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
@@ -62,15 +62,16 @@ ADMIT_FAST: Final = f"""
                 AND revision IS NOT NULL AND total.slots + waiters.slots <= "limit"
                 AND (paused_until IS NULL OR paused_until <= ?)
         )
-    RETURNING (SELECT "limit" - total.slots FROM slots AS total WHERE {_TOTAL_OF.replace("limit_id", "total.limit_id")}),
+    RETURNING
+        (SELECT "limit" - total.slots FROM slots AS total WHERE {_TOTAL_OF.replace("limit_id", "total.limit_id")}),
         slots, owner_id, serial, address, secret, granted_boot - enqueued_boot
 """
 
 _LIMIT_COLUMNS = """
     definition.id, definition.uuid, definition.name, definition."limit", definition.active, definition.configured,
     definition.declared, definition.slot_decay_per_second, definition.revision, definition.created, definition.updated,
-    total.slots, coalesce(total.drained_at, 0), total.drained_at_wall, total.average, total.denied, total.denied_at, total.paused_until,
-    total.paused_until_wall,
+    total.slots, coalesce(total.drained_at, 0), total.drained_at_wall, total.average, total.denied, total.denied_at,
+    total.paused_until, total.paused_until_wall,
     (SELECT ticket FROM queue WHERE limit_id = definition.id ORDER BY ticket LIMIT 1)
 """
 LIMITS: Final = f"""
@@ -189,8 +190,8 @@ class Ledger:
         ticket: int | None = None,
     ) -> None:
         self._execute(
-            'INSERT INTO slots (limit_id, "limit", owner_id, serial, slots, acquired_wall, acquired_boot, thread, label, '
-            "context, drained_at, waited_seconds, ticket) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            'INSERT INTO slots (limit_id, "limit", owner_id, serial, slots, acquired_wall, acquired_boot, thread, '
+            "label, context, drained_at, waited_seconds, ticket) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 ref.limit_id,
                 ref.limit,
@@ -211,7 +212,8 @@ class Ledger:
     def insert_unowned(self, limit_id: int, slots: int, acquired_wall: float, acquired_boot: float) -> None:
         """Occupy slots that no process owns."""
         self._execute(
-            "INSERT INTO slots (limit_id, owner_id, serial, slots, acquired_wall, acquired_boot) VALUES (?, ?, 0, ?, ?, ?)",
+            "INSERT INTO slots (limit_id, owner_id, serial, slots, acquired_wall, acquired_boot) "
+            "VALUES (?, ?, 0, ?, ?, ?)",
             (limit_id, OPERATOR, slots, acquired_wall, acquired_boot),
         )
 
@@ -321,8 +323,9 @@ class Ledger:
     ) -> int:
         """Queue a request on each of its limits; return its ticket."""
         ticket = self._execute(
-            "INSERT INTO waiters (owner_id, serial, state, slots, limit_id, limit_ids, request, thread, context, has_end, "
-            "stops, address, secret, waiting_since, enqueued_boot) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO waiters (owner_id, serial, state, slots, limit_id, limit_ids, request, thread, context, "
+            "has_end, stops, address, secret, waiting_since, enqueued_boot) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 requester.owner_id,
                 requester.serial,
@@ -364,7 +367,9 @@ class Ledger:
             (WAITING, _json_list(limit_ids), request, address, ticket),
         )
 
-    def admit_first(self, limit_id: int, wall: float, now: float) -> tuple[int, tuple[int, int, str, int, float]] | None:
+    def admit_first(
+        self, limit_id: int, wall: float, now: float
+    ) -> tuple[int, tuple[int, int, str, int, float]] | None:
         """Admit the first in the queue of a limit by the fast statement.
 
         Returns:

@@ -117,7 +117,9 @@ _WAITERS: Final = """
         waiters.context, coalesce(owners.command, ''), waiters.waiting_since
     FROM {} LEFT JOIN owners ON owners.id = waiters.owner_id
 """
-_ALL_WAITERS: Final = _WAITERS.format("", "waiters") + " WHERE waiters.state <> 1 AND waiters.state <> 2 ORDER BY ticket"
+_ALL_WAITERS: Final = (
+    _WAITERS.format("", "waiters") + " WHERE waiters.state <> 1 AND waiters.state <> 2 ORDER BY ticket"
+)
 _WAITERS_ON: Final = (
     _WAITERS.format("", "queue JOIN waiters USING (ticket)")
     + f" WHERE queue.limit_id = ? AND waiters.state = {WAITING} ORDER BY queue.ticket"
@@ -224,7 +226,8 @@ def owners_in_front(
         ids.update(
             row[0]
             for row in connection.execute(
-                f"SELECT DISTINCT waiters.owner_id FROM queue JOIN waiters USING (ticket) WHERE queue.limit_id = ? {ahead}",
+                "SELECT DISTINCT waiters.owner_id FROM queue JOIN waiters USING (ticket) "
+                f"WHERE queue.limit_id = ? {ahead}",
                 (limit_id,) if ticket is None else (limit_id, ticket),
             )
         )
@@ -235,7 +238,9 @@ def owners_in_front(
 def owners(connection: sqlite3.Connection, ids: Iterable[int]) -> list[OwnerRow]:
     """Return the rows of these processes; those that have left are not among them."""
     columns = ", ".join(OwnerRow._fields)
-    rows = (connection.execute(f"SELECT {columns} FROM owners WHERE id = ?", (each,)).fetchone() for each in sorted(ids))
+    rows = (
+        connection.execute(f"SELECT {columns} FROM owners WHERE id = ?", (each,)).fetchone() for each in sorted(ids)
+    )
     return [OwnerRow._make(row) for row in rows if row is not None]
 
 
@@ -264,9 +269,7 @@ def queued_holders(
 ) -> list[QueuedHolder]:
     """Return what an acquisition holds of these limits, if it was admitted from the queue."""
     columns = ", ".join(QueuedHolder._fields).replace("waited_seconds", "coalesce(waited_seconds, 0)")
-    statement = (
-        f"SELECT {columns} FROM slots WHERE limit_id = ? AND owner_id = ? AND serial = ? AND ticket IS NOT NULL"
-    )
+    statement = f"SELECT {columns} FROM slots WHERE limit_id = ? AND owner_id = ? AND serial = ? AND ticket IS NOT NULL"
     rows = (connection.execute(statement, (limit_id, owner_id, serial)).fetchone() for limit_id in limit_ids)
     return [QueuedHolder._make(row) for row in rows if row is not None]
 
@@ -277,9 +280,7 @@ def has_held(connection: sqlite3.Connection, owner_id: int, serial: int) -> bool
     return connection.execute(statement, (owner_id, serial)).fetchone() is not None
 
 
-def queued_holders_since(
-    connection: sqlite3.Connection, limit_id: int, before: float
-) -> list[tuple[int, int]]:
+def queued_holders_since(connection: sqlite3.Connection, limit_id: int, before: float) -> list[tuple[int, int]]:
     """Return owner and serial of those who were admitted from the queue before a moment and hold slots still."""
     return connection.execute(
         f"SELECT owner_id, serial FROM slots WHERE limit_id = ? AND {_HELD} AND ticket IS NOT NULL "
@@ -291,7 +292,7 @@ def queued_holders_since(
 def numbers_on(
     connection: sqlite3.Connection, limit_id: int, owner_id: int, serial: int
 ) -> tuple[str | None, list[str]]:
-    """Return the slot numbers of one holder of a limit ('' without, None if it holds nothing), and those of all others."""
+    """Return the slot numbers of one holder ('' without any, None if it holds nothing), and those of all others."""
     own, others = None, []
     for owner, number, numbers in connection.execute(
         f"SELECT owner_id, serial, numbers FROM slots WHERE limit_id = ? AND {_HELD}", (limit_id,)
@@ -402,5 +403,3 @@ def forget_all_owners(connection: sqlite3.Connection) -> None:
     connection.execute("DELETE FROM waiters")
     connection.execute("DELETE FROM owners")
     connection.execute(f"UPDATE slots SET denied = 0, denied_at = 0 WHERE owner_id = {TOTALS_ROW}")
-
-

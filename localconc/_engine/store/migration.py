@@ -27,7 +27,8 @@ _TABLES_OF_VERSION_1: Final = frozenset(
 _COPIES: Final = (
     ("meta (key, value)", "SELECT key, value FROM meta WHERE key <> 'store_identity'"),
     (
-        'limits (id, uuid, name, "limit", active, configured, declared, slot_decay_per_second, revision, created, updated)',
+        'limits (id, uuid, name, "limit", active, configured, declared, slot_decay_per_second, revision, created, '
+        "updated)",
         'SELECT id, uuid, name, "limit", active, configured, configured, slot_decay_per_second, revision, created, '
         "updated FROM limits",
     ),

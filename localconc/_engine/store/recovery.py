@@ -280,8 +280,8 @@ class Recovery:
             descriptor = open_or_create_file(self._directory / MAINTENANCE_LOCK_NAME, file_mode(self._directory))
         except OSError as error:
             raise StoreError(
-                f"The file {self._directory / MAINTENANCE_LOCK_NAME} can't be opened ({error.strerror}): make the directory "
-                "writable, or set LOCALCONC_HOME to another directory."
+                f"The file {self._directory / MAINTENANCE_LOCK_NAME} can't be opened ({error.strerror}): make the "
+                "directory writable, or set LOCALCONC_HOME to another directory."
             ) from error
         try:
             if not self._try_lock(descriptor):

@@ -103,7 +103,8 @@ class LoopDispatcher:
         self._last_polled = 0
 
     def __repr__(self) -> str:
-        return f"<LoopDispatcher of {self._engine.directory}: {len(self._expected)} wait, {len(self._entrance)} at the gate>"
+        waiting, at_gate = len(self._expected), len(self._entrance)
+        return f"<LoopDispatcher of {self._engine.directory}: {waiting} wait, {at_gate} at the gate>"
 
     # ---- users -----------------------------------------------------------------------------------------------
 

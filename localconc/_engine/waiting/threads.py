@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-#: Linux wakes the receiver of a datagram on the sender's processor, because it believes that the sender is about to sleep:
-#: so let the new holder run first. This halves the time from release to acquire; it costs nothing without a receiver.
+#: Linux wakes the receiver of a datagram on the sender's processor, because it believes that the sender is about to
+#: sleep: so let the new holder run first. This halves the time from release to acquire; it costs nothing without a
+#: receiver.
 _let_others_run: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
 
 
