@@ -79,6 +79,16 @@ class Invariants:
             inside: what processes hold by their own records.
             now: the boot clock.
         """
+        self._connection.execute("BEGIN")  # one consistent look
+        try:
+            seen = self._check_one_moment(inside, now)
+        finally:
+            self._connection.execute("ROLLBACK")
+        self.newly_passed_over = len(seen.passed_over - self._before.passed_over)
+        self._before = seen
+        self._may_exceed.clear()
+
+    def _check_one_moment(self, inside: list[Hold], now: float) -> Seen:
         seen = self._see(now)
         assert totals_that_differ(self._connection) == [], "a total differs from its rows"
         check_queue(self._connection)
@@ -86,9 +96,7 @@ class Invariants:
         self._check_that_records_have_rows(seen, inside)
         self._check_the_order(seen)
         self._check_that_nobody_waits_for_nothing(seen)
-        self.newly_passed_over = len(seen.passed_over - self._before.passed_over)
-        self._before = seen
-        self._may_exceed.clear()
+        return seen
 
     # ---- looking ---------------------------------------------------------------------------------------------
 

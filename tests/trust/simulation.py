@@ -222,6 +222,7 @@ class Simulation:
             for _ in range(steps):
                 self._clock.time += self._random.choice((0.0, 0.0, 0.001, 0.01, 0.06, 0.06, 0.4))
                 self._act()
+                self._settle()
                 self._check()
                 self.steps += 1
             self._let_everybody_finish()
@@ -263,7 +264,7 @@ class Simulation:
             thread.begin(self._call(), self._post_office, fast=chance < 0.5)
         elif chance < 0.2:
             kind = "drop"
-            self._drop(process, thread)
+            self._drop(thread)
         else:
             kind = "leave"
             thread.leave(fast=chance < 0.6)
@@ -273,12 +274,14 @@ class Simulation:
         received = () if thread.mailbox is None else thread.mailbox._received
         self._had_secret = any(wakeup[1] for wakeup in received)
 
-    def _drop(self, process: Process, thread: Thread) -> None:
-        """Forget a block without leaving it; the background releases it, and nothing else happens until it has."""
-        assert thread.handle is not None
-        serial, thread.handle = thread.handle.serial, None
+    def _drop(self, thread: Thread) -> None:
+        """Forget a block without leaving it: the background releases it."""
+        thread.handle = None
+
+    def _settle(self) -> None:
+        """Let the background release what it has to; nothing else happens until it has."""
         deadline = time.monotonic() + 10.0
-        while serial in process.engine.holdings.grants or process.engine.holdings._lost:
+        while any(process.engine.holdings.being_released() for process in self._processes):
             assert time.monotonic() < deadline, "a dropped block is not released"
             time.sleep(0.0001)
 
