@@ -26,13 +26,15 @@ class Process:
     def __init__(self, directory: Path, clock: ManualClock) -> None:
         self.directory = directory
         self.engine: Engine = silent_engine(directory, clock)
-        self.terms = WaitTerms(Mailbox("somewhere"), has_end=False, needs_estimate=False, stops=())
+        self.mailbox = Mailbox("somewhere")
 
     def ask(self, *names: str, slots: int = 1, **fields: Any) -> Handle:
         """Acquire, or queue."""
         self.request = Request(names, slots, **fields)
         self.handle = self.engine.holdings.begin("thread", self.request.label, 0)
-        outcome = self.engine.acquisitions.try_acquire(self.request, self.handle, self.terms)
+        outcome = self.engine.acquisitions.try_acquire(
+            self.request, self.handle, WaitTerms(self.mailbox, has_end=True, needs_estimate=False, stops=())
+        )
         if isinstance(outcome, Queued):
             self.queued = outcome
         return self.handle
@@ -120,7 +122,7 @@ def test_an_interrupt_between_the_queueing_and_the_record_of_it_leaves_no_place_
     waiter.release()  # it knows the limit now
     holder.ask("db")
 
-    def transact_and_strike(process: Process) -> Callable[..., Any]:
+    def transact_and_strike(process: Process) -> Callable[[Any], Any]:
         transact = process.engine.store.database.transact
 
         def struck(*arguments: Any) -> Any:

@@ -33,6 +33,7 @@ _look_up, _HOME_KEY = environment.look_up("LOCALCONC_HOME")
 _, _DISABLED_KEY = environment.look_up(environment.DISABLED)
 
 _engines: dict[Path, Engine] = {}
+_set_aside: dict[Path, Engine] = {}
 _by_environment: dict[Any, Engine] = {}
 _lock = threading.RLock()
 _pid = getpid()
@@ -93,13 +94,22 @@ def _refuse_foreign_time() -> None:
 def use_clock(clock: Clock | None, *, is_alone: bool = False) -> None:
     """Let the engines of this process live by another clock; None for the machine's own.
 
+    An engine that holds slots by the machine's time goes on to hold them: it is set aside until that time is back.
+
     Args:
         is_alone: whether no other process takes part, so that waiters need not look for lost wakeups and deaths.
     """
     global _clock, _is_alone
     with _lock:
+        if _clock is None:
+            _set_aside.update((directory, engine) for directory, engine in _engines.items() if engine.holdings.grants)
+            for directory in _set_aside:
+                _engines.pop(directory, None)
         _clock, _is_alone = clock, is_alone
         forget_all()
+        if clock is None:
+            _engines.update(_set_aside)
+            _set_aside.clear()
 
 
 def forget(directory: Path) -> None:
@@ -114,6 +124,7 @@ def forget(directory: Path) -> None:
 def forget_all() -> None:
     """Close all engines and forget them; the next use makes them anew."""
     with _lock:
+        _by_environment.clear()
         for directory in list(_engines):
             forget(directory)
 
@@ -125,7 +136,7 @@ _forking: list[Engine] = []
 
 def _before_fork() -> None:
     _lock.acquire()
-    _forking[:] = _engines.values()
+    _forking[:] = [*_engines.values(), *_set_aside.values()]
     for engine in _forking:
         engine.before_fork()
 
@@ -141,10 +152,11 @@ def _after_fork_in_child() -> None:
     global _lock, _pid
     _lock = threading.RLock()
     _pid = getpid()
-    for engine in list(_engines.values()):
+    for engine in [*_engines.values(), *_set_aside.values()]:
         engine.after_fork_in_child()
     _forking.clear()
     _engines.clear()
+    _set_aside.clear()
     _by_environment.clear()
 
 

@@ -169,7 +169,7 @@ def acquire(
         if isinstance(outcome, Queued):
             polls = polls and not engine.is_alone
             wakeups = None
-            if outcome.is_simple and outcome.due_at is None and max_retries is None:  # most waits are short, and end with the first wakeup
+            if outcome.is_simple and outcome.due_at is None and max_retries is None:  # most waits are short
                 until = begun + WATCH_AFTER_SECONDS if polls else deadline
                 if deadline is not None and until is not None and deadline < until:
                     until = deadline
