@@ -40,6 +40,10 @@ class Finalizers(dict[int, "ref[object]"]):
         """
         self.reference.start = staticmethod(release)  # type: ignore[attr-defined]
 
+    def lost(self) -> set[int]:
+        """Return the serials whose handles were collected, and that nobody has taken yet."""
+        return {serial for serial, reference in list(self.items()) if reference() is None}
+
     def take_lost(self) -> list[int]:
         """Return the serials whose handles were collected, each once."""
         lost = [serial for serial, reference in list(self.items()) if reference() is None]

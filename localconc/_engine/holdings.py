@@ -173,6 +173,10 @@ class Holdings:
                 self._store.transact(work)
         self.forget(serial)
 
+    def being_released(self) -> set[int]:
+        """Return the acquisitions that the background releases: their threads have let go of them already."""
+        return self._lost | self._background.serials() | self._finalizers.lost()
+
     def release_later(self, handle: Handle) -> None:
         """Release in the background, and keep trying: until it succeeds, or this process's death does it."""
         self._background.add(handle.serial, handle.limit_ids, handle.ticket)

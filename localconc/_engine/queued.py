@@ -165,15 +165,10 @@ class QueuedRequests:
         connection = txn.ledger.connection
         found = listings.queued_holders(connection, owner_id, serial, [ref.limit_id for ref in queued.refs])
         if found and found[0].ticket == queued.ticket:
-            first = found[0]
-            acquired_wall, acquired_boot, waited_seconds = (
-                first.acquired_wall,
-                first.acquired_boot,
-                first.waited_seconds,
-            )
+            acquired_wall, acquired_boot = found[0].acquired_wall, found[0].acquired_boot
+            waited_seconds = found[0].waited_seconds
         elif owner_id == self._membership.owner_id and listings.has_held(connection, owner_id, serial):
-            # An operator has forgotten the holders since, or deleted the limit. The grant stands; its release does
-            # nothing.
+            # An operator has forgotten the holders, or deleted the limit. The grant stands; its release does nothing.
             acquired_wall, acquired_boot = txn.wall, txn.now
             waited_seconds = max(0.0, txn.now - queued.enqueued_boot)
         else:

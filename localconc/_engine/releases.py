@@ -46,6 +46,10 @@ class BackgroundReleases:
         """Return what is still to be released."""
         return list(self._pending)
 
+    def serials(self) -> set[int]:
+        """Return the acquisitions that are still to be undone."""
+        return {serial for serial, _, _ in list(self._pending)}
+
     def clear(self) -> None:
         """Forget all of them, in a forked child or at the end of the process."""
         self._pending.clear()

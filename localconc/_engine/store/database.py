@@ -280,9 +280,10 @@ class Database:
             row = connection.execute("SELECT value FROM meta WHERE key = 'store_identity'").fetchone()
             self.identity = row[0] if row else ""
         except BaseException as error:
-            self._drop(connection)
-            if isinstance(error, (sqlite3.Error, FileNotFoundError)):
-                raise self._explained(error) from error
+            explained_error = self._explained(error) if isinstance(error, (sqlite3.Error, FileNotFoundError)) else None
+            self._drop(connection)  # afterwards, nobody could tell any more whether the file was moved
+            if explained_error is not None:
+                raise explained_error from error
             raise
         return connection
 
