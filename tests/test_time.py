@@ -13,7 +13,7 @@ from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, Call, Mode, Re
 from localconc._engine.holdings import Handle
 from localconc._engine.operations import limits, reading
 from localconc._engine.waiting import threads
-from localconc._engine.waiting.mailbox import Mailbox
+from localconc._engine.waiting.mailboxes.mailbox import Mailbox
 from localconc.errors import AcquireConcurrencySlotTimeoutError, ConcurrencySlotAcquisitionError
 from tests.kit.clocks import ManualClock
 from tests.kit.engines import kill, silent_engine

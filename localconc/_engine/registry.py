@@ -13,8 +13,8 @@ from localconc._engine.core import environment
 from localconc._engine.core.clock import SystemClock
 from localconc._engine.engine import Engine
 from localconc._engine.homes.home import home
-from localconc._engine.waiting.mailbox_pool import MailboxPool
-from localconc._engine.waiting.notifier import Notifier
+from localconc._engine.waiting.mailboxes.notifier import Notifier
+from localconc._engine.waiting.mailboxes.pool import MailboxPool
 
 if TYPE_CHECKING:
     from localconc._engine.core.clock import Clock
@@ -39,6 +39,7 @@ _lock = threading.RLock()
 _pid = getpid()
 _clock: Clock | None = None
 _is_alone = False
+_is_ending = False
 
 
 def current_unless_disabled() -> Engine | None:
@@ -79,6 +80,8 @@ def _make(directory: Path) -> Engine:
     mailboxes = MailboxPool(directory)
     engine = Engine(directory, _clock or SystemClock(), mailboxes, Notifier(directory, mailboxes))
     engine.is_alone = _is_alone
+    if _is_ending:
+        engine.holdings.release_in_caller()
     return engine
 
 
@@ -128,6 +131,30 @@ def forget_all() -> None:
         for directory in list(_engines):
             forget(directory)
 
+
+# ---- the end of the main thread --------------------------------------------------------------------------------------
+
+
+def _on_main_thread_end() -> None:
+    """Do without new threads from now on: Python 3.12 starts none while the other threads come to their end."""
+    global _is_ending
+    with _lock:
+        _is_ending = True
+        for engine in _engines.values():
+            engine.holdings.release_in_caller()
+
+
+def _register_end() -> None:
+    register = getattr(threading, "_register_atexit", None)  # of no public interface; concurrent.futures rests on it
+    if register is None:
+        return
+    try:
+        register(_on_main_thread_end)
+    except RuntimeError:  # it has ended already
+        _on_main_thread_end()
+
+
+_register_end()
 
 # ---- forks -----------------------------------------------------------------------------------------------------------
 

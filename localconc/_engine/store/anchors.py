@@ -138,13 +138,25 @@ class Anchors:
         return True
 
     def _others_on_same_files(self) -> list[tuple[int, Identity]]:
-        """Return the descriptors of this process on the same files that are not anchors: SQLite's own."""
+        """Return the descriptors of this process on the same files that are not anchors: SQLite's own.
+
+        A program may have opened ten thousand others, so this makes one system call for each, and nothing else.
+        """
+        found = []
         try:
-            numbers = [int(name) for name in os.listdir("/proc/self/fd")]
+            names = os.listdir("/proc/self/fd")
         except OSError:
             return []
-        found = [(number, _identity_of(number)) for number in numbers if number not in self._descriptors]
-        return [(number, identity) for number, identity in found if identity in self._identities and identity]
+        for name in names:
+            number = int(name)
+            try:
+                opened = os.fstat(number)
+            except OSError:  # another thread has closed it, or it was the listing's
+                continue
+            identity = opened.st_dev, opened.st_ino
+            if identity in self._identities and number not in self._descriptors:
+                found.append((number, identity))
+        return found
 
     # ---- locks -----------------------------------------------------------------------------------------------
 

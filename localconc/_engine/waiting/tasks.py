@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from localconc._engine.engine import Engine
     from localconc._engine.holdings import Handle
     from localconc._engine.liveness.owner import Owner
-    from localconc._engine.waiting.mailbox import Mailbox
+    from localconc._engine.waiting.mailboxes.mailbox import Mailbox
     from localconc._engine.waiting.throttle import TaskEvent
 
 Result = TypeVar("Result")
