@@ -146,7 +146,9 @@ os.environ.update(dict(pair.split("=", 1) for pair in sys.argv[2:]))
 if sys.argv[1] != "-": os.setuid(int(sys.argv[1]))
 os.chdir("/")
 try:
-    with localconc.sync.concurrency("L", limit=1): print("in", localconc.home(), flush=True)
+    if sys.argv[1] == "-": print("in", localconc.home(), flush=True)  # it may be the real one, which no test may touch
+    else:
+        with localconc.sync.concurrency("L", limit=1): print("in", localconc.home(), flush=True)
 except localconc.StoreError as error: print("StoreError", error, flush=True)
 except Exception as error: print(type(error).__name__, error, flush=True)
 """
