@@ -109,6 +109,14 @@ class Reaper:
         dead = [self._reap_if_dead(row, was_seen=False) for row in self._in_front(limit_ids, ticket)]
         return any(dead)
 
+    def reap_served_first(self, limit_ids: Iterable[int], ticket: int | None, count: int) -> None:
+        """Look at a few of those that are served first, and at all others in front only if one of these was dead."""
+        ids, own = list(limit_ids), self._membership.owner_id
+        rows = self._store.read(lambda ledger: listings.owners_served_first(ledger.connection, ids, count, own))
+        dead = [self._reap_if_dead(row, was_seen=False) for row in rows]
+        if any(dead):
+            self.reap_in_front(ids, ticket)
+
     def reap_owners(self, owner_ids: Iterable[int]) -> bool:
         """Look at some processes; return whether one of them was dead."""
         ids = list(owner_ids)

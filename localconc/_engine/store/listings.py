@@ -235,6 +235,23 @@ def owners_in_front(
     return owners(connection, ids)
 
 
+def owners_served_first(
+    connection: sqlite3.Connection, limit_ids: Iterable[int], count: int, except_owner: int
+) -> list[OwnerRow]:
+    """Return a few of the processes that hold slots of these limits, and those at the head of their queues."""
+    holders = f"SELECT DISTINCT owner_id FROM slots WHERE limit_id = ? AND {_HELD} LIMIT ?"
+    waiters = """
+        SELECT waiters.owner_id FROM queue JOIN waiters USING (ticket)
+        WHERE queue.limit_id = ? ORDER BY queue.ticket LIMIT ?
+    """
+    ids: set[int] = set()
+    for limit_id in limit_ids:
+        for statement in (holders, waiters):
+            ids.update(row[0] for row in connection.execute(statement, (limit_id, count)))
+    ids.discard(except_owner)
+    return owners(connection, ids)
+
+
 def owners(connection: sqlite3.Connection, ids: Iterable[int]) -> list[OwnerRow]:
     """Return the rows of these processes; those that have left are not among them."""
     columns = ", ".join(OwnerRow._fields)
