@@ -440,6 +440,35 @@ def test_all_who_look_at_the_same_time_find_that_a_holder_is_dead(programs: Cast
             puppet.leave("L")
 
 
+_TELLS_WHAT_IT_LOADS_IN_TRANSACTIONS = """
+import sys
+import localconc
+from localconc._engine import registry
+from localconc.sync import concurrency, rate_limit
+with concurrency("other", limit=1): pass
+database = registry.current().store.database
+def notice(event, arguments):
+    if event == "import" and database._connection is not None and database._connection.in_transaction:
+        print(arguments[0], flush=True)
+sys.addaudithook(notice)
+block = concurrency("L", limit=1); block.__enter__()
+for seconds in (0, 0.05):
+    try:
+        with concurrency("L", timeout_seconds=seconds): pass
+    except TimeoutError as error: assert error.holders
+localconc.pause_limit("L", 60)
+try:
+    with concurrency("L", timeout_seconds=0): pass
+except TimeoutError: pass
+localconc.delete_limit("L")
+"""
+
+
+def test_no_module_is_loaded_while_others_wait_for_the_store(programs: Cast) -> None:
+    """Of six that were refused at once, five timed out: the first one's transaction loaded what shows a moment."""
+    assert programs.python(_TELLS_WHAT_IT_LOADS_IN_TRANSACTIONS).finish() == ""
+
+
 # ---- 33, 35: testing -------------------------------------------------------------------------------------------------
 
 

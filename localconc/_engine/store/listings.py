@@ -37,7 +37,7 @@ class HolderEntry(NamedTuple):
 
     def shown_since(self) -> str:
         """Return since when it holds, as messages show it."""
-        return views.moment(self.acquired_wall).isoformat(timespec="seconds")
+        return views.moment_text(self.acquired_wall)
 
     def shown(self) -> views.Holder:
         """Return the holder as people see it."""
