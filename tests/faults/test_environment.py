@@ -70,9 +70,10 @@ def test_a_deleted_store_is_restored_by_a_program_that_replaced_sqlite3(
 ) -> None:
     _needs("pysqlite3")
     program = programs.python(
-        "import sys\n__import__('pysqlite3')\nsys.modules['sqlite3'] = sys.modules.pop('pysqlite3')\n"
-        "from localconc.sync import concurrency\nfrom localconc import read_limits\n"
+        "import sys, time\n__import__('pysqlite3')\nsys.modules['sqlite3'] = sys.modules.pop('pysqlite3')\n"
+        "from localconc.sync import concurrency\nfrom localconc import home, read_limits\n"
         "block = concurrency('L', limit=1); block.__enter__()\nprint('in', flush=True); sys.stdin.readline()\n"
+        "while not (home() / 'localconc.db').exists(): read_limits(); time.sleep(0.01)\n"
         "print([limit.active_slots for limit in read_limits()], flush=True); sys.stdin.readline()"
     )
     assert program.hear() == "in"
