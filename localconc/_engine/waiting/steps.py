@@ -210,7 +210,8 @@ def _reap_and_try_again(
         reap = partial(engine.reaper.reap_owners, outcome.owner_ids)
     else:
         assert isinstance(outcome, Refused)
-        reap = partial(engine.reaper.reap_in_front, outcome.limit_ids, None)
+        seen = {entry.owner_id for entry in outcome.reason.entries}
+        reap = partial(engine.reaper.reap_in_front, outcome.limit_ids, None, seen)
     if (yield from retry_while_busy(engine, reap, deadline)):
         again = partial(engine.acquisitions.try_acquire, call.request, handle, terms, is_retry=True)
         outcome = yield from retry_while_busy(engine, again, deadline)
