@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -104,6 +105,19 @@ def moment(seconds: float) -> DateTime:
         return pendulum.from_timestamp(seconds, tz="UTC")
     except (OverflowError, ValueError, OSError, TypeError) as error:
         raise malformed("A moment", seconds) from error
+
+
+def moment_text(seconds: float) -> str:
+    """Return a moment of the wall clock as messages show it; unlike `moment`, it is quick the first time, too."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    except (OverflowError, ValueError, OSError, TypeError) as error:
+        raise malformed("A moment", seconds) from error
+
+
+def load() -> None:
+    """Load what `moment` needs, before a transaction that shows something: others would wait for it."""
+    moment(0.0)
 
 
 def active_slots(row: LimitRow, now: float) -> int:

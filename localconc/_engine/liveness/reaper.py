@@ -10,7 +10,7 @@ from localconc._engine.queue import cleanup
 from localconc._engine.store.rows import listings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from pathlib import Path
 
     from localconc._engine.core.clock import Clock
@@ -104,17 +104,30 @@ class Reaper:
                     self._watch.remove(suspect)
                     self._watch.add([row])
 
-    def reap_in_front(self, limit_ids: Iterable[int], ticket: int | None) -> bool:
-        """Look at the processes in front of a request; return whether one of them was dead."""
-        dead = [self._reap_if_dead(row, was_seen=False) for row in self._in_front(limit_ids, ticket)]
-        return any(dead)
+    def reap_in_front(self, limit_ids: Iterable[int], ticket: int | None, seen: Collection[int] = ()) -> bool:
+        """Look at the processes in front of a request; return whether one of them was dead, or is not there any more.
+
+        Args:
+            seen: those that were in front when the request was refused. Another process may have been quicker.
+        """
+        rows = self._in_front(limit_ids, ticket)
+        dead = [self._reap_if_dead(row, was_seen=False) for row in rows]
+        return any(dead) or not {row.id for row in rows}.issuperset(set(seen) - {self._membership.owner_id})
+
+    def reap_served_first(self, limit_ids: Iterable[int], ticket: int | None, count: int) -> None:
+        """Look at a few of those that are served first, and at all others in front only if one of these was dead."""
+        ids, own = list(limit_ids), self._membership.owner_id
+        rows = self._store.read(lambda ledger: listings.owners_served_first(ledger.connection, ids, count, own))
+        dead = [self._reap_if_dead(row, was_seen=False) for row in rows]
+        if any(dead):
+            self.reap_in_front(ids, ticket)
 
     def reap_owners(self, owner_ids: Iterable[int]) -> bool:
-        """Look at some processes; return whether one of them was dead."""
-        ids = list(owner_ids)
+        """Look at some processes; return whether one of them was dead, or is not there any more."""
+        ids = set(owner_ids)
         rows = self._store.read(lambda ledger: listings.owners(ledger.connection, ids))
         dead = [self._reap_if_dead(row, was_seen=False) for row in rows]
-        return any(dead)
+        return any(dead) or len(rows) < len(ids)
 
     def reap_all(self) -> None:
         """Look at every process of the store, so that nobody is shown what a dead one held."""

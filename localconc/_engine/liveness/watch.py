@@ -114,6 +114,8 @@ class Watch:
 
         Each is a suspect at first, because it may have died just before.
         """
+        rows = list(rows)
+        is_open = bool(rows) and self._open()  # once for all: where the system refuses, it refuses the next one, too
         for row in rows:
             known = self._rows.get(row.id)
             if known == row and row.id in self._numbers:
@@ -121,7 +123,7 @@ class Watch:
             if known is not None:
                 self.remove(known)
             self._rows[row.id] = row
-            if self._start(row):
+            if is_open and self._start(row):
                 self._suspects[row.id] = _Suspect(row, self._now())
 
     def remove(self, row: OwnerRow) -> None:

@@ -190,6 +190,7 @@ def resume(engine: Engine, name_or_id: str | UUID) -> Limit:
 
 
 def _transact(engine: Engine, work: Callable[[Transaction], Result]) -> Result:
+    views.load()
     return run(engine, lambda: engine.transact(work))
 
 

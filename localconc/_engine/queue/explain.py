@@ -23,12 +23,21 @@ MAX_COMMAND_CHARACTERS: Final = 40
 
 
 class Reason(NamedTuple):
-    """What a request waits for: a sentence, the holders in its way, and how many requests are ahead of it."""
+    """What a request waits for: a sentence, the holders in its way, and how many requests are ahead of it.
+
+    It is made inside transactions, where all other processes wait for it. So the holders are shown only when somebody
+    asks: the first time, that loads pendulum.
+    """
 
     text: str
     names: tuple[str, ...]
-    holders: list[views.Holder]
+    entries: tuple[HolderEntry, ...]
     requests_ahead: int
+
+    @property
+    def holders(self) -> list[views.Holder]:
+        """The holders as people see them."""
+        return [entry.shown() for entry in self.entries]
 
 
 class Moment(NamedTuple):
@@ -48,15 +57,16 @@ class Caller(NamedTuple):
 
 def explain(moment: Moment, limit_ids: Iterable[int], ticket: int | None, caller: Caller, slots: int) -> Reason:
     """Say what a request waits for."""
-    texts, names, holders, ahead = [], [], [], 0
+    texts, names, ahead = [], [], 0
+    holders: list[HolderEntry] = []
     for row in moment.ledger.limits_with_ids(limit_ids):
         entries = listings.holders(moment.ledger.connection, row.id)
         before = listings.requests_ahead(moment.ledger.connection, row.id, ticket)
         texts.append(_sentence(moment, row, entries, before, caller, slots))
         names.append(row.name)
-        holders += [entry.shown() for entry in entries]
+        holders += entries
         ahead = max(ahead, before)
-    return Reason(". ".join(texts), tuple(names), holders, ahead)
+    return Reason(". ".join(texts), tuple(names), tuple(holders), ahead)
 
 
 def _sentence(moment: Moment, row: LimitRow, entries: list[HolderEntry], ahead: int, caller: Caller, slots: int) -> str:
@@ -65,7 +75,7 @@ def _sentence(moment: Moment, row: LimitRow, entries: list[HolderEntry], ahead: 
         return f"{row.name!r} has limit=0, which admits nobody; {queued}"
     text = f"{row.name!r}: {views.active_slots(row, moment.now)} of {row.limit} in use"
     if row.paused_until is not None and row.paused_until > moment.now:
-        until = views.moment(moment.wall + row.paused_until - moment.now).isoformat(timespec="seconds")
+        until = views.moment_text(moment.wall + row.paused_until - moment.now)
         text += f", paused for {row.paused_until - moment.now:.1f} s until {until}"
     if entries:
         named = ", ".join(_holder(entry, moment.wall, caller) for entry in entries[:MAX_NAMED_HOLDERS])

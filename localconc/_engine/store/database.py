@@ -306,8 +306,8 @@ class Database:
         if not anchors.close_lost(connection):
             raise StoreError(
                 f"The descriptors of the database {shown(self.path)} were closed under this process (pid "
-                f"{os.getpid()}), and its other files have taken their numbers: close only descriptors that are yours, or begin to "
-                "use limits after that."
+                f"{os.getpid()}), and its other files have taken their numbers: close only descriptors that are "
+                "yours, or begin to use limits after that."
             )
 
     def _verify(self) -> None:

@@ -235,7 +235,8 @@ class Recovery:
             if others:
                 raise StoreError(
                     f"The database {shown(self._path)} is damaged, and other processes use it (pids "
-                    f"{_listed(others)}): end them, so that no slot they hold is granted twice; the next call then rebuilds it by itself."
+                    f"{_listed(others)}): end them, so that no slot they hold is granted twice; the next call then "
+                    "rebuilds it by itself."
                 )
             aside = self._name_for_damaged()
             try:

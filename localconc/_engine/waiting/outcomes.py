@@ -65,7 +65,7 @@ def refused(call: Call, reason: Reason) -> Exception:
 def store_timeout(call: Call, path: str) -> Exception:
     """Return the error for a request that could not even use the store in time."""
     held = f"another process held the database {shown(path)} the whole time (is it suspended?)"
-    reason = Reason(held, call.request.names, [], 0)
+    reason = Reason(held, call.request.names, (), 0)
     return out_of_retries(reason) if call.timeout_seconds is None else out_of_time(call, reason)
 
 

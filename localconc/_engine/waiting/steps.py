@@ -20,6 +20,7 @@ from localconc._engine.releases import report_late_release
 from localconc._engine.waiting import outcomes
 from localconc._engine.waiting.timing import (
     BACKOFF_GROWTH,
+    FAR_BEHIND,
     MAX_BACKOFF_HELD_UP_SECONDS,
     MAX_BACKOFF_SECONDS,
     MAX_BACKOFF_SHARE,
@@ -209,7 +210,8 @@ def _reap_and_try_again(
         reap = partial(engine.reaper.reap_owners, outcome.owner_ids)
     else:
         assert isinstance(outcome, Refused)
-        reap = partial(engine.reaper.reap_in_front, outcome.limit_ids, None)
+        seen = {entry.owner_id for entry in outcome.reason.entries}
+        reap = partial(engine.reaper.reap_in_front, outcome.limit_ids, None, seen)
     if (yield from retry_while_busy(engine, reap, deadline)):
         again = partial(engine.acquisitions.try_acquire, call.request, handle, terms, is_retry=True)
         outcome = yield from retry_while_busy(engine, again, deadline)
@@ -355,14 +357,22 @@ class _Wait:
         engine = self._engine
         self._poll_at = now + self._poll_seconds(status.owners_ahead)
         yield from self._retry(engine.store.database.ensure_open)
-        yield from self._retry(partial(engine.reaper.watch_in_front, status.limit_ids, self._queued.ticket))
-        if not engine.reaper.is_complete:
-            yield from self._retry(partial(engine.reaper.reap_in_front, status.limit_ids, self._queued.ticket))
+        yield from self._retry(partial(self._look_in_front, status))
         yield from self._retry(partial(engine.reaper.pass_over_stopped, status.limit_ids))
         if status.overdue:
             next_due = yield from self._retry(partial(engine.queued.admit_overdue, status.overdue))
             if next_due is not None:  # the first in line is stopped, and the next one may be, too
                 self._poll_at = min(self._poll_at, next_due + OVERDUE_SECONDS)
+
+    def _look_in_front(self, status: WaiterStatus) -> None:
+        """Look for dead processes in front. Where they can't all be watched, that is left to the nearest waiters."""
+        reaper, limit_ids, ticket = self._engine.reaper, status.limit_ids, self._queued.ticket
+        if status.owners_ahead >= FAR_BEHIND and not reaper.is_complete:
+            reaper.reap_served_first(limit_ids, ticket, FAR_BEHIND)
+            return
+        reaper.watch_in_front(limit_ids, ticket)
+        if not reaper.is_complete:
+            reaper.reap_in_front(limit_ids, ticket)
 
     def _poll_seconds(self, owners_ahead: int) -> float:
         return poll_seconds(self._engine.reaper.is_complete and self._queued.mailbox.is_reachable, owners_ahead)

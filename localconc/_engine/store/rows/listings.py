@@ -37,7 +37,7 @@ class HolderEntry(NamedTuple):
 
     def shown_since(self) -> str:
         """Return since when it holds, as messages show it."""
-        return views.moment(self.acquired_wall).isoformat(timespec="seconds")
+        return views.moment_text(self.acquired_wall)
 
     def shown(self) -> views.Holder:
         """Return the holder as people see it."""
@@ -210,6 +210,23 @@ def owners_in_front(
                 (limit_id,) if ticket is None else (limit_id, ticket),
             )
         )
+    ids.discard(except_owner)
+    return owners(connection, ids)
+
+
+def owners_served_first(
+    connection: sqlite3.Connection, limit_ids: Iterable[int], count: int, except_owner: int
+) -> list[OwnerRow]:
+    """Return a few of the processes that hold slots of these limits, and those at the head of their queues."""
+    holders = f"SELECT DISTINCT owner_id FROM slots WHERE limit_id = ? AND {_HELD} LIMIT ?"
+    waiters = """
+        SELECT waiters.owner_id FROM queue JOIN waiters USING (ticket)
+        WHERE queue.limit_id = ? ORDER BY queue.ticket LIMIT ?
+    """
+    ids: set[int] = set()
+    for limit_id in limit_ids:
+        for statement in (holders, waiters):
+            ids.update(row[0] for row in connection.execute(statement, (limit_id, count)))
     ids.discard(except_owner)
     return owners(connection, ids)
 
