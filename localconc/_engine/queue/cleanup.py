@@ -162,8 +162,8 @@ def pass_over(
 def _pass_over_next(txn: Transaction, limit_id: int, is_stopped: Callable[[int], bool]) -> list[int]:
     """Pass over the stopped ones among those who are next; return the limits in whose queues they were.
 
-    Each would keep the others waiting for as long as the first has. They are told, for the time when they go on: a wakeup
-    stays in the mailbox of a stopped process.
+    Each would keep the others waiting for as long as the first has. They are told for the time when they go on: a
+    wakeup stays in the mailbox of a stopped process.
     """
     touched = []
     for _ in range(MAX_PASSED_OVER_TOGETHER):
