@@ -167,11 +167,13 @@ class concurrency:  # noqa: N801
         self._is_entered = False
         await _release(self._engine, handle)
 
-    def __enter__(self) -> None:
-        raise TypeError("this is localconc.asyncio.concurrency: use `async with`, or localconc.sync.concurrency")
+    if not TYPE_CHECKING:  # a type checker says so by itself
 
-    def __exit__(self, *_: object) -> None:
-        """Never called: `__enter__` raises."""
+        def __enter__(self) -> None:
+            raise TypeError("this is localconc.asyncio.concurrency: use `async with`, or localconc.sync.concurrency")
+
+        def __exit__(self, *_: object) -> None:
+            """Never called: `__enter__` raises."""
 
     def __call__(
         self, function: Callable[Parameters, Coroutine[Any, Any, Returned]]

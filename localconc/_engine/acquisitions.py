@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from localconc._engine import events
 from localconc._engine.core.calls import CONCURRENCY, Request
+from localconc._engine.core.clock import monotonic
 from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.core.records import Grant, LimitRef, Requester
 from localconc._engine.queue import admission, deadlocks
 from localconc._engine.queue.explain import Caller, Moment, Reason, explain
-from localconc._engine.store.ledger import (
+from localconc._engine.store.rows.ledger import Ledger
+from localconc._engine.store.rows.statements import (
     ACQUIRE_FAST,
     ADMIT_FAST,
     ENQUEUE_FAST,
     HAS_QUEUE,
     RELEASE,
     RELEASE_FAST,
-    Ledger,
 )
 from localconc._engine.store.store import Transaction
 from localconc.errors import StoreError
@@ -155,7 +155,7 @@ class Acquisitions:
             or (request.limit is not None and request.limit != ref.limit)
             or request.slot_decay_per_second
             or request.mode != CONCURRENCY
-            or (time.monotonic() >= database.verify_after and not self._is_usable())
+            or (monotonic() >= database.verify_after and not self._is_usable())
         ):
             return None
         wall, now, label = self._clock.wall(), self._clock.now(), request.label
@@ -245,13 +245,12 @@ class Acquisitions:
         if outcome is None:
             self._fast_path_limits.pop(ref.name, None)
             return None
-        handle.limit_ids = (
-            ref.limit_id,
-        )  # from here on, this and the ticket tell what an interrupted call has to undo
         if isinstance(outcome, Queued):
-            handle.ticket = outcome.ticket
+            handle.ticket = outcome.ticket  # first: once the limits are known, only this tells of a place in the queue
+            handle.limit_ids = (ref.limit_id,)
             self._crowded.add(ref.name)
             return outcome
+        handle.limit_ids = (ref.limit_id,)
         self._crowded.discard(ref.name)
         return self._holdings.hold(handle, outcome, request)
 
@@ -294,7 +293,7 @@ class Acquisitions:
     ) -> Queued | Deadlocked:
         ids = [row.id for row in rows]
         if terms.stops and not terms.has_end:
-            deadlocked = _deadlock(txn, request, requester, ids, terms.stops)
+            deadlocked = _deadlock(txn, request, requester, ids, terms.stops, self._holdings.being_released())
             if deadlocked is not None:
                 return deadlocked
         secret = int.from_bytes(os.urandom(7)) + 1
@@ -372,7 +371,7 @@ class Acquisitions:
             or len(refs) != 1
             or refs[0].name not in self._fast_path_limits
             or refs[0].name in self._crowded
-            or time.monotonic() >= self._store.database.verify_after
+            or monotonic() >= self._store.database.verify_after
         ):
             return False
         try:
@@ -508,13 +507,20 @@ def _release_and_admit(
 
 
 def _deadlock(
-    txn: Transaction, request: Request, requester: Requester, limit_ids: list[int], stops: tuple[int, ...]
+    txn: Transaction,
+    request: Request,
+    requester: Requester,
+    limit_ids: list[int],
+    stops: tuple[int, ...],
+    being_released: set[int],
 ) -> Deadlocked | None:
     """Return the circle that a request would close; None if it would not wait for its own caller."""
     contexts = tuple((requester.owner_id, context) for context in stops)
     who = f"this very thread or task ({requester.thread})"
     asked = deadlocks.Waiting(MAX_TICKET, contexts, request.slots, tuple(limit_ids), who, request.names)
-    waiting, held, sizes = deadlocks.situation(txn.ledger, txn.now, [asked])
+    waiting, held, sizes = deadlocks.situation(
+        txn.ledger, txn.now, [asked], {(requester.owner_id, serial) for serial in being_released}
+    )
     stuck = deadlocks.find_stuck(waiting, held, sizes)
     if asked not in stuck:
         return None

@@ -33,6 +33,17 @@ class Finalizers(dict[int, "ref[object]"]):
         self.reference: type[ref[object]] = type("Finalizer", (ref,), {"__slots__": (), "start": start})
         self.start = methodcaller("start")
 
+    def release_in_caller(self, release: Callable[[], None]) -> None:
+        """From now on, call a function in the very thread that loses a handle: no new one can be started any more.
+
+        The main thread has ended, so no signal's exception can strike there.
+        """
+        self.reference.start = staticmethod(release)  # type: ignore[attr-defined]
+
+    def lost(self) -> set[int]:
+        """Return the serials whose handles were collected, and that nobody has taken yet."""
+        return {serial for serial, reference in list(self.items()) if reference() is None}
+
     def take_lost(self) -> list[int]:
         """Return the serials whose handles were collected, each once."""
         lost = [serial for serial, reference in list(self.items()) if reference() is None]

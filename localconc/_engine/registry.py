@@ -13,8 +13,8 @@ from localconc._engine.core import environment
 from localconc._engine.core.clock import SystemClock
 from localconc._engine.engine import Engine
 from localconc._engine.homes.home import home
-from localconc._engine.waiting.mailbox_pool import MailboxPool
-from localconc._engine.waiting.notifier import Notifier
+from localconc._engine.waiting.mailboxes.notifier import Notifier
+from localconc._engine.waiting.mailboxes.pool import MailboxPool
 
 if TYPE_CHECKING:
     from localconc._engine.core.clock import Clock
@@ -33,11 +33,13 @@ _look_up, _HOME_KEY = environment.look_up("LOCALCONC_HOME")
 _, _DISABLED_KEY = environment.look_up(environment.DISABLED)
 
 _engines: dict[Path, Engine] = {}
+_set_aside: dict[Path, Engine] = {}
 _by_environment: dict[Any, Engine] = {}
 _lock = threading.RLock()
 _pid = getpid()
 _clock: Clock | None = None
 _is_alone = False
+_is_ending = False
 
 
 def current_unless_disabled() -> Engine | None:
@@ -78,6 +80,8 @@ def _make(directory: Path) -> Engine:
     mailboxes = MailboxPool(directory)
     engine = Engine(directory, _clock or SystemClock(), mailboxes, Notifier(directory, mailboxes))
     engine.is_alone = _is_alone
+    if _is_ending:
+        engine.holdings.release_in_caller()
     return engine
 
 
@@ -93,13 +97,22 @@ def _refuse_foreign_time() -> None:
 def use_clock(clock: Clock | None, *, is_alone: bool = False) -> None:
     """Let the engines of this process live by another clock; None for the machine's own.
 
+    An engine that holds slots by the machine's time goes on to hold them: it is set aside until that time is back.
+
     Args:
         is_alone: whether no other process takes part, so that waiters need not look for lost wakeups and deaths.
     """
     global _clock, _is_alone
     with _lock:
+        if _clock is None:
+            _set_aside.update((directory, engine) for directory, engine in _engines.items() if engine.holdings.grants)
+            for directory in _set_aside:
+                _engines.pop(directory, None)
         _clock, _is_alone = clock, is_alone
         forget_all()
+        if clock is None:
+            _engines.update(_set_aside)
+            _set_aside.clear()
 
 
 def forget(directory: Path) -> None:
@@ -114,9 +127,34 @@ def forget(directory: Path) -> None:
 def forget_all() -> None:
     """Close all engines and forget them; the next use makes them anew."""
     with _lock:
+        _by_environment.clear()
         for directory in list(_engines):
             forget(directory)
 
+
+# ---- the end of the main thread --------------------------------------------------------------------------------------
+
+
+def _on_main_thread_end() -> None:
+    """Do without new threads from now on: Python 3.12 starts none while the other threads come to their end."""
+    global _is_ending
+    with _lock:
+        _is_ending = True
+        for engine in _engines.values():
+            engine.holdings.release_in_caller()
+
+
+def _register_end() -> None:
+    register = getattr(threading, "_register_atexit", None)  # of no public interface; concurrent.futures rests on it
+    if register is None:
+        return
+    try:
+        register(_on_main_thread_end)
+    except RuntimeError:  # it has ended already
+        _on_main_thread_end()
+
+
+_register_end()
 
 # ---- forks -----------------------------------------------------------------------------------------------------------
 
@@ -125,7 +163,7 @@ _forking: list[Engine] = []
 
 def _before_fork() -> None:
     _lock.acquire()
-    _forking[:] = _engines.values()
+    _forking[:] = [*_engines.values(), *_set_aside.values()]
     for engine in _forking:
         engine.before_fork()
 
@@ -141,10 +179,11 @@ def _after_fork_in_child() -> None:
     global _lock, _pid
     _lock = threading.RLock()
     _pid = getpid()
-    for engine in list(_engines.values()):
+    for engine in [*_engines.values(), *_set_aside.values()]:
         engine.after_fork_in_child()
     _forking.clear()
     _engines.clear()
+    _set_aside.clear()
     _by_environment.clear()
 
 

@@ -16,8 +16,8 @@ from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, Request
 from localconc._engine.core.records import LimitRef
 from localconc._engine.queue.clocks import with_possible_moments
 from localconc._engine.queue.definitions import define, redefine
-from localconc._engine.store import listings
-from localconc._engine.store.schema import WAITING
+from localconc._engine.store.rows import listings
+from localconc._engine.store.rows.schema import WAITING
 from localconc.errors import ConcurrencySlotAcquisitionError
 
 if TYPE_CHECKING:

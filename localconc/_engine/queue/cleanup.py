@@ -9,8 +9,8 @@ from localconc._engine.core.calls import CONCURRENCY, Request
 from localconc._engine.core.records import LimitRef, OwnerRow, Requester, WaiterRow
 from localconc._engine.queue import clocks
 from localconc._engine.queue.admission import admit_waiters
-from localconc._engine.store import integrity, listings
-from localconc._engine.store.schema import GRANTED, KILLED, PASSED_OVER, UNSEEN, WAITING
+from localconc._engine.store.rows import integrity, listings
+from localconc._engine.store.rows.schema import GRANTED, KILLED, PASSED_OVER, UNSEEN, WAITING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from localconc._engine.core.arguments import printable
 from localconc._engine.core.calls import Request
-from localconc._engine.store import listings
+from localconc._engine.store.rows import listings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from localconc._engine.store.ledger import Ledger
+    from localconc._engine.store.rows.ledger import Ledger
 
 #: A thread or task: its owner, and the number that identifies it in that process.
 Context = tuple[int, int]
@@ -119,11 +119,14 @@ class Situation(NamedTuple):
     sizes: dict[int, int]
 
 
-def situation(ledger: Ledger, now: float, more: Iterable[Waiting] = ()) -> Situation:
+def situation(
+    ledger: Ledger, now: float, more: Iterable[Waiting] = (), being_released: Collection[tuple[int, int]] = ()
+) -> Situation:
     """Read the requests without an end, and what stands in their way.
 
     Args:
         more: requests that are about to be queued.
+        being_released: owners and serials of holders that are known to be on their way out.
     """
     connection = ledger.connection
     waiting = [_waiting(entry) for entry in listings.endless_waiters(connection)]
@@ -140,7 +143,7 @@ def situation(ledger: Ledger, now: float, more: Iterable[Waiting] = ()) -> Situa
         Held(entry.limit_id, (entry.owner_id, entry.context), entry.slots, entry.name, entry.shown_since())
         for limit_id in sorted(sizes)
         for entry in listings.holders(connection, limit_id)
-        if (entry.owner_id, entry.context) in stopped
+        if (entry.owner_id, entry.context) in stopped and (entry.owner_id, entry.serial) not in being_released
     ]
     return Situation(waiting, held, sizes)
 

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from localconc._engine.core import rules, views
 from localconc._engine.core.arguments import printable
-from localconc._engine.store import listings
+from localconc._engine.store.rows import listings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from localconc._engine.core.records import LimitRow
-    from localconc._engine.store.ledger import Ledger
-    from localconc._engine.store.listings import HolderEntry
+    from localconc._engine.store.rows.ledger import Ledger
+    from localconc._engine.store.rows.listings import HolderEntry
 
 #: Holders that an error message names before it says «and more».
 MAX_NAMED_HOLDERS: Final = 5

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from localconc._engine.core.arguments import nearest_decay
 from localconc._engine.core.errors import Damaged
-from localconc._engine.store.schema import INSTANT, OPERATOR, TOTALS_ROW
+from localconc._engine.store.rows.schema import INSTANT, OPERATOR, TOTALS_ROW
 
 if TYPE_CHECKING:
     import sqlite3

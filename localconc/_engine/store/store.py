@@ -8,7 +8,7 @@ from localconc._engine.core import rules
 from localconc._engine.core.errors import Busy
 from localconc._engine.store import definitions_log
 from localconc._engine.store.database import Database
-from localconc._engine.store.ledger import Ledger
+from localconc._engine.store.rows.ledger import Ledger
 
 if TYPE_CHECKING:
     import sqlite3

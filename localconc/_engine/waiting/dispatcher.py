@@ -15,7 +15,7 @@ from weakref import WeakMethod, WeakValueDictionary
 
 from localconc._engine.core.clock import call_later
 from localconc._engine.core.errors import Busy, Damaged
-from localconc._engine.store import listings
+from localconc._engine.store.rows import listings
 from localconc._engine.waiting.throttle import MAX_TASKS_AN_ITERATION, LoopThrottle, TaskEvent, loop_budget
 from localconc._engine.waiting.timing import (
     OVERDUE_SECONDS,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from localconc._engine.core.clock import Timer
     from localconc._engine.engine import Engine
     from localconc._engine.liveness.owner import Owner
-    from localconc._engine.waiting.mailbox import Mailbox
+    from localconc._engine.waiting.mailboxes.mailbox import Mailbox
 
 #: A mailbox that held this many wakeups may have been full (on Linux it holds ten), and others may not have got in.
 PERHAPS_FULL: Final = 8

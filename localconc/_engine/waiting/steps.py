@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from localconc._engine.acquisitions import Deadlocked, Queued, Refused, WaitTerms
-from localconc._engine.core.errors import Busy, Damaged
+from localconc._engine.core.errors import Busy, Damaged, shown
 from localconc._engine.holdings import Handle
 from localconc._engine.releases import report_late_release
 from localconc._engine.waiting import outcomes
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from localconc._engine.engine import Engine
     from localconc._engine.liveness.owner import Owner
     from localconc._engine.queued import WaiterStatus
-    from localconc._engine.waiting.mailbox import Wakeup
+    from localconc._engine.waiting.mailboxes.mailbox import Wakeup
 
 logger = logging.getLogger("localconc")
 
@@ -111,8 +111,8 @@ def retry_while_busy(engine: Engine, operation: Callable[[], Result], deadline: 
             rebuilds += 1
             if rebuilds > MAX_REBUILDS:
                 raise StoreError(
-                    f"The database {engine.store.database.path} is damaged ({damage}) and can't be rebuilt: "
-                    "move it away."
+                    f"The database {shown(engine.store.database.path)} is damaged ({damage}) and can't be "
+                    "rebuilt: move it away."
                 ) from damage
             is_damaged = True
 
@@ -169,7 +169,7 @@ def acquire(
         if isinstance(outcome, Queued):
             polls = polls and not engine.is_alone
             wakeups = None
-            if outcome.is_simple and max_retries is None:  # most waits are short, and end with the first wakeup
+            if outcome.is_simple and outcome.due_at is None and max_retries is None:  # most waits are short
                 until = begun + WATCH_AFTER_SECONDS if polls else deadline
                 if deadline is not None and until is not None and deadline < until:
                     until = deadline

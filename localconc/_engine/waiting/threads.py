@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from localconc._engine.core.calls import Call
     from localconc._engine.engine import Engine
     from localconc._engine.holdings import Handle
-    from localconc._engine.waiting.mailbox import Wakeup
+    from localconc._engine.waiting.mailboxes.mailbox import Wakeup
 
 Result = TypeVar("Result")
 

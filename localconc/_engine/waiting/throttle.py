@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future, Handle
 
-    from localconc._engine.waiting.mailbox import Wakeup
+    from localconc._engine.waiting.mailboxes.mailbox import Wakeup
 
 #: How much of its time a loop spends on steps before the next task has to wait for the next iteration.
 MAX_SECONDS_AN_ITERATION: Final = 0.001

@@ -208,7 +208,8 @@ TRIGGERS: Final = (
             slots = slots - old.slots,
             average = average
                 + (max((new.released_boot - old.acquired_boot) / max(old.slots, 1),
-                       {MINIMUM_OCCUPANCY_SECONDS_PER_SLOT}) - average) / ({OCCUPANCY_SAMPLES_MULTIPLIER} * max("limit", 1))
+                       {MINIMUM_OCCUPANCY_SECONDS_PER_SLOT}) - average)
+                    / ({OCCUPANCY_SAMPLES_MULTIPLIER} * max("limit", 1))
         WHERE {_total_of("old.limit_id")};
         INSERT INTO history (limit_id, "limit", owner_id, serial, slots, acquired_wall, released_wall, waited_seconds,
             thread, label, numbers, ending)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from localconc._engine.core import views
 from localconc._engine.core.calls import Request
-from localconc._engine.core.records import OwnerRow, PastAcquisition, limits_in
-from localconc._engine.store.schema import GRANTED, PASSED_OVER, REFUSED, TOTALS_ROW, UNSEEN, WAITING
+from localconc._engine.core.records import OwnerRow, limits_in
+from localconc._engine.store.rows.schema import GRANTED, PASSED_OVER, REFUSED, TOTALS_ROW, UNSEEN, WAITING
 
 if TYPE_CHECKING:
     import sqlite3
@@ -131,27 +131,6 @@ _PLACES: Final = f"""
 """
 _WAITERS_ON: Final = _WAITERS.format("", _PLACES) + " WHERE place.limit_id = ? ORDER BY place.ticket"
 _WAITERS_BY_LIMIT: Final = _WAITERS.format("place.limit_id,", _PLACES) + " ORDER BY place.ticket"
-
-_PAST: Final = f"""
-    SELECT definition.uuid, definition.name, part."limit", part.owner_id, part.serial, part.slots, part.acquired_wall,
-        part.released_wall, part.waited_seconds, coalesce(part.thread, ''), coalesce(part.label, ''), part.numbers,
-        part.ending, part.is_held,
-        coalesce(process.pid, 0), coalesce(process.command, '')
-    FROM (
-        SELECT limit_id, "limit", owner_id, serial, slots, acquired_wall, released_wall, waited_seconds, thread, label,
-            numbers, ending, 0 AS is_held
-        FROM history
-        UNION ALL
-        SELECT limit_id, "limit", owner_id, serial, slots, acquired_wall, NULL, coalesce(waited_seconds, 0), thread,
-            label, numbers, NULL, 1
-        FROM slots WHERE {_HELD}
-    ) AS part
-    JOIN (SELECT id, uuid, name FROM limits UNION ALL SELECT id, uuid, name FROM past_limits) AS definition
-        ON definition.id = part.limit_id
-    LEFT JOIN (
-        SELECT id, pid, command FROM owners UNION ALL SELECT id, pid, command FROM past_owners
-    ) AS process ON process.id = part.owner_id
-"""
 
 
 def holders(connection: sqlite3.Connection, limit_id: int | None = None) -> list[HolderEntry]:
@@ -333,42 +312,6 @@ def waiting_serials(connection: sqlite3.Connection, owner_id: int) -> list[int]:
     """Return the serials of a process's requests that are in the queue."""
     rows = connection.execute(f"SELECT serial FROM waiters WHERE owner_id = ? AND state = {WAITING}", (owner_id,))
     return [row[0] for row in rows]
-
-
-# ---- what happened -----------------------------------------------------------------------------------------------
-
-
-def acquisitions(connection: sqlite3.Connection) -> list[PastAcquisition]:
-    """Return all that the history knows, and what is held now."""
-    return [PastAcquisition._make(row) for row in connection.execute(_PAST)]
-
-
-def oldest_in_history(connection: sqlite3.Connection) -> float | None:
-    """Return when the oldest acquisition of a full history was made; None if nothing was dropped yet."""
-    row = connection.execute("SELECT seq, acquired_wall FROM history ORDER BY seq LIMIT 1").fetchone()
-    return None if row is None or row[0] <= 1 else float(row[1])
-
-
-def refusals(connection: sqlite3.Connection, limit_id: int, since_wall: float) -> int:
-    """Return how many requests on a limit were refused, or gave up, since a moment."""
-    row = connection.execute(
-        "SELECT count(*) FROM refusals WHERE limit_id = ? AND refused_wall >= ?", (limit_id, since_wall)
-    ).fetchone()
-    return int(row[0])
-
-
-def recent_grants(connection: sqlite3.Connection, since_wall: float, max_rows: int) -> list[tuple[int, float]]:
-    """Return limit and moment of the newest grants since a moment."""
-    return connection.execute(
-        f"""
-        SELECT limit_id, acquired_wall
-        FROM (SELECT limit_id, acquired_wall FROM history ORDER BY seq DESC LIMIT ?)
-        WHERE acquired_wall >= ?
-        UNION ALL
-        SELECT limit_id, acquired_wall FROM slots WHERE {_HELD} AND acquired_wall >= ?
-        """,
-        (max_rows, since_wall, since_wall),
-    ).fetchall()
 
 
 # ---- the store as a whole ----------------------------------------------------------------------------------------
