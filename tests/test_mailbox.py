@@ -55,7 +55,9 @@ class Place:
         self.notifier = Notifier(directory, self.pool)
 
     def take(self) -> Mailbox:
-        return self.pool.take(self.owner)
+        mailbox = self.pool.take(self.owner)
+        assert mailbox.address  # as the row of a waiter has it
+        return mailbox
 
     def files(self) -> list[str]:
         return sorted(name for name in os.listdir(self.directory / "owners") if not name.endswith(".lock"))
@@ -400,6 +402,16 @@ def test_a_mailbox_that_was_closed_under_its_waiter_does_not_spin(here: Place) -
 
 
 # ---- the pool --------------------------------------------------------------------------------------------------------
+
+
+def test_a_mailbox_takes_a_file_and_descriptors_only_once_somebody_is_to_know_its_address(here: Place) -> None:
+    descriptors = os.listdir("/proc/self/fd") if sys.platform == "linux" else []
+    mailbox = here.pool.take(here.owner)
+    here.pool.put(mailbox)
+    assert here.files() == []
+    assert descriptors == (os.listdir("/proc/self/fd") if sys.platform == "linux" else [])
+    assert here.pool.take(here.owner) is mailbox
+    assert [mailbox.address] == here.files()
 
 
 def test_no_more_than_sixteen_mailboxes_stay_open(here: Place) -> None:

@@ -117,6 +117,9 @@ class Engine:
         """Note in a store that this process has just joined what it really holds."""
         self.store.forget_served()
         self.acquisitions.forget_definitions()
+        lacking = self.holdings.names_lacking_in(txn)
+        if lacking:  # a log that was removed took them along
+            self.membership.restore_definitions(txn, lacking)
         self.holdings.on_joined(txn)
 
     def _announce(self, txn: Transaction) -> None:

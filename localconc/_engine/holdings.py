@@ -215,6 +215,11 @@ class Holdings:
 
     # ---- another store, another process ----------------------------------------------------------------------
 
+    def names_lacking_in(self, txn: Transaction) -> set[str]:
+        """Return the names of limits of which this process holds slots, and that a store does not know."""
+        names = {ref.name for grant in self.grants.values() for ref in grant.refs}
+        return {name for name in names if txn.ledger.limit_named(name) is None}
+
     def on_joined(self, txn: Transaction) -> None:
         """Note in a store that this process has just joined what it really holds."""
         in_flight = (self._finalizers.keys() | self._lost) - self.grants.keys()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from localconc import ensure_limit, read_holders
+from localconc import ensure_limit, read_holders, read_limits
 from tests.faults.programs import Cast, Puppet, until
 
 #: A process looks ten times within this whether its store is still in its place.
@@ -182,6 +182,54 @@ def test_after_a_log_was_removed_a_newcomer_and_a_process_of_before_see_each_oth
     newcomer.leave("L")
     assert before.enters("L", timeout_seconds=2)
     assert not newcomer.enters("L"), "two hold a limit of 1"
+
+
+@pytest.mark.parametrize("is_known_without_the_log", [True, False])
+def test_a_process_that_comes_over_to_the_log_of_others_notes_there_what_it_holds(
+    is_known_without_the_log: bool, programs: Cast, localconc_home_directory: Path
+) -> None:
+    home = localconc_home_directory
+    ensure_limit("L", 1)
+    before = programs.puppet()
+    if is_known_without_the_log:
+        before.run("localconc.ensure_limit('other', 5)")  # which brings the log into the database
+    before.must_enter("other", limit=5)
+    _remove_sidecars(home)
+    newcomer = programs.puppet()
+    newcomer.must_enter("L")
+    log = os.stat(home / "localconc.db-wal").st_ino
+    time.sleep(NOTICED_WITHIN_SECONDS)
+
+    before.must_enter("another", limit=5)
+
+    assert os.stat(home / "localconc.db-wal").st_ino == log
+    held = {(holder.name, holder.pid) for holder in read_holders()}
+    assert held == {("L", newcomer.pid), ("other", before.pid), ("another", before.pid)}
+    before.finish()
+    assert not programs.puppet().enters("L"), "two hold a limit of 1"
+    newcomer.leave("L")
+    _doctor_is_content(programs)
+
+
+def test_a_process_that_comes_over_to_the_log_of_another_one_that_is_dead_does_not_undo_what_that_did(
+    programs: Cast, localconc_home_directory: Path
+) -> None:
+    before = programs.puppet()
+    before.must_enter("other", limit=5)
+    before.leave("other")
+    _remove_sidecars(localconc_home_directory)
+    newcomer = programs.puppet()
+    newcomer.run("for number in range(50): localconc.ensure_limit(f'new {number}', 1 + number)")
+    newcomer.run("localconc.update_limit('new 7', active_slots=2)")
+    newcomer.kill()
+    time.sleep(NOTICED_WITHIN_SECONDS)
+
+    before.must_enter("other", limit=5)
+
+    shown = {each.name: (each.limit, each.active_slots) for each in read_limits()}
+    assert shown == {f"new {n}": (1 + n, 2 if n == 7 else 0) for n in range(50)} | {"other": (5, 1)}
+    before.leave("other")
+    _doctor_is_content(programs)
 
 
 _READS_THE_HOME = {

@@ -25,8 +25,8 @@ def test_a_stopped_process_first_in_line_for_two_limits_keeps_nobody_from_one_of
     home = localconc_home_directory
     ensure_limit("S", 10)
     ensure_limit("D", 1, slot_decay_per_second=2.0)
-    rate_limit("D")
     stopped, alive = programs.puppet(), programs.puppet()
+    rate_limit("D")
     _waits(stopped, home, ["S", "D"])
     stopped.stop()
 
@@ -47,8 +47,8 @@ def test_a_stopped_process_first_in_line_keeps_nobody_out_of_a_limit_with_room_t
     home = localconc_home_directory
     ensure_limit("S", 1)
     ensure_limit("D", 1, slot_decay_per_second=2.0)
-    rate_limit("D")
     stopped, alive = programs.puppet(), programs.puppet()
+    rate_limit("D")
     _waits(stopped, home, ["S", "D"])
     stopped.stop()
     _waits(alive, home, "S", timeout_seconds=10)
@@ -96,6 +96,7 @@ def test_a_stopped_waiter_that_was_handed_the_slot_is_passed_over_and_first_agai
     assert read_limit("L").active_slots == 1
     assert [waiter.pid for waiter in read_waiters("L")] == [stopped.pid, third.pid]
     stopped.go_on()
+    until(lambda: in_line(home) == 2, "it has come back to its place")
     assert stopped.do("outcome", "waits") is None, "two are inside a limit of 1"
     second.leave("L")
     assert stopped.outcome("waits", 5) == "done"
@@ -162,6 +163,8 @@ async def one():
     async with concurrency(sys.argv[1].split(",")):
         print("in", flush=True)
 async def main():
+    print("started", flush=True)
+    sys.stdin.readline()
     task = asyncio.ensure_future(one())
     while not await asyncio.to_thread(sys.stdin.readline):
         pass
@@ -179,8 +182,10 @@ def test_a_loop_that_computes_while_it_is_first_in_line_holds_others_up_for_a_se
     home = localconc_home_directory
     ensure_limit("S", 10)
     ensure_limit("D", 1, slot_decay_per_second=3.0)
-    rate_limit("D")
     busy, alive = programs.python(_BUSY_LOOP, "S,D", 4.0), programs.puppet()
+    assert busy.hear() == "started"
+    rate_limit("D")
+    busy.say("wait")
     until(lambda: in_line(home) > 0, "the loop waits")
     busy.say("compute")
     assert busy.hear() == "computes"

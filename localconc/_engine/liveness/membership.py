@@ -18,7 +18,7 @@ from localconc._engine.store.rows.schema import NEVER_BOOTED
 from localconc.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
     from localconc._engine.core.clock import Clock
@@ -97,7 +97,7 @@ class Membership:
     def _join(self, txn: Transaction, owner: Owner) -> None:
         boot_identity = txn.ledger.meta("boot_identity")
         if boot_identity == NEVER_BOOTED:
-            self._restore_definitions(txn)
+            self.restore_definitions(txn)
         elif self._is_of_another_boot(txn.ledger) and not self._somebody_lives(txn.ledger):
             cleanup.after_reboot(txn)
         txn.ledger.set_meta("boot_identity", self._clock.boot_identity())
@@ -129,12 +129,12 @@ class Membership:
         own_key = "" if self.owner is None else self.owner.key
         return any(owners.is_alive(self._directory, row) for row in ledger.all_owners() if row.key != own_key)
 
-    def _restore_definitions(self, txn: Transaction) -> None:
-        """Rebuild the definitions of a new store from the log beside it."""
+    def restore_definitions(self, txn: Transaction, names: Collection[str] | None = None) -> None:
+        """Rebuild the definitions that a store lacks from the log beside it: those with some names, or all of them."""
         from uuid import UUID
 
         for name, fields in definitions_log.replay(self._directory).items():
-            if txn.ledger.limit_named(name) is None:
+            if (names is None or name in names) and txn.ledger.limit_named(name) is None:
                 define(
                     txn,
                     name,

@@ -193,21 +193,39 @@ class Reaper:
                 passed_over = self._pass_over(row, serial) or passed_over
         return passed_over
 
+    def next_pass_over(self, limit_ids: Iterable[int]) -> float | None:
+        """Return when to look again whether a stopped process has picked up what it was granted; None if none was."""
+        ids = list(limit_ids)
+        since = self._clock.now() - PICK_UP_SECONDS
+
+        def look(ledger: Ledger) -> list[tuple[float, OwnerRow | None]]:
+            found = [listings.queued_holders_after(ledger.connection, limit_id, since) for limit_id in ids]
+            return [(granted_boot, ledger.owner(owner_id)) for rows in found for owner_id, granted_boot in rows]
+
+        moments = [granted_boot for granted_boot, row in self._store.read(look) if self._is_stopped(row)]
+        return min(moments) + PICK_UP_SECONDS if moments else None
+
     def _has_not_picked_up(self, row: OwnerRow, serial: int) -> bool:
         """Return whether a process is stopped and has not acknowledged a grant.
 
         The acknowledgement is read last: a process that runs between the two looks has acknowledged, or looks at the
         store before its body runs, since the grant is old by then.
         """
-        if row.id == self._membership.owner_id or row.pid_namespace != pid_namespace():
+        return self._is_stopped(row) and not owners.acknowledged(self._directory, row.key, serial)
+
+    def _is_stopped(self, row: OwnerRow | None) -> bool:
+        """Return whether another process is known to be stopped."""
+        if row is None or row.id == self._membership.owner_id or row.pid_namespace != pid_namespace():
             return False
-        return bool(is_stopped(row.pid)) and not owners.acknowledged(self._directory, row.key, serial)
+        return bool(is_stopped(row.pid))
 
     def _pass_over(self, row: OwnerRow, serial: int) -> bool:
         def work(txn: Transaction) -> bool:
             limit_ids = [limit_id for limit_id, held in txn.ledger.held_by(row.id) if held == serial]
             if not limit_ids or not self._has_not_picked_up(row, serial):
                 return False
-            return cleanup.pass_over(txn, row, serial, limit_ids)
+            return cleanup.pass_over(
+                txn, row, serial, limit_ids, lambda owner_id: self._is_stopped(txn.ledger.owner(owner_id))
+            )
 
         return self._store.transact(work)

@@ -242,7 +242,7 @@ class Watch:
             self._epoll = select.epoll()
             self._epoll_identity = identity_of(self._epoll.fileno())
             self._epoll.register(self._inotify.descriptor, select.EPOLLIN)
-        except (OSError, AttributeError):  # the user has too many of them, or the libc lacks them
+        except (OSError, AttributeError, ImportError):  # too many, none in this libc, or the process is in a jail
             self._close()
             return False
         return True

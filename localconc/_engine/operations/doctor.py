@@ -20,11 +20,12 @@ from localconc._engine.homes import home
 from localconc._engine.homes.filesystems import filesystem_type, is_network_filesystem
 from localconc._engine.liveness import owner as owners
 from localconc._engine.operations import repairs
+from localconc._engine.operations.log_readers import long_readers
 from localconc._engine.store import definitions_log
 from localconc._engine.store.migration import FROM_VERSIONS
 from localconc._engine.store.rows import integrity
 from localconc._engine.store.rows.ledger import Ledger
-from localconc._engine.store.rows.schema import SCHEMA_VERSION
+from localconc._engine.store.rows.schema import LOG_BYTES, SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 #: A store that is larger than this and mostly empty is worth compacting.
 ROOMY_BYTES = 64 * 2**20
+
+#: A log is as long as this only while a reader keeps it from being brought into the database.
+LONG_LOG_BYTES = 2 * LOG_BYTES
 
 State = Literal["well", "note", "wrong"]
 
@@ -195,7 +199,8 @@ def _database(directory: Path, path: Path) -> Iterator[Finding]:
             yield _kept_beside(directory, Ledger(connection))
             yield _owners(directory, Ledger(connection))
             yield from _rows(connection)
-            yield _size(path, integrity.unused_bytes(connection))
+            unused = integrity.unused_bytes(connection)
+        yield from _size(path, unused)
     except sqlite3.DatabaseError as error:
         if isinstance(explained(error, path), Damaged):
             yield _damaged(path, str(error))
@@ -271,14 +276,19 @@ def _rows(connection: sqlite3.Connection) -> Iterator[Finding]:
         yield Finding("queues", "wrong", text, "--repair removes them.", repairs.repair_rows)
 
 
-def _size(path: Path, unused: int) -> Finding:
+def _size(path: Path, unused: int) -> Iterator[Finding]:
     log = path.with_name(path.name + "-wal")
     log_bytes = log.stat().st_size if log.exists() else 0
     size = path.stat().st_size + log_bytes
     if size > ROOMY_BYTES and unused + log_bytes > size / 2:
         text = f"The store takes {_mebibytes(size)}, most of it unused."
-        return Finding("size", "wrong", text, "--repair compacts it, once nothing uses it.", repairs.compact)
-    return Finding("size", "well", f"The store takes {_mebibytes(size)}.")
+        yield Finding("size", "wrong", text, "--repair compacts it, once nothing uses it.", repairs.compact)
+    else:
+        yield Finding("size", "well", f"The store takes {_mebibytes(size)}.")
+    readers = long_readers(path) if log_bytes > LONG_LOG_BYTES else []
+    if readers:
+        text = f"The log grows ({_mebibytes(log_bytes)}), since a process does not end reading: pid {_listed(readers)}."
+        yield Finding("log", "wrong", text, "End that process, or its transaction; the log shrinks at the next use.")
 
 
 def _mebibytes(size: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from localconc._engine.core import rules
 from localconc._engine.core.calls import CONCURRENCY, Request
@@ -13,10 +13,13 @@ from localconc._engine.store.rows import integrity, listings
 from localconc._engine.store.rows.schema import GRANTED, KILLED, PASSED_OVER, UNSEEN, WAITING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from localconc._engine.core.records import Grant
     from localconc._engine.store.store import Transaction
+
+#: As many stopped waiters leave a queue in one transaction: each costs a look at the process table.
+MAX_PASSED_OVER_TOGETHER: Final = 64
 
 
 def cancel(txn: Transaction, ticket: int, owner_id: int) -> None:
@@ -97,10 +100,19 @@ def _remove_owner(txn: Transaction, owner_id: int, held: list[tuple[int, int]], 
     admit_waiters(txn, touched)
 
 
-def pass_over(txn: Transaction, owner: OwnerRow, serial: int, limit_ids: Collection[int]) -> bool:
+def pass_over(
+    txn: Transaction,
+    owner: OwnerRow,
+    serial: int,
+    limit_ids: Collection[int],
+    is_stopped: Callable[[int], bool],
+) -> bool:
     """Take slots back from a stopped process that has not picked them up; it keeps its ticket.
 
     Once it goes on it finds that it was passed over, and joins the queue at its old place.
+
+    Args:
+        is_stopped: whether an owner is stopped, too: then it is not even granted what it would not pick up.
     """
     rows = listings.queued_holders(txn.ledger.connection, owner.id, serial, limit_ids)
     if len(rows) != len(limit_ids):
@@ -140,8 +152,28 @@ def pass_over(txn: Transaction, owner: OwnerRow, serial: int, limit_ids: Collect
             answer=None,
         )
     )
-    admit_waiters(txn, limit_ids)
+    touched = [*limit_ids]
+    for limit_id in limit_ids:
+        touched += _pass_over_next(txn, limit_id, is_stopped)
+    admit_waiters(txn, touched)
     return True
+
+
+def _pass_over_next(txn: Transaction, limit_id: int, is_stopped: Callable[[int], bool]) -> list[int]:
+    """Pass over the stopped ones among those who are next; return the limits in whose queues they were.
+
+    Each would keep the others waiting for as long as the first has. They are told for the time when they go on: a
+    wakeup stays in the mailbox of a stopped process.
+    """
+    touched = []
+    for _ in range(MAX_PASSED_OVER_TOGETHER):
+        waiter = txn.ledger.first_waiter(limit_id)
+        if waiter is None or not is_stopped(waiter.owner_id):
+            break
+        txn.ledger.pass_over_waiter(waiter)
+        txn.told.append((waiter.owner_id, waiter.serial, waiter.address))
+        touched += waiter.queued_on
+    return touched
 
 
 def after_reboot(txn: Transaction) -> None:

@@ -80,22 +80,30 @@ class Anchors:
     def database_identity(self) -> Identity:
         return self._identities[0]
 
+    @property
+    def log_identity(self) -> Identity:
+        return self._identities[1]
+
     def are_in_place(self) -> bool:
         """Whether the open files are the ones at their paths."""
         return all(map(_is_at, self._paths, self._identities))
 
     def are_unlinked(self) -> bool:
-        """Whether one of the open files was deleted or replaced while the database is still the one at its path.
+        """Whether one of the open files was deleted, and no other one has taken its place.
 
-        A database that has a name elsewhere was not deleted: this process only can't see the path any more. One that
-        was replaced by another file, an older copy perhaps, is not deleted either: what is at the path counts.
+        A database that has a name elsewhere was not deleted: this process only can't see the path any more. What was
+        replaced is not deleted either, be it by an older copy or by a log that another process has begun: what is at
+        the path counts, for others go by it already.
         """
-        at_path = identity_at(self._paths[0])
-        if at_path is None:
+        at_paths = [identity_at(path) for path in self._paths]
+        if at_paths[0] is None:
             return os.fstat(self._first).st_nlink == 0
-        if at_path != self._identities[0]:
-            return False
-        return not self.are_in_place()
+        is_replaced = any(found not in (None, ours) for found, ours in zip(at_paths, self._identities, strict=True))
+        return None in at_paths and not is_replaced
+
+    def is_log_in_place(self) -> bool:
+        """Whether the open log is the one at its path."""
+        return _is_at(self._paths[1], self._identities[1])
 
     # ---- letting go ------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from localconc._engine.core.clock import monotonic
 from localconc._engine.core.errors import READONLY, Busy, error_code, explained, shown
 from localconc._engine.homes.home import DATABASE_NAME, prepare
-from localconc._engine.store.anchors import POSITION, Anchors, identity_at
+from localconc._engine.store.anchors import POSITION, Anchors, Identity, identity_at
 from localconc._engine.store.recovery import Recovery
 from localconc.errors import LocalconcError, StoreError
 
@@ -71,6 +71,8 @@ class Database:
         self._connection: sqlite3.Connection | None = None
         self._opening: sqlite3.Connection | None = None  # connected, but not in use yet
         self._anchors: Anchors | None = None
+        self._left_log: Identity | None = None  # the one that the store had when it was closed, if it was kept
+        self._generation = 0  # grows whenever what this process wrote may be lost
         self._being_opened: sqlite3.Connection | None = None  # while `on_open` runs
         self._on_open = on_open
         self._on_opened = on_opened
@@ -181,13 +183,11 @@ class Database:
             opening, self._opening = self._opening, None
             anchors, self._anchors = self._anchors, None
             self.verify_after = 0.0
-            if anchors is not None:
-                anchors.let_go()
+            self._let_go(anchors)
             for each in (connection, opening):
                 if each is not None and not each.in_transaction:
                     each.close()
-            if anchors is not None:
-                anchors.close()
+            self._leave(anchors)
 
     def close_in_child(self) -> None:
         """Close what a fork copied that Python did not know of; the parent's connection is not touched.
@@ -277,6 +277,8 @@ class Database:
         connection = self.recovery.connect_in_place()
         try:
             self._anchors = Anchors(self.path)
+            if self._left_log not in (None, self._anchors.log_identity):
+                self._generation += 1
             row = connection.execute("SELECT value FROM meta WHERE key = 'store_identity'").fetchone()
             self.identity = row[0] if row else ""
         except BaseException as error:
@@ -289,10 +291,27 @@ class Database:
 
     def _drop(self, connection: sqlite3.Connection) -> None:
         anchors, self._anchors = self._anchors, None
-        if anchors is not None:
-            anchors.let_go()
+        self._let_go(anchors)
         connection.close()
+        self._leave(anchors)
+
+    def _let_go(self, anchors: Anchors | None) -> None:
+        """Before a connection is closed, drop the locks, so that the last one to close can tidy up.
+
+        If another process goes on with a log of its own, they stay until after that: SQLite would bring the log that is
+        no more into the database, and remove the other one.
+        """
+        if anchors is None:
+            return
+        if anchors.are_in_place():
+            anchors.let_go()
+        else:
+            self._generation += 1
+
+    def _leave(self, anchors: Anchors | None) -> None:
+        """After a connection was closed, close the anchors, and remember with which log the store was left."""
         if anchors is not None:
+            self._left_log = anchors.log_identity if anchors.is_log_in_place() else None
             anchors.close()
 
     # ---- a store that was deleted, replaced, or lost ---------------------------------------------------------
@@ -326,8 +345,12 @@ class Database:
 
     @property
     def file_identity(self) -> object:
-        """What tells the open file from any other one; None if it is not open."""
-        return None if self._anchors is None else self._anchors.database_identity
+        """What tells the open store from any other one; None if it is not open.
+
+        A store that goes on with another log is another one: what this process has written to the former one may be
+        lost.
+        """
+        return None if self._anchors is None else (self._anchors.database_identity, self._generation)
 
     def was_moved(self) -> bool:
         """Whether the file at the path is another than the one that is open, or none."""

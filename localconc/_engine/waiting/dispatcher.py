@@ -279,13 +279,14 @@ class LoopDispatcher:
         if not engine.reaper.is_complete:
             engine.reaper.reap_in_front(queues, None)
         engine.reaper.pass_over_stopped(queues)
+        pass_over_at = engine.reaper.next_pass_over(queues)
         overdue = engine.queued.overdue(queues)
-        if overdue:
-            due_at = engine.queued.admit_overdue(overdue)
-            if due_at is not None:
-                delay = max(0.0, due_at - engine.clock.now()) + OVERDUE_SECONDS
-                if delay < self._poll_seconds():
-                    self._schedule_poll(delay)
+        due_at = engine.queued.admit_overdue(overdue) if overdue else None
+        moments = [moment for moment in (pass_over_at, due_at) if moment is not None]
+        if moments:
+            delay = max(0.0, min(moments) - engine.clock.now()) + OVERDUE_SECONDS
+            if delay < self._poll_seconds():
+                self._schedule_poll(delay)
 
     def _some_queues(self) -> list[int]:
         """Return limits that tasks of this process wait for; if there are many, other ones each time."""

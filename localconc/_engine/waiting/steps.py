@@ -311,7 +311,7 @@ class _Wait:
         """
         engine, queued = self._engine, self._queued
         now = engine.clock.now()
-        if self._watch_at is not None and self._watch_at <= now:
+        if not is_told and self._watch_at is not None and self._watch_at <= now:
             yield from self._watch(now)
         if self._poll_at is not None and engine.reaper.has_news():
             yield from self._retry(engine.reaper.reap_suspects)
@@ -359,6 +359,9 @@ class _Wait:
         yield from self._retry(engine.store.database.ensure_open)
         yield from self._retry(partial(self._look_in_front, status))
         yield from self._retry(partial(engine.reaper.pass_over_stopped, status.limit_ids))
+        pass_over_at = yield from self._retry(partial(engine.reaper.next_pass_over, status.limit_ids))
+        if pass_over_at is not None:
+            self._poll_at = min(self._poll_at, pass_over_at + OVERDUE_SECONDS)
         if status.overdue:
             next_due = yield from self._retry(partial(engine.queued.admit_overdue, status.overdue))
             if next_due is not None:  # the first in line is stopped, and the next one may be, too

@@ -291,6 +291,13 @@ class Ledger:
         marks = ", ".join("?" for _ in WaiterRow._fields)
         self._execute(f"INSERT INTO waiters ({columns}) VALUES ({marks})", waiter._replace(state=PASSED_OVER))
 
+    def pass_over_waiter(self, waiter: WaiterRow) -> None:
+        """Take a waiter that is stopped out of its queues before it is granted anything; it keeps its ticket."""
+        self._execute(
+            "UPDATE waiters SET state = ?, limit_ids = ?, secret = 0 WHERE ticket = ?",
+            (PASSED_OVER, _json_list(waiter.queued_on), waiter.ticket),
+        )
+
     def requeue_elsewhere(self, ticket: int, limit_ids: list[int]) -> None:
         """Queue a waiter on other limits, by its place in the order of arrival.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from localconc._engine.core import views
 from localconc._engine.core.calls import Request
 from localconc._engine.core.records import OwnerRow, limits_in
-from localconc._engine.store.rows.schema import TOTALS_ROW, UNSEEN, WAITING
+from localconc._engine.store.rows.schema import GRANTED, PASSED_OVER, REFUSED, TOTALS_ROW, UNSEEN, WAITING
 
 if TYPE_CHECKING:
     import sqlite3
@@ -118,16 +118,19 @@ _WAITERS: Final = """
     FROM {} LEFT JOIN owners ON owners.id = waiters.owner_id
 """
 _ALL_WAITERS: Final = (
-    _WAITERS.format("", "waiters") + " WHERE waiters.state <> 1 AND waiters.state <> 2 ORDER BY ticket"
+    _WAITERS.format("", "waiters") + f" WHERE waiters.state NOT IN ({GRANTED}, {REFUSED}) ORDER BY ticket"
 )
-_WAITERS_ON: Final = (
-    _WAITERS.format("", "queue JOIN waiters USING (ticket)")
-    + f" WHERE queue.limit_id = ? AND waiters.state = {WAITING} ORDER BY queue.ticket"
-)
-_WAITERS_BY_LIMIT: Final = (
-    _WAITERS.format("queue.limit_id,", "queue JOIN waiters USING (ticket)")
-    + f" WHERE waiters.state = {WAITING} ORDER BY queue.ticket"
-)
+#: The places in the queues, and those to which requests will come back that were passed over.
+_PLACES: Final = f"""
+    (
+        SELECT limit_id, ticket FROM queue
+        UNION ALL
+        SELECT kept.value, waiters.ticket FROM waiters JOIN json_each(waiters.limit_ids) AS kept
+        WHERE waiters.state = {PASSED_OVER}
+    ) AS place JOIN waiters ON waiters.ticket = place.ticket AND waiters.state IN ({WAITING}, {PASSED_OVER})
+"""
+_WAITERS_ON: Final = _WAITERS.format("", _PLACES) + " WHERE place.limit_id = ? ORDER BY place.ticket"
+_WAITERS_BY_LIMIT: Final = _WAITERS.format("place.limit_id,", _PLACES) + " ORDER BY place.ticket"
 
 
 def holders(connection: sqlite3.Connection, limit_id: int | None = None) -> list[HolderEntry]:
@@ -282,6 +285,15 @@ def queued_holders_since(connection: sqlite3.Connection, limit_id: int, before: 
         f"SELECT owner_id, serial FROM slots WHERE limit_id = ? AND {_HELD} AND ticket IS NOT NULL "
         f"AND acquired_boot <= ? LIMIT {MAX_LOOKED_AT}",
         (limit_id, before),
+    ).fetchall()
+
+
+def queued_holders_after(connection: sqlite3.Connection, limit_id: int, since: float) -> list[tuple[int, float]]:
+    """Return owner and moment of those who were admitted from the queue after a moment, and hold slots."""
+    return connection.execute(
+        f"SELECT owner_id, acquired_boot FROM slots WHERE limit_id = ? AND {_HELD} AND ticket IS NOT NULL "
+        f"AND acquired_boot > ? LIMIT {MAX_LOOKED_AT}",
+        (limit_id, since),
     ).fetchall()
 
 

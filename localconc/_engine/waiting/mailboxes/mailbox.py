@@ -63,22 +63,35 @@ class Mailbox:
     """Where one waiting thread, or one event loop, receives wakeups; this kind only from its own process.
 
     Attributes:
-        address: its name in the waiter's row.
-        is_reachable: whether other processes can send to it; else its waiter has to look more often.
+        name: what its process calls it.
         on_delivery: what a sender of this process calls, in its own thread, after it has left a wakeup: for an event
             loop, which waits for the mailbox in a way of its own.
     """
 
-    def __init__(self, address: str = "") -> None:
-        self.address = address
-        self.is_reachable = False
+    def __init__(self, name: str = "") -> None:
+        self.name = name
         self.on_delivery: Callable[[], object] | None = None
         self._received: deque[Wakeup] = deque()
         self._bell = threading.Lock()
         self._bell.acquire()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.address}>"
+        return f"<{type(self).__name__} {self.name}>"
+
+    @property
+    def address(self) -> str:
+        """Its name in the waiter's row; wakeups can come from now on."""
+        return self.name
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether other processes can send to it; else its waiter has to look more often."""
+        return False
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether it is worth keeping for the next waiter."""
+        return False
 
     @property
     def has_wakeups(self) -> bool:
@@ -129,41 +142,64 @@ class Mailbox:
 class SocketMailbox(Mailbox):
     """A Unix datagram socket with a file in the home, which works across network namespaces.
 
+    It is opened when a waiter is about to be queued with its address, and not before: most calls never wait. Where that
+    fails, since there are no such sockets here or no descriptors are left, only its own process can send to it.
+
     Senders of this process reach a sleeping thread through an eventfd, which costs a tenth of a datagram. If somebody
     closes the descriptors under the process, the mailbox goes on as one without: it neither reads from nor writes to
     what has taken their numbers.
-
-    Raises:
-        OSError, AttributeError: there are no such sockets here, or no descriptors are left.
     """
 
-    def __init__(self, directory: Path, address: str) -> None:
-        super().__init__(address)
+    def __init__(self, directory: Path, name: str) -> None:
+        super().__init__(name)
+        self._directory = directory
+        self._was_opened = False
         self._lock = threading.RLock()  # a sender must not write to an eventfd that is closed at this moment
-        self._socket: socket.socket | None = new_socket()
-        self._descriptor = self._socket.fileno()
-        self._identity = identity_of(self._descriptor)
-        self._poll = select.poll()
-        self._poll.register(self._descriptor, select.POLLIN)
-        self._eventfd = -1
-        self._eventfd_identity = (0, 0)
+        self._socket: socket.socket | None = None
+        self._descriptor = self._eventfd = -1
+        self._identity = self._eventfd_identity = (0, 0)
         self._watched_fd: int | None = None
-        try:
-            self._path = _bind(self._socket, directory, address)
-        except BaseException:
-            self._socket.close()
-            raise
-        self._open_eventfd()
-        self.is_reachable = True
+
+    @property
+    def address(self) -> str:
+        if not self._was_opened:
+            self._open()
+        return self.name
+
+    @property
+    def is_reachable(self) -> bool:
+        return self.descriptor is not None
+
+    @property
+    def is_reusable(self) -> bool:
+        return not self._was_opened or self._socket is not None
 
     @property
     def descriptor(self) -> int | None:
+        if not self._was_opened:
+            self._open()
         return self._descriptor if self._socket is not None else None
+
+    def _open(self) -> None:
+        self._was_opened = True
+        with suppress(OSError, AttributeError):
+            opened = new_socket()
+            try:
+                self._identity = identity_of(opened.fileno())
+                self._poll = select.poll()
+                self._poll.register(opened, select.POLLIN)
+                self._path = _bind(opened, self._directory, self.name)
+            except BaseException:
+                opened.close()
+                raise
+            self._descriptor = opened.fileno()
+            self._socket = opened
+            self._open_eventfd()
 
     # ---- sleeping ------------------------------------------------------------------------------------------------
 
     def wait(self, seconds: float | None, watched_fd: int | None) -> None:
-        if self._socket is None:
+        if self._socket is None and not self.is_reachable:
             super().wait(seconds, None)
             return
         if watched_fd != self._watched_fd:
@@ -262,7 +298,6 @@ class SocketMailbox(Mailbox):
     def close(self) -> None:
         with self._lock:
             closed, self._socket = self._socket, None
-            self.is_reachable = False
             if closed is not None:
                 close_socket(closed, self._identity)
             if self._eventfd >= 0:

@@ -1,4 +1,4 @@
-"""All mailboxes of a process in one home: opened when a waiter needs one, and kept for the next ones within bounds."""
+"""All mailboxes of a process in one home: made when a waiter needs one, and kept for the next ones within bounds."""
 
 from __future__ import annotations
 
@@ -48,24 +48,20 @@ class MailboxPool:
             mailbox: Mailbox | None = None
             while self._free and mailbox is None:  # what comes late for its earlier waiter has another serial
                 mailbox = self._free.pop()
-                if not mailbox.is_reachable:
+                if not mailbox.is_reusable:
                     self._discard(mailbox)
                     mailbox = None
             if mailbox is None:
-                mailbox = self._opened(owner) or self._local(owner)
-            self._in_use[mailbox.address] = mailbox
+                mailbox = self._with_socket(owner) or self._local(owner)
+            self._in_use[mailbox.name] = mailbox
             return mailbox
 
-    def _opened(self, owner: Owner) -> Mailbox | None:
+    def _with_socket(self, owner: Owner) -> Mailbox | None:
         if not hasattr(select, "poll") or len(self._in_use) >= _max_sockets():
             return None
-        address = ""
         try:
-            address = owner.add_mailbox()
-            return SocketMailbox(self._directory, address)
-        except (OSError, AttributeError):  # no such sockets here, or no descriptors are left
-            if address:
-                owner.remove_mailbox(address)
+            return SocketMailbox(self._directory, owner.add_mailbox())
+        except OSError:  # this process has too many
             return None
 
     def _local(self, owner: Owner) -> Mailbox:
@@ -76,10 +72,10 @@ class MailboxPool:
         """Take back a mailbox that its waiter has done with."""
         mailbox.on_delivery = None
         with self._lock:
-            if self._in_use.pop(mailbox.address, None) is None:
+            if self._in_use.pop(mailbox.name, None) is None:
                 return  # it was given up in the meantime
-            is_current = self._owner is not None and mailbox.address.startswith(self._owner.key)
-            if is_current and mailbox.is_reachable and len(self._free) < MAX_FREE and not self._is_closed:
+            is_current = self._owner is not None and mailbox.name.startswith(self._owner.key)
+            if is_current and mailbox.is_reusable and len(self._free) < MAX_FREE and not self._is_closed:
                 self._free.append(mailbox)
             else:
                 self._discard(mailbox)
@@ -87,8 +83,8 @@ class MailboxPool:
     def _discard(self, mailbox: Mailbox) -> None:
         mailbox.close()
         owner = self._owner
-        if owner is not None and mailbox.address.startswith(f"{owner.key}."):
-            owner.remove_mailbox(mailbox.address)
+        if owner is not None and mailbox.name.startswith(f"{owner.key}."):
+            owner.remove_mailbox(mailbox.name)
 
     def _drop_free(self) -> None:
         free, self._free = self._free, []
