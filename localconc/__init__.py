@@ -17,6 +17,7 @@ from localconc.errors import (
     LimitExistsError,
     LimitNotFoundError,
     LocalconcError,
+    NotSupportedError,
     StoreError,
 )
 
@@ -48,6 +49,7 @@ __all__ = [
     "LimitExistsError",
     "LimitNotFoundError",
     "LocalconcError",
+    "NotSupportedError",
     "StoreError",
     "Waiter",
     "create_limit",

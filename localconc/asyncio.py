@@ -28,6 +28,7 @@ from localconc.errors import (
     LimitExistsError,
     LimitNotFoundError,
     LocalconcError,
+    NotSupportedError,
     StoreError,
 )
 
@@ -43,6 +44,7 @@ __all__ = [
     "LimitExistsError",
     "LimitNotFoundError",
     "LocalconcError",
+    "NotSupportedError",
     "Occupancy",
     "StoreError",
     "concurrency",

@@ -11,6 +11,7 @@ __all__ = [
     "LimitExistsError",
     "LimitNotFoundError",
     "LocalconcError",
+    "NotSupportedError",
     "StoreError",
 ]
 
@@ -37,3 +38,7 @@ class LimitExistsError(LocalconcError, ValueError):
 
 class StoreError(LocalconcError):
     """The database can't be used; the message says which file, what happened and what to do."""
+
+
+class NotSupportedError(LocalconcError):
+    """The server that keeps the limits can't do this; the message names it and says what to use instead."""

@@ -24,6 +24,7 @@ from localconc.errors import (
     LimitExistsError,
     LimitNotFoundError,
     LocalconcError,
+    NotSupportedError,
     StoreError,
 )
 
@@ -39,6 +40,7 @@ __all__ = [
     "LimitExistsError",
     "LimitNotFoundError",
     "LocalconcError",
+    "NotSupportedError",
     "Occupancy",
     "StoreError",
     "concurrency",
