@@ -18,7 +18,7 @@ import threading
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from localconc._engine import awaiting, homes
+from localconc._engine import homes
 from localconc._engine.calls import checked_call
 from localconc._engine.model import CONCURRENCY, RATE_LIMIT
 from localconc._engine.occupancy import Occupancy
@@ -77,6 +77,7 @@ class concurrency:  # noqa: N801
         limit: make a missing limit (or a placeholder) one with so many slots, 0 or more. What is stored wins.
         slot_decay_per_second: its decay, 0 or more, where `limit` creates it.
         strict: raise where a limit is missing or inactive, instead of going on without it.
+        lease_duration, holder, raise_on_lease_renewal_failure: as in Prefect, if a Prefect server keeps the limits.
 
     Returns:
         An asynchronous context manager that yields an `Occupancy`, and a decorator of coroutine functions. The
@@ -104,6 +105,9 @@ class concurrency:  # noqa: N801
         limit: int | None = None,
         slot_decay_per_second: float | None = None,
         strict: bool = False,
+        lease_duration: float | None = None,
+        holder: Any = None,
+        raise_on_lease_renewal_failure: bool | None = None,
     ) -> None:
         self._call = checked_call(
             CONCURRENCY,
@@ -115,6 +119,9 @@ class concurrency:  # noqa: N801
             limit,
             slot_decay_per_second,
             strict,
+            lease_duration,
+            holder,
+            raise_on_lease_renewal_failure,
         )
         self._is_entered = False
         self._occupancy: Occupancy | None = None
@@ -218,7 +225,8 @@ def _acquire(call: Call) -> Coroutine[Any, Any, Occupancy]:
         return _acquire_nothing()
     task = asyncio.current_task()
     name = threading.current_thread().name if task is None else task.get_name()
-    return awaiting.acquire(homes.current(), call, name)
+    acquiring: Any = homes.current().acquire_async(call, name)
+    return acquiring
 
 
 async def _acquire_nothing() -> Occupancy:
@@ -226,11 +234,12 @@ async def _acquire_nothing() -> Occupancy:
 
 
 async def _give_back(occupancy: Occupancy) -> None:
-    if occupancy.engine is not None:
+    keeper: Any = occupancy.keeper
+    if keeper is not None:
         try:
-            await awaiting.give_back(occupancy.engine, occupancy)
+            await keeper.release_async(occupancy)
         except BaseException:
-            occupancy.give_back_later()
+            occupancy.release_later()
             raise
 
 

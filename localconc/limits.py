@@ -20,7 +20,6 @@ from localconc._engine.home import home
 from localconc._engine.views import Holder, Limit, Waiter
 
 if TYPE_CHECKING:
-    from types import ModuleType
     from uuid import UUID
 
 __all__ = [
@@ -37,12 +36,6 @@ __all__ = [
     "read_waiters",
     "update_limit",
 ]
-
-
-def _administration() -> ModuleType:
-    from localconc._engine import administration
-
-    return administration
 
 
 def create_limit(
@@ -67,8 +60,7 @@ def create_limit(
         ValueError, TypeError: an argument is out of range; the message names it and the value.
         StoreError: the database can't be used.
     """
-    created: Limit = _administration().create(
-        homes.current(),
+    created: Limit = homes.current().create(
         arguments.limit_name("name", name),
         arguments.whole("limit", limit, 0),
         active=arguments.flag("active", active),
@@ -96,8 +88,7 @@ def ensure_limit(name: str, limit: int, *, active: bool = True, slot_decay_per_s
         ValueError, TypeError: an argument is out of range; the message names it and the value.
         StoreError: the database can't be used.
     """
-    ensured: Limit = _administration().ensure(
-        homes.current(),
+    ensured: Limit = homes.current().ensure(
         arguments.limit_name("name", name),
         arguments.whole("limit", limit, 0),
         active=arguments.flag("active", active),
@@ -122,7 +113,7 @@ def read_limit(name_or_id: str | UUID) -> Limit:
         LimitNotFoundError: there is none.
         StoreError: the database can't be used.
     """
-    found: Limit = _administration().read(homes.current(), name_or_id)
+    found: Limit = homes.current().read(name_or_id)
     return found
 
 
@@ -138,7 +129,7 @@ def read_limits() -> list[Limit]:
     Raises:
         StoreError: the database can't be used.
     """
-    found: list[Limit] = _administration().read_all(homes.current())
+    found: list[Limit] = homes.current().read_all()
     return found
 
 
@@ -186,7 +177,7 @@ def update_limit(
             f"update_limit({str(name_or_id)!r}) was given nothing to change: pass name, limit, active, active_slots or "
             "slot_decay_per_second"
         )
-    updated: Limit = _administration().update(homes.current(), name_or_id, **changes)
+    updated: Limit = homes.current().update(name_or_id, **changes)
     return updated
 
 
@@ -202,7 +193,7 @@ def delete_limit(name_or_id: str | UUID) -> None:
         LimitNotFoundError: there is none.
         StoreError: the database can't be used.
     """
-    _administration().delete(homes.current(), name_or_id)
+    homes.current().delete(name_or_id)
 
 
 def read_holders(name_or_id: str | UUID | None = None) -> list[Holder]:
@@ -221,7 +212,7 @@ def read_holders(name_or_id: str | UUID | None = None) -> list[Holder]:
         LimitNotFoundError: there is no such limit.
         StoreError: the database can't be used.
     """
-    found: list[Holder] = _administration().holders(homes.current(), name_or_id)
+    found: list[Holder] = homes.current().holders(name_or_id)
     return found
 
 
@@ -241,5 +232,5 @@ def read_waiters(name_or_id: str | UUID | None = None) -> list[Waiter]:
         LimitNotFoundError: there is no such limit.
         StoreError: the database can't be used.
     """
-    found: list[Waiter] = _administration().waiters(homes.current(), name_or_id)
+    found: list[Waiter] = homes.current().waiters(name_or_id)
     return found

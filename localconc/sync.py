@@ -14,7 +14,7 @@ import threading
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from localconc._engine import blocking, homes
+from localconc._engine import homes
 from localconc._engine.calls import checked_call
 from localconc._engine.model import CONCURRENCY, RATE_LIMIT
 from localconc._engine.occupancy import Occupancy
@@ -72,6 +72,7 @@ class concurrency:  # noqa: N801
         limit: make a missing limit (or a placeholder) one with so many slots, 0 or more. What is stored wins.
         slot_decay_per_second: its decay, 0 or more, where `limit` creates it.
         strict: raise where a limit is missing or inactive, instead of going on without it.
+        lease_duration, holder, raise_on_lease_renewal_failure: as in Prefect, if a Prefect server keeps the limits.
 
     Returns:
         A context manager that yields an `Occupancy`, and a decorator. The decorator acquires at each call.
@@ -98,6 +99,9 @@ class concurrency:  # noqa: N801
         limit: int | None = None,
         slot_decay_per_second: float | None = None,
         strict: bool = False,
+        lease_duration: float | None = None,
+        holder: Any = None,
+        raise_on_lease_renewal_failure: bool | None = None,
     ) -> None:
         self._call = checked_call(
             CONCURRENCY,
@@ -109,6 +113,9 @@ class concurrency:  # noqa: N801
             limit,
             slot_decay_per_second,
             strict,
+            lease_duration,
+            holder,
+            raise_on_lease_renewal_failure,
         )
         self._is_entered = False
         self._occupancy: Occupancy | None = None
@@ -136,7 +143,7 @@ class concurrency:  # noqa: N801
             try:
                 _give_back(occupancy)
             except BaseException:
-                occupancy.give_back_later()
+                occupancy.release_later()
                 raise
             finally:
                 self._occupancy = None
@@ -213,12 +220,14 @@ def rate_limit(
 def _acquire(call: Call) -> Occupancy:
     if not call.request.names or homes.is_disabled():
         return Occupancy.of_nothing()
-    return blocking.acquire(homes.current(), call, threading.current_thread().name)
+    acquired: Any = homes.current().acquire(call, threading.current_thread().name)
+    return acquired
 
 
 def _give_back(occupancy: Occupancy) -> None:
-    if occupancy.engine is not None:
-        blocking.give_back(occupancy.engine, occupancy)
+    keeper: Any = occupancy.keeper
+    if keeper is not None:
+        keeper.release(occupancy)
 
 
 def _refuse_coroutines(function: Any) -> None:

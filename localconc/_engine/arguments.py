@@ -72,6 +72,16 @@ def decay(value: Any) -> float:
     return number
 
 
+def lease(value: float | None) -> float | None:
+    """Seconds that a lease lasts, in the range that Prefect's servers accept."""
+    if value is None:
+        return None
+    number = _number("lease_duration", value)
+    if not 60 <= number <= 86_400:
+        raise ValueError(f"lease_duration must be from 60 to 86400 seconds, but is {value!r}")
+    return number
+
+
 def timeout(value: float | None) -> float | None:
     """A time-out in seconds, as it was given; None and infinity wait for as long as it takes."""
     if value is None:

@@ -19,6 +19,9 @@ class Call(NamedTuple):
     request: Request
     timeout_seconds: float | None
     max_retries: int | None
+    lease_duration: float | None = None
+    holder: Any = None
+    raise_on_lease_renewal_failure: bool | None = None
 
 
 #: Calls that were found good, by their arguments: the same line of a program runs many times. Only of plain types, for
@@ -38,6 +41,9 @@ def checked_call(
     limit: int | None,
     slot_decay_per_second: float | None,
     strict: bool,
+    lease_duration: float | None = None,
+    holder: Any = None,
+    raise_on_lease_renewal_failure: bool | None = None,
 ) -> Call:
     """Check the arguments of a call.
 
@@ -54,6 +60,7 @@ def checked_call(
         and type(slot_decay_per_second) in _NUMBER_TYPES
         and create_if_missing is True
         and strict is False
+        and lease_duration is holder is raise_on_lease_renewal_failure is None
     )
     key = (mode, names, occupy, limit, slot_decay_per_second, timeout_seconds, timeout_type) if is_plain else None
     if key is not None:
@@ -73,6 +80,9 @@ def checked_call(
         request,
         arguments.timeout(timeout_seconds),
         None if max_retries is None else arguments.whole("max_retries", max_retries, 0),
+        arguments.lease(lease_duration),
+        holder,
+        raise_on_lease_renewal_failure,
     )
     if key is not None:
         if len(_known_calls) >= _MOST_KNOWN_CALLS:

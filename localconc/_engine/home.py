@@ -10,7 +10,7 @@ from pathlib import Path
 
 import platformdirs
 
-from localconc.errors import StoreError
+from localconc.errors import NotSupportedError, StoreError
 
 DATABASE_NAME = "localconc.db"
 GATE_NAME = "gate.lock"
@@ -64,8 +64,14 @@ def home() -> Path:
 
     Raises:
         StoreError: it is relative to a directory, or to a user, that does not exist.
+        NotSupportedError: a server keeps the limits.
     """
     configured = os.environ.get("LOCALCONC_HOME")
+    if configured == "prefect:":
+        raise NotSupportedError(
+            "LOCALCONC_HOME=prefect: names a Prefect server, which has no home directory; `localconc path` shows its "
+            "address."
+        )
     if configured:
         try:
             return Path(configured).expanduser().absolute()

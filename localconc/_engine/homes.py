@@ -1,4 +1,4 @@
-"""The engine of the home that the environment names, made when first needed; and what a fork does to all of them."""
+"""The keeper of the limits that the environment names, made when first needed; and what a fork does to engines."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import atexit
 import os
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from localconc._engine import switch
-from localconc._engine.engine import Engine
 from localconc._engine.home import home
+from localconc._engine.machine import Machine
 from localconc._engine.switch import DISABLED
+from localconc.errors import StoreError
 
 if TYPE_CHECKING:
     from localconc._engine.clock import Clock
+    from localconc._keeper import Keeper
 
 #: Pid of the process whose time a test moves, for the processes that it starts: they can't share that time.
 VIRTUAL_CLOCK: Final = "LOCALCONC_VIRTUAL_CLOCK"
@@ -32,10 +34,13 @@ def _raw_environment() -> Any:
     return os.environ.get, [*_VARIABLES, DISABLED]
 
 
+#: The value of `LOCALCONC_HOME` with which a Prefect server keeps the limits.
+SERVER: Final = "prefect:"
+
 _variable, (_home_key, *_other_home_keys, _disabled_key) = _raw_environment()
 
-_engines: dict[Path, Engine] = {}
-_by_environment: dict[Any, Engine] = {}
+_engines: dict[Path, Machine] = {}
+_by_environment: dict[Any, Any] = {}
 _lock = threading.RLock()
 _clock: Clock | None = None
 _is_alone = False
@@ -46,19 +51,54 @@ def is_disabled() -> bool:
     return _variable(_disabled_key) is not None and switch.is_disabled()
 
 
-def current() -> Engine:
-    """The engine of the home that the environment names at this moment."""
+def current() -> Keeper:
+    """What keeps the limits that the environment names at this moment: the engine of a home, or a server."""
     key = _variable(_home_key) or tuple([_variable(name) for name in _other_home_keys])
     return _by_environment.get(key) or _find(key)
 
 
-def _find(key: Any) -> Engine:
+def machine(what: str) -> Machine:
+    """The engine of the home that the environment names at this moment.
+
+    Args:
+        what: what needs it, as a sentence says it.
+
+    Raises:
+        NotSupportedError: a server keeps the limits.
+    """
+    keeper = current()
+    if isinstance(keeper, Machine):
+        return keeper
+    from localconc._prefect import refuse
+
+    return refuse(what)
+
+
+def _find(key: Any) -> Keeper:
+    configured = os.environ.get("LOCALCONC_HOME", "")
+    if configured.startswith(SERVER):
+        return _server(configured)
+    return cast("Keeper", _engine(key))
+
+
+def _server(configured: str) -> Keeper:
+    if configured != SERVER:
+        raise StoreError(
+            f"LOCALCONC_HOME={SERVER} takes nothing behind the colon, but is {configured!r}: the address of the server "
+            "comes from Prefect's settings, such as PREFECT_API_URL."
+        )
+    from localconc._prefect import open_keeper
+
+    return open_keeper()
+
+
+def _engine(key: Any) -> Machine:
     directory = home()
     with _lock:
         engine = _engines.get(directory)
         if engine is None:
             _refuse_foreign_time()
-            engine = _engines[directory] = Engine(directory, _clock)
+            engine = _engines[directory] = Machine(directory, _clock)
             engine.is_alone = _is_alone
         configured = os.environ.get("LOCALCONC_HOME")
         if not configured or os.path.isabs(configured):  # a relative one depends on the working directory
@@ -105,7 +145,7 @@ def forget_all() -> None:
 
 # ---- forks -----------------------------------------------------------------------------------------------------------
 
-_forking: list[Engine] = []
+_forking: list[Machine] = []
 
 
 def _before_fork() -> None:

@@ -62,6 +62,14 @@ class Occupancy:
         if self.engine is not None and self.serial in self.engine.held:
             self.engine.nets.guard(self.serial, block)
 
+    @property
+    def keeper(self) -> Engine | None:
+        return self.engine
+
+    def release_later(self) -> None:
+        """See to it that the slots are given back by somebody, if nobody did."""
+        self.give_back_later()
+
     def give_back_later(self) -> None:
         """See to it that the slots are given back by somebody, if nobody did."""
         if self.engine is not None and self.serial in self.engine.held:
