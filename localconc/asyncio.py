@@ -226,7 +226,7 @@ def _acquire(call: Call) -> Coroutine[Any, Any, Occupancy]:
     task = asyncio.current_task()
     name = threading.current_thread().name if task is None else task.get_name()
     acquiring: Any = homes.current().acquire_async(call, name)
-    return acquiring
+    return acquiring  # type: ignore[no-any-return]
 
 
 async def _acquire_nothing() -> Occupancy:

@@ -221,7 +221,7 @@ def _acquire(call: Call) -> Occupancy:
     if not call.request.names or homes.is_disabled():
         return Occupancy.of_nothing()
     acquired: Any = homes.current().acquire(call, threading.current_thread().name)
-    return acquired
+    return acquired  # type: ignore[no-any-return]
 
 
 def _give_back(occupancy: Occupancy) -> None:

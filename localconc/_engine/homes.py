@@ -57,6 +57,11 @@ def current() -> Keeper:
     return _by_environment.get(key) or _find(key)
 
 
+def is_on_a_server() -> bool:
+    """Whether a Prefect server keeps the limits."""
+    return os.environ.get("LOCALCONC_HOME") == SERVER
+
+
 def machine(what: str) -> Machine:
     """The engine of the home that the environment names at this moment.
 

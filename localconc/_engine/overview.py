@@ -65,11 +65,15 @@ class Standing(NamedTuple):
 
 
 class Overview(NamedTuple):
-    """All limits by name, at a moment on the clock since boot and on the wall clock."""
+    """All limits by name, at a moment on the clock since boot and on the wall clock.
+
+    `untold` says what is not known of them, if a server keeps them.
+    """
 
     now: float
     wall: float
     standings: list[Standing]
+    untold: str = ""
 
 
 def overview(engine: Engine, *, grants: bool = False) -> Overview:

@@ -14,6 +14,6 @@ All state is the server's; plain Prefect clients share it. The way of a call thr
 room takes from the machine's engine.
 """
 
-from localconc._prefect.keeper import close_keepers, open_keeper, refuse
+from localconc._prefect.keeper import close_keepers, open_keeper, refuse, server_address
 
-__all__ = ["close_keepers", "open_keeper", "refuse"]
+__all__ = ["close_keepers", "open_keeper", "refuse", "server_address"]

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from localconc._prefect import errors
 from localconc._prefect.errors import Refused, Unreachable
@@ -67,7 +67,7 @@ class Connection:
             settings["transport"] = make_transport()
         self.url = address.shown
         self.has_answered = False
-        self._version = "unknown"
+        self.version = "unknown"
         try:
             self._client = get_client(sync_client=True, httpx_settings=settings)
         except (httpx.InvalidURL, ValueError) as error:
@@ -96,8 +96,22 @@ class Connection:
                 raise errors.no_prefect_there(self.url, refusal) from None
             if not isinstance(version, str):
                 raise errors.no_prefect_there(self.url, "what answers is something else")
-            self._version = version
+            self.version = version
         self.has_answered = True
+
+    def check_leases(self) -> None:
+        """Make sure that the server gives leases; changes nothing.
+
+        Raises:
+            StoreError: it is too old.
+        """
+        try:
+            self.renew(uuid4(), 60.0)
+        except Refused as refusal:
+            if (
+                refusal.status in (404, 405) and '"Not Found"' in refusal.text
+            ):  # no such path, rather than no such lease
+                raise errors.too_old(self.url, self.version) from None
 
     # ---- slots -----------------------------------------------------------------------------------------------
 
@@ -115,7 +129,7 @@ class Connection:
                 ).json()
         except Refused as refusal:
             if refusal.status in (404, 405):
-                raise errors.too_old(self.url, self._version) from None
+                raise errors.too_old(self.url, self.version) from None
             raise
         return Granted(UUID(answer["lease_id"]), _limit_refs(answer["limits"]))
 

@@ -167,6 +167,10 @@ class PrefectKeeper:
         """Read all limits, sorted by name."""
         return self._perform(lambda server: server.read_all())
 
+    def check_leases(self) -> None:
+        """Make sure that the server gives leases."""
+        self._perform(lambda server: server.check_leases())
+
     def snapshot(self) -> list[Limit]:
         """Read what there is to see: the server tells of limits, and neither of holders nor of waiters."""
         return self.read_all()
@@ -267,10 +271,19 @@ def open_keeper() -> PrefectKeeper:
         return keeper
 
 
+def server_address() -> str:
+    """The address of the server, without credentials, as messages show it.
+
+    Raises:
+        StoreError: Prefect is not installed, or no address is set.
+    """
+    return address_in_settings().shown
+
+
 def refuse(what: str) -> NoReturn:
     """Raise `NotSupportedError` for something that needs the engine of this machine, as the testing kit does."""
     raise not_supported(
-        address_in_settings().shown,
+        server_address(),
         f"{what} needs the limits of this machine",
         "Unset LOCALCONC_HOME, or set it to a directory.",
     )

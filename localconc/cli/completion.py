@@ -32,9 +32,11 @@ def _begun(words: list[str], incomplete: str) -> list[str]:
 
 def _names() -> list[str]:
     from localconc._engine.home import DATABASE_NAME
+    from localconc._engine.homes import is_on_a_server
     from localconc.limits import home, read_limits
 
     try:
-        return [limit.name for limit in read_limits()] if (home() / DATABASE_NAME).exists() else []
+        is_there = is_on_a_server() or (home() / DATABASE_NAME).exists()
+        return [limit.name for limit in read_limits()] if is_there else []
     except (LocalconcError, OSError):
         return []

@@ -28,14 +28,33 @@ def doctor(
     """
     as_json = options.wants_json(output)
     from localconc import limits
+    from localconc._engine import homes
     from localconc._engine.examination import examine
 
+    if homes.is_on_a_server():
+        return _examine_server(repair, as_json)
     home = limits.home()
     findings = examine(home)
     if repair:
         tried = _repair(findings)
         findings = examine(home)
         _tell_of_repairs(tried, findings)
+    wrong = any(finding.state == "wrong" for finding in findings)
+    if as_json:
+        json_output.print_json({"well": not wrong, "findings": [_object(finding) for finding in findings]})
+    else:
+        _print(findings, wrong)
+    return FAILED if wrong else 0
+
+
+def _examine_server(repair: bool, as_json: bool) -> int:
+    from localconc._engine import homes
+    from localconc._engine.examination import Finding
+    from localconc._prefect import doctor as server_doctor
+
+    if repair:
+        homes.machine("localconc doctor --repair")
+    findings = [Finding(found.check, found.state, found.text, found.remedy) for found in server_doctor.examine()]
     wrong = any(finding.state == "wrong" for finding in findings)
     if as_json:
         json_output.print_json({"well": not wrong, "findings": [_object(finding) for finding in findings]})
@@ -53,7 +72,7 @@ def _repair(findings: list[Finding]) -> list[tuple[Finding, str]]:
     for put_in_order, finding in repairs.items():
         trouble = ""
         try:
-            put_in_order(homes.current())
+            put_in_order(homes.machine("localconc doctor --repair"))
         except (LocalconcError, OSError) as error:
             trouble = f" {error}"
         tried.append((finding, trouble))

@@ -56,13 +56,14 @@ def limit_fields(limit: Limit) -> dict[str, Any]:
 
 def limit_object(row: LimitRow, now: float) -> dict[str, Any]:
     """The same fields of a limit's row."""
+    denied = rules.denied_slots(row.denied, row.denied_at, now, row.decay, row.average) if row.average else 0.0
     return {
         "id": str(UUID(bytes=row.uuid)),
         "name": row.name,
         "limit": row.limit,
         "active": bool(row.active),
         "active_slots": active_slots(row, now),
-        "denied_slots": rules.displayed(rules.denied_slots(row.denied, row.denied_at, now, row.decay, row.average)),
+        "denied_slots": rules.displayed(denied),
         "slot_decay_per_second": row.decay,
         "avg_slot_occupancy_seconds": row.average,
         "created": time_text(row.created),
@@ -70,16 +71,20 @@ def limit_object(row: LimitRow, now: float) -> dict[str, Any]:
     }
 
 
-def listed_object(standing: Standing, now: float) -> dict[str, Any]:
-    """A limit as `ls` has it: with the number of those who wait."""
-    return {**limit_object(standing.limit, now), "waiters": len(standing.waiters)}
+def listed_object(standing: Standing, everything: Overview) -> dict[str, Any]:
+    """A limit as `ls` has it: with the number of those who wait, or null if a server does not tell it."""
+    waiters = None if everything.untold else len(standing.waiters)
+    return {**limit_object(standing.limit, everything.now), "waiters": waiters}
 
 
 def inspected_object(standing: Standing, everything: Overview) -> dict[str, Any]:
     """A limit as `inspect` has it: with everybody on it."""
+    shown = limit_object(standing.limit, everything.now)
+    if everything.untold:
+        return {**shown, "next_slot_at": None, "holders": None, "waiters": None}
     seconds = next_slot_seconds(standing.limit, everything.now)
     return {
-        **limit_object(standing.limit, everything.now),
+        **shown,
         "next_slot_at": None if seconds is None else time_text(everything.wall + seconds),
         "holders": [{**_claim_object(claim), "acquired_at": time_text(claim.since)} for claim in standing.holders],
         "waiters": [

@@ -23,7 +23,7 @@ def ls(output: options.Output = "text") -> None:
     as_json = options.wants_json(output)
     everything = look()
     if as_json:
-        json_output.print_json([json_output.listed_object(found, everything.now) for found in everything.standings])
+        json_output.print_json([json_output.listed_object(found, everything) for found in everything.standings])
         return
     from localconc.cli import render
 
@@ -148,10 +148,20 @@ def reset(name: options.Name, yes: options.Yes = False, output: options.Output =
 def path(output: options.Output = "text") -> None:
     """Show where the database is."""
     from localconc._engine.home import DATABASE_NAME
+    from localconc._engine.homes import is_on_a_server
 
+    if is_on_a_server():
+        from localconc._prefect import server_address
+
+        server = server_address()
+        if options.wants_json(output):
+            json_output.print_json({"home": None, "database": None, "server": server})
+        else:
+            print(server)
+        return
     home = limits.home()
     if options.wants_json(output):
-        json_output.print_json({"home": str(home), "database": str(home / DATABASE_NAME)})
+        json_output.print_json({"home": str(home), "database": str(home / DATABASE_NAME), "server": None})
     else:
         print(home / DATABASE_NAME)
 

@@ -26,11 +26,14 @@ def naming(name: str) -> Iterator[None]:
 def look(*, grants: bool = False) -> Overview:
     """Who holds and who waits, on all limits, now; those who have died are cleared up after first."""
     from localconc._engine import homes
-    from localconc._engine.overview import notice_deaths, overview
+    from localconc._engine.machine import Machine
 
-    engine = homes.current()
-    notice_deaths(engine)
-    return overview(engine, grants=grants)
+    keeper = homes.current()
+    if isinstance(keeper, Machine):
+        return keeper.snapshot(grants=grants)
+    from localconc.cli.server_view import overview_of
+
+    return overview_of(keeper.snapshot())
 
 
 def standing(everything: Overview, name: str) -> Standing:

@@ -41,21 +41,21 @@ def print_list(everything: Overview) -> None:
     if not everything.standings:
         print("There are no limits yet. Make one: localconc create NAME --limit N")
         return
-    table = _table("NAME", "SLOTS", "WAITING", "DECAY", "STATE", "CHANGED")
+    untold = bool(everything.untold)
+    headers = ["NAME", "SLOTS", "WAITING", "DECAY", "STATE", "CHANGED"]
+    table = _table(*(["NAME", "SLOTS", "DECAY", "STATE"] if untold else headers))
     names = [Text(literal(one.limit.name), style="bold" if one.limit.active else "dim") for one in everything.standings]
     table.columns[0].overflow = "fold"
     table.columns[0].min_width = min(LEAST_NAME_CELLS, max(name.cell_len for name in names))
     for found, name in zip(everything.standings, names, strict=True):
         row = found.limit
-        table.add_row(
-            name,
-            slots_text(row, everything.now, is_plain(screen)),
-            Text(str(len(found.waiters)) if found.waiters else "-", style="yellow" if found.waiters else "dim"),
-            Text(rate_text(row.decay) or "-", style="" if row.decay else "dim"),
-            state_text(row),
-            Text(ago(row.updated)),
-        )
+        waiting = Text(str(len(found.waiters)) if found.waiters else "-", style="yellow" if found.waiters else "dim")
+        slots = slots_text(row, everything.now, is_plain(screen))
+        decay = Text(rate_text(row.decay) or "-", style="" if row.decay else "dim")
+        cells = [name, slots, waiting, decay, state_text(row), Text(ago(row.updated))]
+        table.add_row(*([name, slots, decay, state_text(row)] if untold else cells))
     screen.print(table)
+    _print_untold(screen, everything)
 
 
 def print_inspection(found: Standing, everything: Overview) -> None:
@@ -65,14 +65,25 @@ def print_inspection(found: Standing, everything: Overview) -> None:
     title = Text(literal(row.name), style="bold")
     screen.print(Text("  ").join([title, slots_text(row, now, is_plain(screen)), state_text(row)]))
     screen.print(Text("\n".join(f"  {line}" for line in _facts(found, everything))))
+    if everything.untold:
+        _print_untold(screen, everything)
+        return
     _print_claims(screen, "Holding", found.holders, everything.wall, numbered=False)
     _print_claims(screen, "Waiting", found.waiters, everything.wall, numbered=True)
+
+
+def _print_untold(screen: Console, everything: Overview) -> None:
+    if everything.untold:
+        screen.print(Text(everything.untold, style="dim"))
 
 
 def _facts(found: Standing, everything: Overview) -> list[str]:
     row, now = found.limit, everything.now
     held = sum(claim.slots for claim in found.holders)
     facts = [f"{active_slots(row, now)} of {row.limit} slots in use"]
+    if everything.untold:
+        decay = [f"{rate_text(row.decay)} drain by themselves"] if row.decay > 0 else []
+        return [*facts, *decay, f"Made {ago(row.created)}", f"Its id is {UUID(bytes=row.uuid)}"]
     if row.decay > 0:
         facts.append(f"{rate_text(row.decay)} drain by themselves")
         seconds = next_slot_seconds(row, now)

@@ -35,12 +35,14 @@ def lines(everything: Overview, width: int, *, plain: bool) -> list[Line]:
     names = [literal(found.limit.name) for found in everything.standings]
     room = max(width - _FIGURES_CELLS, 8)
     name_cells = min(max([cell_len(name) for name in names] + [4]), room)
-    painted = [_summary(everything), _header(name_cells)]
+    painted = [_summary(everything), _header(name_cells, everything)]
     for found, name in zip(everything.standings, names, strict=True):
-        painted.append(_limit_line(found, _fitted(name, name_cells), everything.now, plain))
+        painted.append(_limit_line(found, _fitted(name, name_cells), everything, plain))
         painted += _claim_lines(found, everything.wall)
     if not names:
         painted.append([("There are no limits yet. Make one: localconc create NAME --limit N", "")])
+    if everything.untold:
+        painted.append([(everything.untold, "dim")])
     return [_cut(line, width) for line in painted]
 
 
@@ -53,20 +55,23 @@ def _summary(everything: Overview) -> Line:
     holders = sum(len(found.holders) for found in everything.standings)
     waiters = sum(len(found.waiters) for found in everything.standings)
     count = len(everything.standings)
-    text = f"localconc  {count} limit{'' if count == 1 else 's'}, {holders} holding, {waiters} waiting"
+    text = f"localconc  {count} limit{'' if count == 1 else 's'}"
+    if not everything.untold:
+        text += f", {holders} holding, {waiters} waiting"
     return [(text, "bold"), ("   q leaves, j and k scroll", "dim")]
 
 
 _FIGURES_CELLS = 2 + BAR_CELLS + 1 + 9 + 8 + 9 + 8 + 2 + 12
 
 
-def _header(name_cells: int) -> Line:
+def _header(name_cells: int, everything: Overview) -> Line:
     slots = f"{'SLOTS':<{BAR_CELLS + 10}}"
-    return [(f"{'NAME':<{name_cells}}  {slots}{'WAITING':>8}{'GRANTS/S':>9}{'WAIT':>8}  DECAY", "dim")]
+    figures = "" if everything.untold else f"{'WAITING':>8}{'GRANTS/S':>9}{'WAIT':>8}"
+    return [(f"{'NAME':<{name_cells}}  {slots}{figures}  DECAY", "dim")]
 
 
-def _limit_line(found: Standing, name: str, now: float, plain: bool) -> Line:
-    row = found.limit
+def _limit_line(found: Standing, name: str, everything: Overview, plain: bool) -> Line:
+    row, now = found.limit, everything.now
     used = active_slots(row, now)
     filled = 0 if not used else min(BAR_CELLS, -(-used * BAR_CELLS // max(row.limit, 1)))
     full, empty = ("#", ".") if plain else ("█", "░")
@@ -78,10 +83,16 @@ def _limit_line(found: Standing, name: str, now: float, plain: bool) -> Line:
         (full * filled, "dim" if not row.active else "red" if used >= row.limit else "green"),
         (empty * (BAR_CELLS - filled), "dim"),
         (f" {f'{used}/{row.limit}':<9}", ""),
+        *([] if everything.untold else _figures(found, wait)),
+        (f"  {state if row.active else 'disabled'}", "cyan" if row.active else "yellow"),
+    ]
+
+
+def _figures(found: Standing, wait: float | None) -> Line:
+    return [
         (f"{len(found.waiters) or '-':>8}", "yellow" if found.waiters else "dim"),
         (f"{f'{found.grants:.1f}' if found.grants else '-':>9}", "" if found.grants else "dim"),
         (f"{span(wait) if wait else '-':>8}", "" if wait else "dim"),
-        (f"  {state if row.active else 'disabled'}", "cyan" if row.active else "yellow"),
     ]
 
 

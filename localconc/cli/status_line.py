@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from localconc._engine import homes
+from localconc._engine.machine import Machine
 from localconc._engine.overview import expected_wait_seconds, overview
 from localconc.cli.faults import literal
 from localconc.cli.rate_text import rate_text
@@ -16,7 +18,7 @@ from localconc.cli.words import ordinal, short_command, span
 from localconc.errors import LocalconcError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from localconc._engine.overview import Claim, Overview, Standing
 
@@ -31,13 +33,13 @@ ROOM_CELLS = 3
 
 
 @contextmanager
-def status_line() -> Iterator[None]:
-    """Show what this process waits for while the block runs, on a terminal and only there."""
+def status_line(names: Sequence[str] = ()) -> Iterator[None]:
+    """Show what this process waits for (limits of these names) while the block runs, on a terminal and only there."""
     if not sys.stderr.isatty():
         yield
         return
     over = threading.Event()
-    thread = threading.Thread(target=_keep_showing, args=(over,), name="localconc-status", daemon=True)
+    thread = threading.Thread(target=_keep_showing, args=(over, names), name="localconc-status", daemon=True)
     thread.start()
     try:
         yield
@@ -46,13 +48,14 @@ def status_line() -> Iterator[None]:
         thread.join()
 
 
-def _keep_showing(over: threading.Event) -> None:
+def _keep_showing(over: threading.Event, names: Sequence[str]) -> None:
     shown = False
+    begun = time.monotonic()
     seconds = FIRST_AFTER_SECONDS
     while not over.wait(seconds):
         seconds = EVERY_SECONDS
         with suppress(LocalconcError, OSError):
-            text = _waiting_text() if _is_in_front() else None
+            text = _waiting_text(names, begun) if _is_in_front() else None
             if text is not None:
                 width = os.get_terminal_size(sys.stderr.fileno()).columns - ROOM_CELLS
                 sys.stderr.write(f"\r\x1b[K{shortened(text, width)}")
@@ -71,8 +74,12 @@ def _is_in_front() -> bool:
         return True
 
 
-def _waiting_text() -> str | None:
+def _waiting_text(names: Sequence[str], begun: float) -> str | None:
     engine = homes.current()
+    if not isinstance(engine, Machine):
+        waited = span(time.monotonic() - begun)
+        limits = ", ".join(f"'{literal(name)}'" for name in names)
+        return f"Waiting for {limits} {waited}: a Prefect server keeps it, which tells neither place nor holders"
     everything = overview(engine)
     texts = [
         (expected_wait_seconds(found, everything.now, claim.slots, before) or 0.0, found, before, claim)

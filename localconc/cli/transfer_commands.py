@@ -42,10 +42,10 @@ def import_(
 ) -> None:
     """Make or change the limits that a file defines. All of them, or none; others stay as they are."""
     as_json = options.wants_json(output)
-    from localconc._engine import administration, homes
+    from localconc._engine import homes
 
     definitions = _definitions(*_read(file))
-    changed = administration.ensure_all(homes.current(), definitions)
+    changed = homes.current().ensure_all(definitions)
     if as_json:
         json_output.print_json([json_output.limit_fields(limit) for limit in changed])
     else:

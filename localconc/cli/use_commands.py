@@ -59,7 +59,7 @@ def run(
             concurrent = concurrency(**asked)
             child.check_exists(words)
             occupancy = holding.enter_context(concurrent)
-        engine = occupancy.engine
+        engine = getattr(occupancy, "engine", None)  # none of a server: its lease ends by itself
         if engine is None or engine.owner is None or not engine.held:
             return child.run(words, None, lambda pid: None)
         return child.run(words, engine.owner.descriptor, lambda pid: _hand_to(engine, pid, words))
@@ -110,7 +110,7 @@ def _asked(
 def _waiting(asked: dict[str, Any], timed_out: int, *, needs_decay: bool = False) -> Iterator[None]:
     """Wait for what is asked in the block; a wait that ends without it ends the command, with its exit status."""
     try:
-        with _signals_withdraw(), status_line():
+        with _signals_withdraw(), status_line(asked["names"]):
             yield
     except AcquireConcurrencySlotTimeoutError as error:
         raise CommandError(str(error), timed_out) from None
