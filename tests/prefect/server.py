@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -66,7 +67,12 @@ class PrefectServer:
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
         with (self.home / LOG).open("ab") as log:
             self._process = subprocess.Popen(
-                [*command, "--no-ui"], env=self._environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [*command, "--no-ui"],
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for the tests, which then stop the server
             )
         try:
             self._wait_until_it_answers(self._process)
@@ -157,18 +163,17 @@ def _free_port() -> int:
 
 def main() -> None:
     """Run a server until Ctrl-C, and tell how to use it."""
-    with tempfile.TemporaryDirectory(prefix="prefect-") as directory:
+    with tempfile.TemporaryDirectory(prefix="prefect-", ignore_cleanup_errors=True) as directory:
         server = PrefectServer(Path(directory))
         server.start()
         try:
             print(f"export PREFECT_API_URL={server.url} LOCALCONC_HOME=prefect:", flush=True)
-            signal.sigwait({signal.SIGINT, signal.SIGTERM})
+            threading.Event().wait()
         finally:
             server.stop()
 
 
 if __name__ == "__main__":
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    main()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt):
+        main()
