@@ -192,17 +192,17 @@ def test_the_time_is_up_when_the_time_out_says(name: str) -> None:
     ensure_limit(name, 1)
     with concurrency(name):
         begun = time.monotonic()
-        with pytest.raises(AcquireConcurrencySlotTimeoutError, match=r"timed out after 0.7 second\(s\)"):
-            with concurrency(name, timeout_seconds=0.7):
-                pass
+        message = r"timed out after 0.7 second\(s\)"
+        with pytest.raises(AcquireConcurrencySlotTimeoutError, match=message), concurrency(name, timeout_seconds=0.7):
+            pass
         assert 0.7 <= time.monotonic() - begun < 1.2
 
 
 def test_a_time_out_of_0_tries_once(name: str) -> None:
     ensure_limit(name, 1)
-    with concurrency(name, timeout_seconds=0):
-        with pytest.raises(AcquireConcurrencySlotTimeoutError), concurrency(name, timeout_seconds=0):
-            pass
+    tries_once = concurrency(name, timeout_seconds=0)
+    with concurrency(name, timeout_seconds=0), pytest.raises(AcquireConcurrencySlotTimeoutError), tries_once:
+        pass
 
 
 def test_a_task_that_waits_times_out(name: str) -> None:
@@ -219,9 +219,9 @@ def test_a_task_that_waits_times_out(name: str) -> None:
 
 def test_without_retries_a_call_tries_once(name: str) -> None:
     ensure_limit(name, 1)
-    with concurrency(name), pytest.raises(ConcurrencySlotAcquisitionError, match="no retries"):
-        with concurrency(name, max_retries=0):
-            pass
+    tries_once = concurrency(name, max_retries=0)
+    with concurrency(name), pytest.raises(ConcurrencySlotAcquisitionError, match="no retries"), tries_once:
+        pass
 
 
 def test_a_limit_of_0_makes_requests_wait_until_it_is_raised(name: str) -> None:
