@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
-from localconc._prefect.errors import no_address, not_installed
+from localconc._prefect.errors import bad_settings, no_address, not_installed
 
 
 class Address(NamedTuple):
@@ -32,17 +32,21 @@ def address_in_settings() -> Address:
     """Read the address from Prefect's settings: profile, environment, or a settings context of this thread.
 
     Raises:
-        StoreError: Prefect is not installed, or no address is set. Prefect's client would start a server of its own,
-            which would limit nothing outside this process.
+        StoreError: Prefect is not installed, its settings can't be used, or no address is set. Prefect's client would
+            then start a server of its own, which would limit nothing outside this process.
     """
     try:
         from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL
+
+        url = PREFECT_API_URL.value()
+        credentials = _plain(PREFECT_API_KEY.value()), _plain(PREFECT_API_AUTH_STRING.value())
     except ImportError as error:
         raise not_installed(error) from error
-    url = PREFECT_API_URL.value()
+    except ValueError as error:  # Prefect checks its settings when it reads them
+        raise bad_settings(error) from error
     if not url:
         raise no_address()
-    return Address(str(url), _plain(PREFECT_API_KEY.value()), _plain(PREFECT_API_AUTH_STRING.value()))
+    return Address(str(url), *credentials)
 
 
 def _plain(secret: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID, uuid4
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 #: How long one question may take: other questions wait behind it, and leases to be renewed.
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 15.0
+
+#: A server closes connections that are idle for 5 s; a question that is sent at that very moment is lost.
+KEEP_ALIVE_SECONDS = 4.0
 
 #: Answers after which Prefect's client would pause and try again.
 PAUSING_STATUSES = frozenset([408, 429, 502, 503])
@@ -61,6 +65,7 @@ class Connection:
 
         settings: dict[str, Any] = {
             "timeout": httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+            "limits": httpx.Limits(max_connections=1, keepalive_expiry=KEEP_ALIVE_SECONDS),
             "event_hooks": {"response": [_refuse_to_pause]},
         }
         if make_transport is not None:
@@ -90,8 +95,7 @@ class Connection:
             return
         if not self._is_cloud:
             try:
-                with self._translated():
-                    version = self._client.api_version()
+                version = self._ask(self._client.api_version)
             except Refused as refusal:
                 raise errors.no_prefect_there(self.url, refusal) from None
             if not isinstance(version, str):
@@ -123,10 +127,11 @@ class Connection:
         """
         extra = {} if holder is None else {"holder": _lease_holder(holder)}
         try:
-            with self._translated():
-                answer = self._client.increment_concurrency_slots_with_lease(
+            answer = self._ask(
+                lambda: self._client.increment_concurrency_slots_with_lease(
                     list(names), slots, "concurrency", lease_seconds, **extra
                 ).json()
+            )
         except Refused as refusal:
             if refusal.status in (404, 405):
                 raise errors.too_old(self.url, self.version) from None
@@ -135,8 +140,7 @@ class Connection:
 
     def take_to_drain(self, names: tuple[str, ...], slots: int) -> Granted:
         """Take slots of limits with decay, which drain by themselves. Raises as `take` does."""
-        with self._translated():
-            answer = self._client.increment_concurrency_slots(list(names), slots, "rate_limit").json()
+        answer = self._ask(lambda: self._client.increment_concurrency_slots(list(names), slots, "rate_limit").json())
         return Granted(None, _limit_refs(answer))
 
     def renew(self, lease_id: UUID, lease_seconds: float) -> None:
@@ -145,8 +149,7 @@ class Connection:
         Raises:
             Refused: with status 410 (404 from older servers), there is no such lease any more.
         """
-        with self._translated():
-            self._client.renew_concurrency_lease(lease_id, lease_seconds)
+        self._ask(lambda: self._client.renew_concurrency_lease(lease_id, lease_seconds))
 
     def release(self, lease_id: UUID) -> None:
         """Release the slots of a lease; one that the server does not know is released already.
@@ -154,8 +157,7 @@ class Connection:
         Raises:
             Refused: with status 409, a limit of it has 0 slots, and the server stumbles over that.
         """
-        with self._translated():
-            self._client.release_concurrency_slots_with_lease(lease_id)
+        self._ask(lambda: self._client.release_concurrency_slots_with_lease(lease_id))
 
     # ---- limits ----------------------------------------------------------------------------------------------
 
@@ -164,8 +166,7 @@ class Connection:
         if isinstance(name_or_id, str) and not _is_readable_by_name(name_or_id):
             return self._find_in_list(name_or_id)
         try:
-            with self._translated():
-                return _limit(self._client.read_global_concurrency_limit_by_name(str(name_or_id)))
+            return _limit(self._ask(lambda: self._client.read_global_concurrency_limit_by_name(str(name_or_id))))
         except Refused as refusal:
             if refusal.status == 404:
                 return None
@@ -176,8 +177,8 @@ class Connection:
         found: list[Limit] = []
         whole_page: Any = None  # the server's own number: a larger one would be refused
         while True:
-            with self._translated():
-                page = self._client.read_global_concurrency_limits(limit=whole_page, offset=len(found))
+            offset = len(found)
+            page = self._ask(partial(self._client.read_global_concurrency_limits, limit=whole_page, offset=offset))
             if not page:
                 return sorted(found, key=lambda limit: limit.name)
             found += map(_limit, page)
@@ -190,11 +191,10 @@ class Connection:
         """
         from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 
-        with self._translated():
-            wanted = GlobalConcurrencyLimitCreate(
-                name=name, limit=limit, active=active, active_slots=active_slots, slot_decay_per_second=decay
-            )
-            limit_id: UUID = self._client.create_global_concurrency_limit(wanted)
+        wanted = GlobalConcurrencyLimitCreate(
+            name=name, limit=limit, active=active, active_slots=active_slots, slot_decay_per_second=decay
+        )
+        limit_id: UUID = self._ask(lambda: self._client.create_global_concurrency_limit(wanted))
         return limit_id
 
     def update(self, limit_id: UUID, changes: dict[str, Any]) -> None:
@@ -205,8 +205,8 @@ class Connection:
         """
         from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 
-        with self._translated():
-            self._client.update_global_concurrency_limit(str(limit_id), GlobalConcurrencyLimitUpdate(**changes))
+        wanted = GlobalConcurrencyLimitUpdate(**changes)
+        self._ask(lambda: self._client.update_global_concurrency_limit(str(limit_id), wanted))
 
     def delete(self, limit_id: UUID) -> None:
         """Delete a limit.
@@ -214,8 +214,7 @@ class Connection:
         Raises:
             Refused: with status 404, there is none.
         """
-        with self._translated():
-            self._client.delete_global_concurrency_limit_by_name(str(limit_id))
+        self._ask(lambda: self._client.delete_global_concurrency_limit_by_name(str(limit_id)))
 
     def close(self) -> None:
         """Close the sockets."""
@@ -224,6 +223,20 @@ class Connection:
     def _find_in_list(self, name: str) -> Limit | None:
         found = [limit for limit in self.read_all() if limit.name == name or str(limit.id) == name.lower()]
         return min(found, key=lambda limit: limit.name != name, default=None)
+
+    def _ask(self, question: Callable[[], Any]) -> Any:
+        """Put a question to the client; once more, if the server closed the connection at that moment.
+
+        It may have answered the first one: slots that it granted then have a lease that ends by itself.
+        """
+        try:
+            with self._translated():
+                return question()
+        except Unreachable as trouble:
+            if not trouble.was_cut:
+                raise
+        with self._translated():
+            return question()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -241,7 +254,8 @@ class Connection:
         except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
             raise errors.bad_address(self.url, error) from error
         except httpx.HTTPError as error:
-            raise Unreachable(str(error) or type(error).__name__) from error
+            was_cut = isinstance(error, httpx.ReadError | httpx.WriteError | httpx.RemoteProtocolError)
+            raise Unreachable(str(error) or type(error).__name__, was_cut=was_cut) from error
         except (ValueError, KeyError, TypeError) as error:
             if self.has_answered:
                 raise

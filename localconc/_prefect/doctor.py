@@ -31,9 +31,7 @@ def examine() -> list[Finding]:
     except LocalconcError as error:
         return [Finding("server", "wrong", str(error))]
     return [
-        Finding(
-            "server", "well", f"The Prefect server at {address.shown} (version {keeper.connection.version}) answers"
-        ),
+        Finding("server", "well", f"A Prefect server answers at {address.shown} (version {keeper.connection.version})"),
         Finding("limits", "well", f"It keeps {len(limits)} limit{'' if len(limits) == 1 else 's'}"),
         Finding(
             "leases",

@@ -6,7 +6,15 @@ from localconc.errors import NotSupportedError, StoreError
 
 
 class Unreachable(Exception):
-    """The server gave no answer, or none that counts; it may give one later."""
+    """The server gave no answer, or none that counts; it may give one later.
+
+    Attributes:
+        was_cut: the connection was there, and ended before the answer came.
+    """
+
+    def __init__(self, text: str, *, was_cut: bool = False) -> None:
+        super().__init__(text)
+        self.was_cut = was_cut
 
 
 class Refused(Exception):
@@ -33,6 +41,13 @@ def no_address() -> StoreError:
     return StoreError(
         "LOCALCONC_HOME=prefect: needs the address of a Prefect server, and Prefect's settings name none. Set "
         "PREFECT_API_URL=http://HOST:4200/api, or run `prefect config set PREFECT_API_URL=…`."
+    )
+
+
+def bad_settings(why: object) -> StoreError:
+    return StoreError(
+        f"Prefect's settings can't be used ({why}). Look at the environment variables PREFECT_… and at `prefect config "
+        "view`."
     )
 
 

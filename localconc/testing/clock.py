@@ -231,7 +231,7 @@ class Bell:
 
 
 def _refuse_other_processes() -> None:
-    engine = homes.machine("localconc.testing.virtual_clock")
+    engine = homes.machine("virtual_clock()")
     own_key = engine.owner.key if engine.owner else ""
     others = set(owners.living_pids(engine.directory, own_key)) - slots.helpers - {os.getpid()}
     if others:
@@ -292,6 +292,8 @@ def _in_virtual_time(autojump: bool) -> Iterator[VirtualClock]:
     if not _in_force.acquire(blocking=False):
         raise RuntimeError("virtual_clock() is in force already")
     try:
+        if homes.is_on_a_server():
+            homes.machine("virtual_clock()")
         with nullcontext() if os.environ.get("LOCALCONC_HOME") else temporary_home():
             clock = VirtualClock(autojump=autojump)
             pid = os.getpid()

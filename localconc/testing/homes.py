@@ -68,7 +68,7 @@ def _close(directory: Path) -> list[str]:
     """Remove a home; returns who still used it."""
     with environment("LOCALCONC_HOME", str(directory)):
         found = left_in_home()
-        homes.machine("localconc.testing.temporary_home").disown()  # or a late release would build the home anew
+        homes.machine("temporary_home()").disown()  # or a late release would build the home anew
     homes.forget(directory)
     shutil.rmtree(directory, ignore_errors=True)
     return found

@@ -45,7 +45,7 @@ def assert_no_leaks(name_or_id: str | UUID | None = None) -> None:
 
 def left_behind(name_or_id: str | UUID | None = None) -> list[str]:
     """Everybody living who holds or waits, a line each; the store is not created for the question."""
-    engine = homes.machine("localconc.testing.assert_no_leaks")
+    engine = homes.machine("assert_no_leaks()")
     if name_or_id is None and not engine.database.path.exists():
         return []
     reap_the_dead()
@@ -69,7 +69,7 @@ def left_in_home() -> list[str]:
 
 def reap_the_dead() -> None:
     """Give back what dead processes hold, without waiting for somebody who needs it."""
-    engine = homes.machine("localconc.testing.assert_no_leaks")
+    engine = homes.machine("assert_no_leaks()")
 
     def operation() -> None:
         engine.reap_in_front(engine.look_up(lambda ledger: [row.id for row in ledger.all_limits()]))

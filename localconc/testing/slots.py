@@ -89,7 +89,7 @@ def hold(
 
 @contextmanager
 def _held(what: tuple[str, int, int | None, float | None]) -> Iterator[HeldSlots]:
-    homes.machine("localconc.testing.hold")
+    homes.machine("hold()")
     source = Path(localconc.__file__).parent.parent
     path = os.pathsep.join(filter(None, (str(source), os.environ.get("PYTHONPATH"))))
     process = subprocess.Popen(
@@ -155,7 +155,7 @@ def peak(name: str) -> int:
         LimitNotFoundError: there is no such limit.
         StoreError: the database can't be used.
     """
-    homes.machine("localconc.testing.peak")
+    homes.machine("peak()")
     decays = read_limit(name).slot_decay_per_second > 0  # held slots drain then, so that more than the limit may hold
     held = most = 0
     for _, order, slots, limit in sorted(_changes(name)):

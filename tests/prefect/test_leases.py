@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -109,9 +110,13 @@ def test_a_lost_lease_does_not_hide_what_the_body_raises(
 ) -> None:
     ensure_limit(name, 1)
     wire.before = on(RENEW, lambda request: 410)
-    with pytest.raises(KeyError), concurrency(name, raise_on_lease_renewal_failure=True):
+
+    def fail() -> None:
         wait_until(lambda: "Lost" in caplog.text)
         raise KeyError
+
+    with pytest.raises(KeyError), concurrency(name, raise_on_lease_renewal_failure=True):
+        fail()
 
 
 def test_leaving_a_block_never_raises(wire: Wire, name: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -227,13 +232,9 @@ def test_everything_is_released_when_a_process_of_a_pool_ends(
 ) -> None:
     program = tmp_path / "pool.py"
     program.write_text(POOL)
+    run = f"import subprocess, sys; subprocess.run([sys.executable, {str(program)!r}, *sys.argv[1:]])"
     for method in ("fork", "spawn"):
         limit = f"{name}-{method}"
-        run = (
-            f"import runpy, sys; sys.argv[0] = {str(program)!r}; runpy.run_path({str(program)!r}, run_name='__main__')"
-        )
-        if method == "spawn":
-            run = f"import subprocess, sys; subprocess.run([sys.executable, {str(program)!r}, *sys.argv[1:]])"
         with script(run, limit, method, url=on_server.url, home=tmp_path) as process:
             assert line(process) == "ended 0"
         assert read_limit(limit).active_slots == 0
@@ -304,8 +305,6 @@ def test_a_holder_survives_a_restart_of_the_server(
 
 
 def test_the_script_starts_a_server_and_stops_it() -> None:
-    import sys
-
     with subprocess.Popen(
         [sys.executable, "-m", "tests.prefect.server"], stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
