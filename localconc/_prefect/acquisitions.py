@@ -39,6 +39,9 @@ FIRST_ANSWER_SECONDS = 0.25
 SHORT_OUTAGE_PAUSE_SECONDS = 0.1
 LONG_OUTAGE_PAUSE_SECONDS = 2.0
 
+#: The server's estimates may be next to nothing.
+MIN_POLL_SECONDS = 0.02
+
 #: The server's estimates grow with every waiter; slots that another process frees are found after this long at most.
 MAX_POLL_SECONDS = 10.0
 
@@ -164,7 +167,7 @@ def acquire(connection: Connection, admission: Admission, leases: Leases, call: 
                 retries_left -= 0 if is_first else 1
                 if retries_left <= 0:
                     raise ConcurrencySlotAcquisitionError(f"Not admitted, and no retries are left: {answer.reason}")
-            retry_at = now + answer.retry_after
+            retry_at = now + max(answer.retry_after, MIN_POLL_SECONDS)
         patience.is_waiting_for_slots = True
         yield Pause(_next_attempt(now, retry_at, patience.deadline), answer.names)
         if patience.is_over:

@@ -1,23 +1,35 @@
-"""Setting and reading limits on the server, as the sending thread does it."""
+"""Setting and reading limits on the server.
+
+What takes a `Connection` runs in the sending thread; what takes `perform` has that thread asked, step by step.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from uuid import UUID
 
-from localconc._prefect.errors import Refused, Unreachable, refused, unreachable
+from localconc._prefect.errors import Refused
 from localconc.errors import LimitExistsError, LimitNotFoundError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from localconc._prefect.connection import Connection
     from localconc._prefect.shared import Limit
 
 NOT_FOUND, TAKEN = 404, 409
 
+Result = TypeVar("Result")
+
 #: A definition as `export` writes it: name, limit, active, decay.
 Definition = tuple[str, int, bool, float]
+
+
+class Perform(Protocol):
+    """Has one question asked in the sending thread, and returns its answer."""
+
+    def __call__(self, question: Callable[[Connection], Result]) -> Result: ...
 
 
 def find(connection: Connection, name_or_id: str | UUID) -> Limit:
@@ -58,7 +70,7 @@ def ensure(connection: Connection, definition: Definition) -> Limit:
     name, limit, active, decay = definition
     while True:
         there = connection.read(name)
-        if there is not None and (there.limit, there.active, there.slot_decay_per_second) == definition[1:]:
+        if there is not None and _is_like(there, definition):
             return there
         try:
             if there is None:
@@ -73,33 +85,45 @@ def ensure(connection: Connection, definition: Definition) -> Limit:
                 raise
 
 
-def ensure_all(connection: Connection, definitions: Iterable[Definition]) -> list[Limit]:
-    """Create or update many limits. The server has no transaction for that.
+def read_all(perform: Perform) -> list[Limit]:
+    """Read all limits, sorted by name; page by page, so that other questions of this process come in between."""
+    found: list[Limit] = []
+    while page := perform(partial(_page, len(found))):
+        found += page
+    return sorted(found, key=lambda limit: limit.name)
+
+
+def _page(offset: int, connection: Connection) -> list[Limit]:
+    return connection.read_page(offset)
+
+
+def ensure_all(perform: Perform, definitions: Iterable[Definition]) -> list[Limit]:
+    """Create or update many limits, one by one: the server has no transaction for that.
 
     Raises:
         StoreError: the server refused one; says how far it came.
     """
     wanted = list(definitions)
+    there = {limit.name: limit for limit in read_all(perform)}  # without the right to read, nothing is changed
     done: list[Limit] = []
-    connection.read_all()  # whoever may not even read is told so before anything changes
     for definition in wanted:
+        limit = there.get(definition[0])
         try:
-            done.append(ensure(connection, definition))
-        except (Refused, Unreachable, StoreError) as trouble:
-            raise _came_so_far(connection, trouble, done, wanted) from trouble
+            done.append(limit if limit and _is_like(limit, definition) else perform(partial(_ensure, definition)))
+        except StoreError as trouble:
+            raise StoreError(
+                f"{trouble} It set {len(done)} of {len(wanted)} limits and stopped at {definition[0]!r}; those after "
+                "it are as they were."
+            ) from trouble
     return done
 
 
-def _came_so_far(connection: Connection, trouble: Exception, done: list[Limit], wanted: list[Definition]) -> StoreError:
-    told = trouble
-    if isinstance(trouble, Refused):
-        told = refused(connection.url, trouble)
-    elif isinstance(trouble, Unreachable):
-        told = unreachable(connection.url, trouble)
-    name = wanted[len(done)][0]
-    return StoreError(
-        f"{told} It set {len(done)} of {len(wanted)} limits and stopped at {name!r}; those after it are as they were."
-    )
+def _ensure(definition: Definition, connection: Connection) -> Limit:
+    return ensure(connection, definition)
+
+
+def _is_like(limit: Limit, definition: Definition) -> bool:
+    return (limit.limit, limit.active, limit.slot_decay_per_second) == definition[1:]
 
 
 def update(connection: Connection, name_or_id: str | UUID, changes: dict[str, Any]) -> Limit:

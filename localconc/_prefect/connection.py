@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID, uuid4
 
@@ -73,6 +72,7 @@ class Connection:
         self.url = address.shown
         self.has_answered = False
         self.version = "unknown"
+        self._ids: dict[str, UUID] = {}
         try:
             self._client = get_client(sync_client=True, httpx_settings=settings)
         except (httpx.InvalidURL, ValueError) as error:
@@ -164,7 +164,7 @@ class Connection:
     def read(self, name_or_id: str | UUID) -> Limit | None:
         """Read a limit; None if there is none."""
         if isinstance(name_or_id, str) and not _is_readable_by_name(name_or_id):
-            return self._find_in_list(name_or_id)
+            return self._read_by_id_of(name_or_id)
         try:
             return _limit(self._ask(lambda: self._client.read_global_concurrency_limit_by_name(str(name_or_id))))
         except Refused as refusal:
@@ -172,16 +172,21 @@ class Connection:
                 return None
             raise
 
-    def read_all(self) -> list[Limit]:
-        """Read all limits, sorted by name."""
-        found: list[Limit] = []
+    def _read_by_id_of(self, name: str) -> Limit | None:
+        """Read a limit whose name can't stand in a path: by its id, which the list tells the first time."""
+        known_id = self._ids.get(name)
+        limit = None if known_id is None else self.read(known_id)
+        if limit is None or limit.name != name:
+            limit = self._find_in_list(name)
+            if limit is not None and limit.name == name:
+                self._ids[name] = limit.id
+        return limit
+
+    def read_page(self, offset: int) -> list[Limit]:
+        """Read some limits of the list, from this place on; none at its end."""
         whole_page: Any = None  # the server's own number: a larger one would be refused
-        while True:
-            offset = len(found)
-            page = self._ask(partial(self._client.read_global_concurrency_limits, limit=whole_page, offset=offset))
-            if not page:
-                return sorted(found, key=lambda limit: limit.name)
-            found += map(_limit, page)
+        page = self._ask(lambda: self._client.read_global_concurrency_limits(limit=whole_page, offset=offset))
+        return [_limit(limit) for limit in page]
 
     def create(self, name: str, limit: int, *, active: bool, active_slots: int, decay: float) -> UUID:
         """Create a limit.
@@ -221,8 +226,16 @@ class Connection:
         self._client._client.close()
 
     def _find_in_list(self, name: str) -> Limit | None:
-        found = [limit for limit in self.read_all() if limit.name == name or str(limit.id) == name.lower()]
-        return min(found, key=lambda limit: limit.name != name, default=None)
+        with_this_id = None
+        offset = 0
+        while page := self.read_page(offset):
+            for limit in page:
+                if limit.name == name:
+                    return limit
+                if str(limit.id) == name.lower():
+                    with_this_id = limit
+            offset += len(page)
+        return with_this_id
 
     def _ask(self, question: Callable[[], Any]) -> Any:
         """Put a question to the client; once more, if the server closed the connection at that moment.

@@ -93,8 +93,12 @@ class PrefectKeeper:
 
     def _admitted(self, taken: Taken, begun: float) -> Occupancy:
         occupancy = Occupancy(self, taken.hold, time.monotonic() - begun)
-        self._warnings.warn(taken.unset)
-        publish_acquired(taken.hold)
+        try:
+            self._warnings.warn(taken.unset)
+            publish_acquired(taken.hold)
+        except BaseException:
+            occupancy.release_later()
+            raise
         return occupancy
 
     def _released(self, occupancy: Occupancy, is_lost: bool) -> None:
@@ -124,8 +128,8 @@ class PrefectKeeper:
     def ensure_all(self, wanted: Iterable[administration.Definition]) -> list[Limit]:
         """Create or update many limits; if the server refuses one, the error says how far it came."""
         definitions = list(wanted)
-        names = [name for name, *_ in definitions]
-        return self._perform(lambda server: administration.ensure_all(server, definitions), names)
+        self.admission.forget(name for name, *_ in definitions)
+        return administration.ensure_all(self._perform, definitions)
 
     def update(
         self,
@@ -165,7 +169,7 @@ class PrefectKeeper:
 
     def read_all(self) -> list[Limit]:
         """Read all limits, sorted by name."""
-        return self._perform(lambda server: server.read_all())
+        return administration.read_all(self._perform)
 
     def check_leases(self) -> None:
         """Make sure that the server gives leases."""

@@ -175,12 +175,13 @@ class Leases:
         return True
 
     def _release_again(self, lease: _Lease, pause_seconds: float, trouble: Exception) -> None:
+        now = time.monotonic()
+        if now >= lease.expires_at:  # the server releases it by itself
+            return
         if pause_seconds == RELEASE_AGAIN_SECONDS and not isinstance(trouble, Refused):
             logger.warning("Could not release %s (%s); retrying in the background.", lease, trouble)
-        now = time.monotonic()
-        if now < lease.expires_at:  # afterwards the server releases it by itself
-            longer = min(2 * pause_seconds, MAX_RELEASE_PAUSE_SECONDS)
-            self._sender.at(now + pause_seconds, partial(self._try_to_release, lease, longer))
+        longer = min(2 * pause_seconds, MAX_RELEASE_PAUSE_SECONDS)
+        self._sender.at(now + pause_seconds, partial(self._try_to_release, lease, longer))
 
     # ---- renewing --------------------------------------------------------------------------------------------
 

@@ -15,6 +15,8 @@ import time
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from localconc.errors import StoreError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -63,6 +65,12 @@ class Question(Generic[Answer]):
         answer: Answer = self._answer
         return answer
 
+    def fail(self, error: Exception) -> None:
+        """Answer with an error without asking."""
+        self._error = error
+        self._is_answered = True
+        self._on_answer()
+
     def drop(self) -> None:
         """Say that nobody waits for the answer any more."""
         # This and `be_asked` each set their own mark before they read the other's, so whatever the order, at least one
@@ -110,12 +118,20 @@ class Sender:
         self._asking = threading.Lock()
         self._thread: threading.Thread | None = None
         self._is_timed_turn = False
+        self._is_stopped = False
 
     def submit(self, question: Question[Any]) -> None:
         """Have a question asked. May be called in any thread, at any moment."""
+        if self._is_stopped:
+            question.fail(StoreError("The connection to the Prefect server is closed."))
+            return
         self._inbox.put(question)
         if self._thread is None:
             self._start()
+
+    def is_this_thread(self) -> bool:
+        """Whether the sending thread itself is running this: it must not wait for its own answers."""
+        return threading.current_thread() is self._thread
 
     def at(self, moment: float, work: Callable[[Connection], object]) -> None:
         """Have something done at a moment of the monotonic clock. Only the sending thread calls this."""
@@ -124,6 +140,7 @@ class Sender:
     def stop(self, patience_seconds: float) -> bool:
         """Answer what was asked so far and end; returns False if that takes longer than the patience."""
         thread = self._thread
+        self._is_stopped = True
         if thread is None:
             return True
         self._inbox.put(None)

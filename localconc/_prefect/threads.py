@@ -70,7 +70,8 @@ def _ask(step: Ask, sender: Sender) -> Any:
     question = Question(step.question, bell.ring, step.undo)
     try:
         sender.submit(question)
-        if not bell.wait(step.until):
+        # A destructor that runs while memory is collected may call from within the sending thread.
+        if not bell.wait(0.0 if sender.is_this_thread() else step.until):
             raise NoAnswer
         return question.take_answer()
     except BaseException:

@@ -17,7 +17,7 @@ import pytest
 pytest.importorskip("httpx", reason="Prefect is not installed")
 
 from localconc import ensure_limit, read_limit, update_limit
-from localconc._prefect import close_keepers, leases, open_keeper
+from localconc._prefect import close_keepers, connection, leases, open_keeper
 from localconc.errors import StoreError
 from localconc.sync import concurrency
 from tests.kit.processes import wait_until
@@ -188,6 +188,29 @@ def test_a_forked_child_gives_the_leases_up_and_has_its_own(on_server: PrefectSe
         block.__exit__(None, None, None)
         assert read_limit(name).active_slots == 1
     assert read_limit(name).active_slots == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks only where there are some")
+def test_a_child_forked_while_a_question_is_under_way_has_a_connection_of_its_own(wire: Wire, name: str) -> None:
+    ensure_limit(name, 2)
+    gate = Gate()
+    wire.after = on("/increment-with-lease", gate)
+    thread = threading.Thread(target=lambda: concurrency(name).__enter__())
+    thread.start()
+    assert gate.reached.wait(10)
+    child = os.fork()
+    if child == 0:
+        connection.make_transport = None
+        status = 1
+        try:
+            with concurrency(name, timeout_seconds=5):
+                status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    gate.open()
+    thread.join()
+    wait_until(lambda: read_limit(name).active_slots == 0)
 
 
 # ---- the end of a process --------------------------------------------------------------------------------------------
