@@ -31,6 +31,11 @@ from localconc.sync import concurrency, rate_limit
 from tests.kit.processes import wait_until
 
 
+@pytest.fixture(autouse=True)
+def _needs_prefect() -> None:
+    """This machine's half runs without it."""
+
+
 @pytest.fixture(params=["machine", "server"], autouse=True)
 def keeper(request: pytest.FixtureRequest) -> str:
     """Who keeps the limits in this test."""
