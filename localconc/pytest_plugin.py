@@ -75,9 +75,10 @@ def _shared_home(config: pytest.Config) -> tuple[Path, str]:
     if setting:
         base = config.inipath.parent if config.inipath else config.rootpath
         return base / Path(setting).expanduser(), f"localconc_home in {config.inipath.name if config.inipath else '-o'}"
-    from localconc._engine.home import home
+    from localconc._engine.home import home, is_on_a_server, user_home
 
-    return home() / "pytest", "default"
+    # Markers limit the tests of this machine, whoever keeps the limits of what is tested.
+    return (user_home() if is_on_a_server() else home()) / "pytest", "default"
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,3 +29,25 @@ except localconc.StoreError as error:
 """
     ended = subprocess.run([sys.executable, "-c", use], capture_output=True, text=True, check=True)
     assert "pip install 'localconc[prefect]'" in ended.stdout
+
+
+MARKED_TEST = """
+import pytest
+
+@pytest.mark.concurrency("database", limit=1)
+def test_marked():
+    pass
+"""
+
+
+def test_markers_limit_tests_on_this_machine_whoever_keeps_other_limits(tmp_path: Path) -> None:
+    (tmp_path / "test_marked.py").write_text(MARKED_TEST)
+    environment = {
+        **os.environ,
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "LOCALCONC_HOME": "prefect:",
+        "XDG_DATA_HOME": str(tmp_path / "data"),
+    }
+    command = [sys.executable, "-m", "pytest", "-p", "localconc.pytest_plugin", "-p", "no:cacheprovider", str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    assert "1 passed" in ended.stdout, ended.stdout + ended.stderr

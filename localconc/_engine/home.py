@@ -51,6 +51,15 @@ NETWORK_FILESYSTEMS = frozenset(
 )
 
 
+#: The value of `LOCALCONC_HOME` with which a Prefect server keeps the limits.
+SERVER = "prefect:"
+
+
+def is_on_a_server() -> bool:
+    """Whether the environment says that a Prefect server keeps the limits."""
+    return os.environ.get("LOCALCONC_HOME") == SERVER
+
+
 def home() -> Path:
     """The directory of the database, read anew from the environment at each call.
 
@@ -67,7 +76,7 @@ def home() -> Path:
         NotSupportedError: a server keeps the limits.
     """
     configured = os.environ.get("LOCALCONC_HOME")
-    if configured == "prefect:":
+    if configured == SERVER:
         raise NotSupportedError(
             "LOCALCONC_HOME=prefect: names a Prefect server, which has no home directory; `localconc path` shows its "
             "address."
@@ -79,6 +88,11 @@ def home() -> Path:
             raise StoreError(
                 f"LOCALCONC_HOME is {configured!r}, which can't be followed ({error}): set it to an absolute path."
             ) from error
+    return user_home()
+
+
+def user_home() -> Path:
+    """The directory where the user's limits are if the environment names none."""
     return platformdirs.user_data_path("localconc")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from localconc._engine import switch
-from localconc._engine.home import home
+from localconc._engine.home import SERVER, home
 from localconc._engine.machine import Machine
 from localconc._engine.switch import DISABLED
 from localconc.errors import StoreError
@@ -34,9 +34,6 @@ def _raw_environment() -> Any:
     return os.environ.get, [*_VARIABLES, DISABLED]
 
 
-#: The value of `LOCALCONC_HOME` with which a Prefect server keeps the limits.
-SERVER: Final = "prefect:"
-
 _variable, (_home_key, *_other_home_keys, _disabled_key) = _raw_environment()
 
 _engines: dict[Path, Machine] = {}
@@ -55,11 +52,6 @@ def current() -> Keeper:
     """What keeps the limits that the environment names at this moment: the engine of a home, or a server."""
     key = _variable(_home_key) or tuple([_variable(name) for name in _other_home_keys])
     return _by_environment.get(key) or _find(key)
-
-
-def is_on_a_server() -> bool:
-    """Whether a Prefect server keeps the limits."""
-    return os.environ.get("LOCALCONC_HOME") == SERVER
 
 
 def machine(what: str) -> Machine:

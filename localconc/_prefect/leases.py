@@ -39,7 +39,7 @@ MAX_RELEASE_PAUSE_SECONDS = 5.0
 
 _TROUBLES = (Unreachable, Refused, StoreError)
 
-#: How the server says that it has no such lease: 410, and before Prefect 3.5 also 404.
+#: How the server says that it has no such lease: 410, or 404 as that of Prefect 3.4.10.
 _UNKNOWN_LEASE = frozenset([404, 410])
 
 

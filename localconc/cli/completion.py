@@ -31,8 +31,7 @@ def _begun(words: list[str], incomplete: str) -> list[str]:
 
 
 def _names() -> list[str]:
-    from localconc._engine.home import DATABASE_NAME
-    from localconc._engine.homes import is_on_a_server
+    from localconc._engine.home import DATABASE_NAME, is_on_a_server
     from localconc.limits import home, read_limits
 
     try:

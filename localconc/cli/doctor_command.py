@@ -28,10 +28,10 @@ def doctor(
     """
     as_json = options.wants_json(output)
     from localconc import limits
-    from localconc._engine import homes
     from localconc._engine.examination import examine
+    from localconc._engine.home import is_on_a_server
 
-    if homes.is_on_a_server():
+    if is_on_a_server():
         return _examine_server(repair, as_json)
     home = limits.home()
     findings = examine(home)

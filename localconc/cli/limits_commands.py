@@ -147,8 +147,7 @@ def reset(name: options.Name, yes: options.Yes = False, output: options.Output =
 
 def path(output: options.Output = "text") -> None:
     """Show where the database is."""
-    from localconc._engine.home import DATABASE_NAME
-    from localconc._engine.homes import is_on_a_server
+    from localconc._engine.home import DATABASE_NAME, is_on_a_server
 
     if is_on_a_server():
         from localconc._prefect import server_address

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from localconc._engine import homes, owners
 from localconc._engine.clock import SystemClock
+from localconc._engine.home import is_on_a_server
 from localconc._engine.wakeup import QUICK_POLL_SECONDS
 from localconc.testing import slots
 from localconc.testing.block import Block, environment
@@ -292,7 +293,7 @@ def _in_virtual_time(autojump: bool) -> Iterator[VirtualClock]:
     if not _in_force.acquire(blocking=False):
         raise RuntimeError("virtual_clock() is in force already")
     try:
-        if homes.is_on_a_server():
+        if is_on_a_server():
             homes.machine("virtual_clock()")
         with nullcontext() if os.environ.get("LOCALCONC_HOME") else temporary_home():
             clock = VirtualClock(autojump=autojump)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Protocol
@@ -12,7 +13,7 @@ import pytest
 from localconc import create_limit, read_limit, read_limits
 from localconc.errors import StoreError
 from localconc.sync import concurrency
-from tests.prefect.client import command
+from tests.prefect.client import command, environment
 from tests.prefect.server import PrefectServer
 
 UNTOLD = "A Prefect server keeps these limits. It does not tell who holds slots, who waits, or for how long."
@@ -86,6 +87,27 @@ def test_run_holds_a_slot_while_the_command_runs(run: Run, name: str) -> None:
         full = run("run", name, "--timeout", "0", "--", "true")
     assert full.returncode == 124
     assert "timed out" in full.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="terminals as Unix has them")
+def test_the_line_while_waiting_says_that_the_server_keeps_the_place_to_itself(
+    on_server: PrefectServer, name: str, tmp_path: Path
+) -> None:
+    pexpect = pytest.importorskip("pexpect")
+    with concurrency(name, limit=1):
+        child = pexpect.spawn(
+            sys.executable,
+            ["-m", "localconc", "run", name, "--", "true"],
+            env=environment(on_server.url, tmp_path),
+            dimensions=(24, 200),
+            encoding="utf-8",
+            timeout=30,
+        )
+        child.expect(f"Waiting for '{name}' .*: a Prefect server keeps it, which tells neither place nor holders")
+        child.sendintr()
+        child.expect(pexpect.EOF)
+        child.close()
+    assert child.exitstatus == 130
 
 
 def test_a_misspelt_name_is_pointed_out(run: Run, name: str) -> None:
