@@ -39,7 +39,7 @@ class Question(Generic[Answer]):
         undo: called with the answer if nobody wants it any more. A question without it is asked in any case.
     """
 
-    __slots__ = ("_answer", "_ask", "_error", "_is_answered", "_is_dropped", "_on_answer", "_undo")
+    __slots__ = ("_answer", "_ask", "_error", "_is_answered", "_is_dropped", "_is_granted", "_on_answer", "_undo")
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Question(Generic[Answer]):
         self._undo = undo
         self._answer: Any = None
         self._error: BaseException | None = None
-        self._is_answered = self._is_dropped = False
+        self._is_answered = self._is_granted = self._is_dropped = False
 
     def take_answer(self) -> Answer:
         """Return the answer, or raise the error. Only after `on_answer` was called."""
@@ -86,6 +86,7 @@ class Question(Generic[Answer]):
         try:
             connection.check()
             self._answer = self._ask(connection)
+            self._is_granted = True
         except BaseException as error:
             self._error = error
         self._is_answered = True
@@ -98,7 +99,7 @@ class Question(Generic[Answer]):
             self.drop()
 
     def _undo_answer(self) -> None:
-        if self._undo is not None and self._error is None:
+        if self._undo is not None and self._is_granted:
             self._undo(self._answer)
 
 
