@@ -51,7 +51,7 @@ class PrefectKeeper:
         self.connection = Connection(self.address)
         self.sender = Sender(self.connection)
         self.wakeups = Wakeups()
-        self.leases = Leases(self.sender, self.wakeups.released)
+        self.leases = Leases(self.sender, self.wakeups.released, publish_released)
         self.admission = Admission(self.leases)
         self._warnings = UnsetWarnings()
         self._is_held_still = False
@@ -66,10 +66,14 @@ class PrefectKeeper:
 
     def release(self, occupancy: Occupancy) -> None:
         """Release what `acquire` returned. Never fails, but for a lost lease of a call that wanted to be told so."""
+        if not self.leases.is_held(occupancy.hold):
+            return
         is_lost = self.leases.is_lost(occupancy.hold)
-        if self.leases.is_held(occupancy.hold):
+        try:
             threads.run(acquisitions.release(self.leases, occupancy.hold), self.sender, self.wakeups)
-            self._released(occupancy, is_lost)
+        finally:
+            publish_released(occupancy.hold)
+        _raise_if_lost(occupancy, is_lost)
 
     async def acquire_async(self, call: Call, requester: str) -> Occupancy:
         """Acquire what a call asks for; suspend the task until it is admitted."""
@@ -83,10 +87,14 @@ class PrefectKeeper:
         """Release what `acquire_async` returned; if it is cancelled, the slots are released all the same."""
         from localconc._prefect import tasks
 
+        if not self.leases.is_held(occupancy.hold):
+            return
         is_lost = self.leases.is_lost(occupancy.hold)
-        if self.leases.is_held(occupancy.hold):
+        try:
             await tasks.run(acquisitions.release(self.leases, occupancy.hold), self.sender, self.wakeups)
-            self._released(occupancy, is_lost)
+        finally:
+            publish_released(occupancy.hold)
+        _raise_if_lost(occupancy, is_lost)
 
     def _acquiring(self, call: Call) -> acquisitions.Steps[Taken]:
         return acquisitions.acquire(self.connection, self.admission, self.leases, call)
@@ -95,19 +103,12 @@ class PrefectKeeper:
         occupancy = Occupancy(self, taken.hold, time.monotonic() - begun)
         try:
             self._warnings.warn(taken.unset)
+            self.leases.tell_of_release(taken.hold)
             publish_acquired(taken.hold)
         except BaseException:
             occupancy.release_later()
             raise
         return occupancy
-
-    def _released(self, occupancy: Occupancy, is_lost: bool) -> None:
-        publish_released(occupancy.hold)
-        # A body that raised keeps its exception: leaving the block then runs while it is handled.
-        if is_lost and occupancy.hold.raises_when_lost and sys.exc_info()[0] is None:
-            raise StoreError(
-                f"The lease on {occupancy!r} was lost while the body ran, and others may have had the slots as well."
-            )
 
     # ---- administration --------------------------------------------------------------------------------------
 
@@ -247,6 +248,14 @@ class PrefectKeeper:
     def after_fork_in_child(self) -> None:
         """Give up all leases: they are the parent's, which renews and releases them."""
         self.leases.forget()
+
+
+def _raise_if_lost(occupancy: Occupancy, is_lost: bool) -> None:
+    # A body that raised keeps its exception: leaving the block then runs while it is handled.
+    if is_lost and occupancy.hold.raises_when_lost and sys.exc_info()[0] is None:
+        raise StoreError(
+            f"The lease of {occupancy!r} was lost while the body ran, and others may have had the slots as well."
+        )
 
 
 # ---- the keepers of this process -------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from localconc._prefect.connection import Connection, LimitRef
+    from localconc._prefect.notices import Acquisition
     from localconc._prefect.sender import Sender
 
 logger = logging.getLogger("localconc")
@@ -56,7 +57,7 @@ class Hold:
         acquired_at: float,
         raises_when_lost: bool = False,
     ) -> None:
-        self.id = uuid4()
+        self.id = lease_id or uuid4()
         self.lease_id = lease_id
         self.limits = limits
         self.slots = slots
@@ -67,7 +68,17 @@ class Hold:
 class _Lease:
     """A lease on the server, as this process knows it."""
 
-    __slots__ = ("anchor", "expires_at", "id", "is_lost", "limits", "raises_when_lost", "seconds", "slots")
+    __slots__ = (
+        "anchor",
+        "expires_at",
+        "id",
+        "is_lost",
+        "is_to_be_told",
+        "limits",
+        "raises_when_lost",
+        "seconds",
+        "slots",
+    )
 
     def __init__(self, hold: Hold, lease_id: UUID, seconds: float, expires_at: float) -> None:
         self.id = lease_id
@@ -75,7 +86,7 @@ class _Lease:
         self.slots = hold.slots
         self.seconds = seconds
         self.expires_at = expires_at
-        self.is_lost = False
+        self.is_lost = self.is_to_be_told = False
         self.raises_when_lost = hold.raises_when_lost
         self.anchor: weakref.ref[Any] | None = None
 
@@ -89,11 +100,15 @@ class Leases:
     Args:
         sender: asks the server; renewals and releases run in its thread.
         on_release: called there with the names whose slots came free.
+        on_late_release: called there with a lease whose acquisition was told of, and that no caller released.
     """
 
-    def __init__(self, sender: Sender, on_release: Callable[[list[str]], None]) -> None:
+    def __init__(
+        self, sender: Sender, on_release: Callable[[list[str]], None], on_late_release: Callable[[Acquisition], None]
+    ) -> None:
         self._sender = sender
         self._on_release = on_release
+        self._on_late_release = on_late_release
         self._leases: dict[UUID, _Lease] = {}
 
     def __len__(self) -> int:
@@ -113,6 +128,12 @@ class Leases:
         if lease is not None:
             self._anchor(lease, block)
 
+    def tell_of_release(self, hold: Hold) -> None:
+        """Note that subscribers know of the acquisition, so that they are to know of its end, whoever releases."""
+        lease = self._lease_of(hold)
+        if lease is not None:
+            lease.is_to_be_told = True
+
     def _anchor(self, lease: _Lease, owner: object) -> None:
         # The callback may run in any thread, in the middle of anything: it takes no lock.
         lease.anchor = weakref.ref(owner, lambda _: self._release_lease_later(lease))
@@ -131,10 +152,13 @@ class Leases:
     def releasing(self, hold: Hold) -> Callable[[Connection], bool] | None:
         """What to ask the server to release a hold; None if there is nothing to release (any more).
 
-        The answer tells whether the slots are free; if not, the background goes on with it.
+        The answer tells whether the slots are free; if not, the background goes on with it. The caller tells of it.
         """
         lease = self._lease_of(hold)
-        return None if lease is None else partial(self._release, lease)
+        if lease is None:
+            return None
+        lease.is_to_be_told = False
+        return partial(self._release, lease)
 
     def release_later(self, hold: Hold) -> None:
         """Release in the background, if that has not been done. May be called at any moment, and repeated."""
@@ -156,7 +180,13 @@ class Leases:
 
     def _release_lease_later(self, lease: _Lease) -> None:
         if lease.id in self._leases:
-            self._sender.submit(Question(partial(self._release, lease), _nobody_waits))
+            self._sender.submit(Question(partial(self._release_late, lease), _nobody_waits))
+
+    def _release_late(self, lease: _Lease, connection: Connection) -> None:
+        is_to_be_told = lease.id in self._leases and lease.is_to_be_told
+        self._release(lease, connection)
+        if is_to_be_told:
+            self._on_late_release(lease)
 
     def _release(self, lease: _Lease, connection: Connection) -> bool:
         # A lease leaves the dictionary here and not where the question is made: a thread that is interrupted in between

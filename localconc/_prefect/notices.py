@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from uuid import UUID, uuid5
 
 from localconc._prefect.shared import ACQUIRED, RELEASED, Event, moment, subscribers
@@ -18,17 +18,30 @@ if TYPE_CHECKING:
 logger = logging.getLogger("localconc")
 
 
+class Acquisition(Protocol):
+    """What events tell of: a hold, or its lease after the hold is gone."""
+
+    @property
+    def id(self) -> UUID: ...
+
+    @property
+    def limits(self) -> tuple[LimitRef, ...]: ...
+
+    @property
+    def slots(self) -> int: ...
+
+
 def publish_acquired(hold: Hold) -> None:
     """Tell subscribers that slots were acquired."""
     _publish(ACQUIRED, hold.acquired_at, hold)
 
 
-def publish_released(hold: Hold) -> None:
+def publish_released(hold: Acquisition) -> None:
     """Tell subscribers that slots were released."""
     _publish(RELEASED, time.time(), hold)
 
 
-def _publish(phase: str, occurred: float, hold: Hold) -> None:
+def _publish(phase: str, occurred: float, hold: Acquisition) -> None:
     if not subscribers:
         return
     for limit in hold.limits:
@@ -40,7 +53,7 @@ def _publish(phase: str, occurred: float, hold: Hold) -> None:
                 logger.exception("A subscriber to localconc's events failed on %s", event)
 
 
-def _event(phase: str, occurred: float, limit: LimitRef, hold: Hold) -> Event:
+def _event(phase: str, occurred: float, limit: LimitRef, hold: Acquisition) -> Event:
     acquired_id = uuid5(limit.id, f"acquired {hold.id}")
     is_release = phase == RELEASED
     return Event(

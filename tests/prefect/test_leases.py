@@ -19,6 +19,7 @@ pytest.importorskip("httpx", reason="Prefect is not installed")
 from localconc import ensure_limit, read_limit, update_limit
 from localconc._prefect import close_keepers, connection, leases, open_keeper
 from localconc.errors import StoreError
+from localconc.events import Event, subscribe
 from localconc.sync import concurrency
 from tests.kit.processes import wait_until
 from tests.prefect.client import line, script
@@ -157,6 +158,17 @@ def test_a_lease_lasts_as_long_as_the_call_says(wire: Wire, name: str) -> None:
     with concurrency(name):
         pass
     assert [b'"lease_duration":300.0' in lasts[0], b'"lease_duration":60.0' in lasts[1]] == [True, True]
+
+
+def test_subscribers_are_told_when_a_dropped_block_is_released(on_server: PrefectServer, name: str) -> None:
+    events: list[Event] = []
+    unsubscribe = subscribe(events.append)
+    block = concurrency(name, limit=1)
+    block.__enter__()
+    del block
+    wait_until(lambda: len(events) == 2)
+    unsubscribe()
+    assert events[1].follows == events[0].id
 
 
 # ---- forks -----------------------------------------------------------------------------------------------------------
