@@ -25,6 +25,7 @@ BENCHMARKS = {
     "waiting_tasks": ("waiting_tasks", "measure"),
     "start_up": ("start_up", "measure"),
     "curves": ("curves", "measure"),
+    "prefect_server": ("prefect_server", "measure"),
     "soak": ("soak", "measure"),
 }
 ONLY_WHEN_NAMED = {"soak"}
