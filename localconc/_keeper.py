@@ -1,15 +1,14 @@
-"""What keeps limits: this machine's engine, or a Prefect server. The faces use either through `Keeper`.
+"""What keeps limits: this machine's engine, or a Prefect server. All that people import uses either through `Keeper`.
 
-`registry.current()` chooses by `LOCALCONC_HOME` and returns a `Keeper`. What it does for this machine's engines is
-its own affair. For `LOCALCONC_HOME=prefect:` it calls `localconc._prefect.open_keeper()` at each use, and imports that
-package only then. It must not remember the keeper: the server's address is a setting of Prefect's, which may change
-while the variable stays. `open_keeper` remembers the keepers that it made, and sees to forks and to the exit itself; a
-test that wants to begin anew calls `localconc._prefect.close_keepers()`.
+`registry.keeper()` chooses by `LOCALCONC_HOME`. For `prefect:` it calls `localconc._prefect.open_keeper()` at each use,
+and imports that package only then. It does not remember the keeper: the server's address is a setting of Prefect's,
+which may change while the variable stays. `open_keeper` remembers the keepers that it made, and sees to forks and to
+the exit itself.
 
 A face does this for a call: nothing for one without names or while limits are switched off; else `acquire` with the
-checked call and the name of the thread or task. It tells the `Held` that it gets with `belong_to` which block owns it,
-and calls `release` of `held.keeper` at the end, unless that is None. If an exception interrupts `release`, the face
-calls `held.release_later()`, which may be repeated, and lets the exception pass.
+checked call, the name of the thread or task, and what identifies it. It keeps the `Handle` for as long as the slots are
+to be held, because a handle that is collected releases them, and passes it to `release` at the end. If an exception
+interrupts `release`, the face calls `release_later`, which may be repeated, and lets the exception pass.
 """
 
 from __future__ import annotations
@@ -17,43 +16,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
     from uuid import UUID
 
-    from pendulum import DateTime
+    from localconc._engine.core.calls import Call
+    from localconc._engine.core.history import Acquisition, Statistics
+    from localconc._engine.core.records import Grant, LimitRef
+    from localconc._engine.core.views import Holder, Limit, Waiter
+    from localconc._engine.engine import Engine
+    from localconc._engine.events import Event
 
-    from localconc._engine.calls import Call
-    from localconc._engine.event import Event
-    from localconc._engine.views import Holder, Limit, Waiter
 
-
-class Held(Protocol):
-    """What a call holds, whoever keeps it: what `with concurrency(…) as occupancy` yields."""
-
-    waited_seconds: float
-
-    @property
-    def keeper(self) -> Keeper | None: ...
+class Handle(Protocol):
+    """One acquisition, whoever keeps its slots; they are released when it is collected, if nobody did so before."""
 
     @property
-    def slots(self) -> int: ...
+    def serial(self) -> int:
+        """Identifies it among the acquisitions of this process with the same keeper."""
 
     @property
-    def acquired_at(self) -> DateTime: ...
-
-    @property
-    def limits(self) -> tuple[Limit, ...]: ...
-
-    @property
-    def numbers(self) -> tuple[int, ...]: ...
-
-    def numbers_of(self, name: str) -> tuple[int, ...]: ...
-
-    def belong_to(self, block: object) -> None:
-        """Let the slots be released when the block is collected, if nobody releases them before."""
-
-    def release_later(self) -> None:
-        """Let the background release the slots, if they are still held."""
+    def grant(self) -> Grant | None:
+        """What was granted."""
 
 
 class Keeper(Protocol):
@@ -62,19 +45,41 @@ class Keeper(Protocol):
     Every method may raise `StoreError`; one that this keeper has no answer to raises `NotSupportedError`.
     """
 
+    def machine(self, what: str) -> Engine:
+        """Return this machine's engine, for `what` needs it and nothing else."""
+
     # ---- slots -----------------------------------------------------------------------------------------------
+    # Callables, because this machine binds the functions themselves: no method stands between a call and its engine.
 
-    def acquire(self, call: Call, requester: str) -> Held:
-        """Acquire what a call asks for; block the thread, whose name is `requester`, until it is admitted."""
+    @property
+    def acquire(self) -> Callable[[Call, str, int], Handle]:
+        """Acquires what a call asks for; blocks the thread, which it is given by name and identity."""
 
-    def release(self, held: Any) -> None:
-        """Release what `acquire` returned. Never fails for a keeper's troubles; the background goes on with it."""
+    @property
+    def release(self) -> Callable[[Any], None]:
+        """Releases what `acquire` returned. Never fails for a keeper's troubles; the background goes on with it."""
 
-    def acquire_async(self, call: Call, requester: str) -> Coroutine[Any, Any, Held]:
-        """Acquire what a call asks for; suspend the task, whose name is `requester`, until it is admitted."""
+    @property
+    def acquire_async(self) -> Callable[[Call, str, int], Coroutine[Any, Any, Handle]]:
+        """Acquires what a call asks for; suspends the task, which it is given by name and identity."""
 
-    def release_async(self, held: Any) -> Coroutine[Any, Any, None]:
-        """Release what `acquire_async` returned; if it is cancelled, the slots are released all the same."""
+    @property
+    def release_async(self) -> Callable[[Any], Coroutine[Any, Any, None]]:
+        """Releases what was acquired; if it is cancelled, the slots are released all the same."""
+
+    @property
+    def release_later(self) -> Callable[[Any], None]:
+        """Lets the background release what is still held."""
+
+    @property
+    def handle_of(self) -> Callable[[int], Handle | None]:
+        """Finds the handle of an acquisition by its serial; None if its slots were released."""
+
+    def numbers(self, serial: int) -> tuple[tuple[int, ...] | None, ...]:
+        """Return the slot numbers of an acquisition on each of its limits."""
+
+    def read_refs(self, refs: Iterable[LimitRef]) -> tuple[Limit, ...]:
+        """Return the limits of a grant as they are now; deleted ones are left out."""
 
     # ---- administration: arguments are checked already -------------------------------------------------------
 
@@ -88,14 +93,21 @@ class Keeper(Protocol):
         self,
         name_or_id: str | UUID,
         *,
-        name: str | None,
-        limit: int | None,
-        active: bool | None,
-        active_slots: int | None,
-        decay: float | None,
+        name: str | None = None,
+        limit: int | None = None,
+        active: bool | None = None,
+        active_slots: int | None = None,
+        decay: float | None = None,
     ) -> Limit: ...
 
+    def reset(self, name_or_id: str | UUID) -> list[Holder]:
+        """Forget every holder of a limit; return those that the keeper knows."""
+
     def delete(self, name_or_id: str | UUID) -> None: ...
+
+    def pause(self, name_or_id: str | UUID, seconds: float) -> Limit: ...
+
+    def resume(self, name_or_id: str | UUID) -> Limit: ...
 
     def read(self, name_or_id: str | UUID) -> Limit: ...
 
@@ -105,25 +117,10 @@ class Keeper(Protocol):
 
     def waiters(self, name_or_id: str | UUID | None) -> list[Waiter]: ...
 
-    def pause(self, name_or_id: str | UUID, seconds: float) -> Limit: ...
-
-    def resume(self, name_or_id: str | UUID) -> Limit: ...
-
     def events(self, name_or_id: str | UUID | None, since: float | None, newest: int | None) -> list[Event]: ...
 
-    def history(self, name_or_id: str | UUID | None, since: float | None, newest: int | None) -> Sequence[Any]: ...
+    def history(
+        self, name_or_id: str | UUID | None, since: float | None, newest: int | None
+    ) -> Sequence[Acquisition]: ...
 
-    def statistics(self, name_or_id: str | UUID, since: float | None) -> Any: ...
-
-    def snapshot(self) -> Any:
-        """Read all limits with what else there is to see, for `ls`, `inspect`, `watch` and the status line."""
-
-    # ---- life ------------------------------------------------------------------------------------------------
-
-    def close(self) -> None: ...
-
-    def before_fork(self) -> None: ...
-
-    def after_fork_in_parent(self) -> None: ...
-
-    def after_fork_in_child(self) -> None: ...
+    def statistics(self, name_or_id: str | UUID, since: float | None) -> Statistics: ...

@@ -212,6 +212,10 @@ def _raise_timed_out(patience: Patience, denied: Denied | None, call: Call) -> N
     reason = "the server has not answered" if denied is None else denied.reason
     if patience.trouble is not None:
         reason += f"; the server can't be reached ({patience.trouble})"
-    raise AcquireConcurrencySlotTimeoutError(
+    error = AcquireConcurrencySlotTimeoutError(
         f"Attempt to acquire concurrency slots timed out after {call.timeout_seconds} second(s): {reason}"
     )
+    error.names = call.request.names if denied is None else denied.names
+    error.holders = []  # the server tells neither of these
+    error.requests_ahead = 0
+    raise error

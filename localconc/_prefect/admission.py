@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from localconc._prefect.errors import Refused, refused
-from localconc._prefect.leases import LEASE_SECONDS, Hold
+from localconc._prefect.leases import Hold, lease_seconds
 from localconc._prefect.shared import RATE_LIMIT
 from localconc.errors import ConcurrencySlotAcquisitionError
 
@@ -95,7 +95,8 @@ class Admission:
     def _take(self, call: Call, enforced: tuple[str, ...], connection: Connection) -> Granted:
         if call.request.mode == RATE_LIMIT:
             return connection.take_to_drain(enforced, call.request.slots)
-        return connection.take(enforced, call.request.slots, call.lease_duration or LEASE_SECONDS, call.holder)
+        holder = None if call.lease is None else call.lease.holder
+        return connection.take(enforced, call.request.slots, lease_seconds(call), holder)
 
     def _hold(self, call: Call, granted: Granted, begun: float) -> Hold:
         hold = Hold(
@@ -103,10 +104,10 @@ class Admission:
             granted.limits,
             call.request.slots,
             time.time(),
-            raises_when_lost=bool(call.raise_on_lease_renewal_failure),
+            raises_when_lost=call.lease is not None and bool(call.lease.raise_on_renewal_failure),
         )
         if hold.lease_id is not None:
-            self._leases.add(hold, call.lease_duration or LEASE_SECONDS, begun)
+            self._leases.add(hold, lease_seconds(call), begun)
         return hold
 
     # ---- which limits a request has to respect ---------------------------------------------------------------
@@ -171,7 +172,7 @@ class Admission:
 
 
 def _refuse_what_never_fits(request: Request, limits: list[Limit]) -> None:
-    too_small = [f"{limit.name!r} has {limit.limit}" for limit in limits if 0 < limit.limit < request.slots]
+    too_small = [f"{limit.name!r} has only {limit.limit}" for limit in limits if 0 < limit.limit < request.slots]
     if too_small:
         raise ConcurrencySlotAcquisitionError(
             f"occupy={request.slots} can never be satisfied: {', '.join(too_small)} slot(s)."

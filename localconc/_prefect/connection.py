@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 
 from localconc._prefect import errors
 from localconc._prefect.errors import Refused, Unreachable
-from localconc._prefect.shared import Limit, moment
+from localconc._prefect.shared import Limit, LimitRef, moment
 
 if TYPE_CHECKING:
     from localconc._prefect.address import Address
@@ -34,14 +34,6 @@ make_transport: Callable[[], Any] | None = None
 
 #: Names that the server finds by a path, which neither ends it nor leads elsewhere.
 _READABLE_BY_NAME = re.compile(r"(?!\.{1,2}\Z)[^\x00-\x1f\x7f?#]+\Z")
-
-
-class LimitRef(NamedTuple):
-    """A limit as the server names it when it grants slots."""
-
-    id: UUID
-    name: str
-    limit: int
 
 
 class Granted(NamedTuple):
@@ -295,7 +287,7 @@ def _is_readable_by_name(name: str) -> bool:
 
 
 def _limit_refs(answer: list[dict[str, Any]]) -> tuple[LimitRef, ...]:
-    return tuple(LimitRef(UUID(limit["id"]), limit["name"], limit["limit"]) for limit in answer)
+    return tuple(LimitRef(0, UUID(limit["id"]).bytes, limit["name"], limit["limit"], 0) for limit in answer)
 
 
 def _limit(answer: Any) -> Limit:

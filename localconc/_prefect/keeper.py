@@ -8,26 +8,26 @@ import sys
 import threading
 import time
 from typing import TYPE_CHECKING, NoReturn, TypeVar
+from uuid import UUID
 
 from localconc._prefect import acquisitions, administration, threads
 from localconc._prefect.address import address_in_settings
 from localconc._prefect.admission import Admission
 from localconc._prefect.connection import Connection
 from localconc._prefect.errors import not_supported
-from localconc._prefect.leases import Leases
+from localconc._prefect.leases import Leases, lease_seconds
 from localconc._prefect.notices import UnsetWarnings, publish_acquired, publish_released
-from localconc._prefect.occupancy import Occupancy
 from localconc._prefect.sender import Sender
 from localconc._prefect.wakeups import Wakeups
 from localconc.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from uuid import UUID
 
     from localconc._prefect.address import Address
     from localconc._prefect.admission import Taken
-    from localconc._prefect.shared import Call, Event, Holder, Limit, Waiter
+    from localconc._prefect.leases import Hold
+    from localconc._prefect.shared import Call, Event, Holder, Limit, LimitRef, Waiter
 
 Result = TypeVar("Result")
 
@@ -58,57 +58,76 @@ class PrefectKeeper:
 
     # ---- slots -----------------------------------------------------------------------------------------------
 
-    def acquire(self, call: Call, requester: str) -> Occupancy:
+    def acquire(self, call: Call, thread: str, context: int) -> Hold:
         """Acquire what a call asks for; block the thread until it is admitted."""
         begun = time.monotonic()
         taken = threads.run(self._acquiring(call), self.sender, self.wakeups)
-        return self._admitted(taken, begun)
+        taken.hold.admit(time.monotonic() - begun, thread, call.request.label, context)
+        return self._admitted(taken)
 
-    def release(self, occupancy: Occupancy) -> None:
+    def release(self, hold: Hold) -> None:
         """Release what `acquire` returned. Never fails, but for a lost lease of a call that wanted to be told so."""
-        if not self.leases.is_held(occupancy.hold):
+        if not self.leases.is_held(hold):
             return
-        is_lost = self.leases.is_lost(occupancy.hold)
+        is_lost = self.leases.is_lost(hold)
         try:
-            threads.run(acquisitions.release(self.leases, occupancy.hold), self.sender, self.wakeups)
+            threads.run(acquisitions.release(self.leases, hold), self.sender, self.wakeups)
         finally:
-            publish_released(occupancy.hold)
-        _raise_if_lost(occupancy, is_lost)
+            publish_released(hold)
+        _raise_if_lost(hold, is_lost)
 
-    async def acquire_async(self, call: Call, requester: str) -> Occupancy:
+    async def acquire_async(self, call: Call, task: str, context: int) -> Hold:
         """Acquire what a call asks for; suspend the task until it is admitted."""
         from localconc._prefect import tasks
 
         begun = time.monotonic()
         taken = await tasks.run(self._acquiring(call), self.sender, self.wakeups)
-        return self._admitted(taken, begun)
+        taken.hold.admit(time.monotonic() - begun, task, call.request.label, context)
+        return self._admitted(taken)
 
-    async def release_async(self, occupancy: Occupancy) -> None:
+    async def release_async(self, hold: Hold) -> None:
         """Release what `acquire_async` returned; if it is cancelled, the slots are released all the same."""
         from localconc._prefect import tasks
 
-        if not self.leases.is_held(occupancy.hold):
+        if not self.leases.is_held(hold):
             return
-        is_lost = self.leases.is_lost(occupancy.hold)
+        is_lost = self.leases.is_lost(hold)
         try:
-            await tasks.run(acquisitions.release(self.leases, occupancy.hold), self.sender, self.wakeups)
+            await tasks.run(acquisitions.release(self.leases, hold), self.sender, self.wakeups)
         finally:
-            publish_released(occupancy.hold)
-        _raise_if_lost(occupancy, is_lost)
+            publish_released(hold)
+        _raise_if_lost(hold, is_lost)
+
+    def release_later(self, hold: Hold) -> None:
+        """Let the background release what is still held."""
+        self.leases.release_later(hold)
+
+    def handle_of(self, serial: int) -> Hold | None:
+        """Return the hold with this serial; None if it was released."""
+        return self.leases.hold_of(serial)
+
+    def numbers(self, serial: int) -> NoReturn:
+        """Raise `NotSupportedError`."""
+        self._refuse("Slots have no numbers", "Use a limit of 1 for each thing that is numbered.")
+
+    def read_refs(self, refs: Iterable[LimitRef]) -> tuple[Limit, ...]:
+        """Read the limits of a hold as they are now; deleted ones are left out."""
+        ids = [UUID(bytes=ref.uuid) for ref in refs]
+        return self._perform(lambda server: administration.read_those(server, ids)) if ids else ()
 
     def _acquiring(self, call: Call) -> acquisitions.Steps[Taken]:
+        lease_seconds(call)  # an argument out of range is the caller's to hear, before anything is asked
         return acquisitions.acquire(self.connection, self.admission, self.leases, call)
 
-    def _admitted(self, taken: Taken, begun: float) -> Occupancy:
-        occupancy = Occupancy(self, taken.hold, time.monotonic() - begun)
+    def _admitted(self, taken: Taken) -> Hold:
         try:
             self._warnings.warn(taken.unset)
             self.leases.tell_of_release(taken.hold)
             publish_acquired(taken.hold)
         except BaseException:
-            occupancy.release_later()
+            self.leases.release_later(taken.hold)
             raise
-        return occupancy
+        return taken.hold
 
     # ---- administration --------------------------------------------------------------------------------------
 
@@ -136,11 +155,11 @@ class PrefectKeeper:
         self,
         name_or_id: str | UUID,
         *,
-        name: str | None,
-        limit: int | None,
-        active: bool | None,
-        active_slots: int | None,
-        decay: float | None,
+        name: str | None = None,
+        limit: int | None = None,
+        active: bool | None = None,
+        active_slots: int | None = None,
+        decay: float | None = None,
     ) -> Limit:
         """Change a limit. `active_slots` is set on the server; leases go on, and their release counts down from it."""
         wanted = {
@@ -155,6 +174,11 @@ class PrefectKeeper:
         self.wakeups.released([updated.name])
         return updated
 
+    def reset(self, name_or_id: str | UUID) -> list[Holder]:
+        """Set the occupied slots of a limit to 0. Who held them is not known."""
+        self.update(name_or_id, active_slots=0)
+        return []
+
     def delete(self, name_or_id: str | UUID) -> None:
         """Delete a limit."""
         self._perform(lambda server: administration.delete(server, name_or_id), [str(name_or_id)])
@@ -163,11 +187,6 @@ class PrefectKeeper:
         """Read a limit by name or id."""
         return self._perform(lambda server: administration.find(server, name_or_id))
 
-    def read_those(self, limit_ids: Iterable[UUID]) -> tuple[Limit, ...]:
-        """Read the limits with these ids; deleted ones are left out."""
-        ids = list(limit_ids)
-        return self._perform(lambda server: administration.read_those(server, ids)) if ids else ()
-
     def read_all(self) -> list[Limit]:
         """Read all limits, sorted by name."""
         return administration.read_all(self._perform)
@@ -175,10 +194,6 @@ class PrefectKeeper:
     def check_leases(self) -> None:
         """Make sure that the server gives leases."""
         self._perform(lambda server: server.check_leases())
-
-    def snapshot(self) -> list[Limit]:
-        """Read what there is to see: the server tells of limits, and neither of holders nor of waiters."""
-        return self.read_all()
 
     def _perform(self, question: Callable[[Connection], Result], changed_names: Iterable[str] = ()) -> Result:
         def ask(connection: Connection) -> Result:
@@ -219,9 +234,9 @@ class PrefectKeeper:
         """Raise `NotSupportedError`."""
         self._refuse("No statistics are kept", "Use localconc.events.subscribe in the processes that take slots.")
 
-    def numbers(self) -> NoReturn:
+    def machine(self, what: str) -> NoReturn:
         """Raise `NotSupportedError`."""
-        self._refuse("Slots have no numbers", "Use a limit of 1 for each thing that is numbered.")
+        self._refuse(f"{what} needs the limits of this machine", "Unset LOCALCONC_HOME, or set it to a directory.")
 
     def _refuse(self, what: str, remedy: str) -> NoReturn:
         raise not_supported(self.address.shown, what, remedy)
@@ -250,11 +265,11 @@ class PrefectKeeper:
         self.leases.forget()
 
 
-def _raise_if_lost(occupancy: Occupancy, is_lost: bool) -> None:
+def _raise_if_lost(hold: Hold, is_lost: bool) -> None:
     # A body that raised keeps its exception: leaving the block then runs while it is handled.
-    if is_lost and occupancy.hold.raises_when_lost and sys.exc_info()[0] is None:
+    if is_lost and hold.raises_when_lost and sys.exc_info()[0] is None:
         raise StoreError(
-            f"The lease of {occupancy!r} was lost while the body ran, and others may have had the slots as well."
+            f"The lease of {hold} was lost while the body ran, and others may have had the slots as well."
         )
 
 
@@ -291,15 +306,6 @@ def server_address() -> str:
         StoreError: Prefect is not installed, or no address is set.
     """
     return address_in_settings().shown
-
-
-def refuse(what: str) -> NoReturn:
-    """Raise `NotSupportedError` for something that needs the engine of this machine, as the testing kit does."""
-    raise not_supported(
-        server_address(),
-        f"{what} needs the limits of this machine",
-        "Unset LOCALCONC_HOME, or set it to a directory.",
-    )
 
 
 def close_keepers() -> None:

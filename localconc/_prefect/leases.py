@@ -11,24 +11,26 @@ import time
 import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from localconc._prefect.errors import Refused, Unreachable
 from localconc._prefect.sender import Question
+from localconc._prefect.shared import Grant
 from localconc.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from uuid import UUID
 
-    from localconc._prefect.connection import Connection, LimitRef
+    from localconc._prefect.connection import Connection
     from localconc._prefect.notices import Acquisition
     from localconc._prefect.sender import Sender
+    from localconc._prefect.shared import Call, LimitRef
 
 logger = logging.getLogger("localconc")
 
 #: The shortest lease that the server gives: how long the slots of a killed process stay taken, and up to 15 s more.
 LEASE_SECONDS = 60.0
+MAX_LEASE_SECONDS = 86_400.0
 
 #: A lease is renewed when a third of it has passed, so two renewals may fail before it ends.
 RENEW_SHARE = 1 / 3
@@ -44,10 +46,31 @@ _TROUBLES = (Unreachable, Refused, StoreError)
 _UNKNOWN_LEASE = frozenset([404, 410])
 
 
-class Hold:
-    """Slots that one call holds. What it holds is released when nobody refers to it (or to its block) any more."""
+def lease_seconds(call: Call) -> float:
+    """Return how long the lease of a call lasts, unless it is renewed.
 
-    __slots__ = ("__weakref__", "acquired_at", "id", "lease_id", "limits", "raises_when_lost", "slots")
+    Raises:
+        ValueError: no server gives a lease of this length.
+    """
+    seconds = None if call.lease is None else call.lease.duration
+    if seconds is None:
+        return LEASE_SECONDS
+    if not LEASE_SECONDS <= seconds <= MAX_LEASE_SECONDS:
+        raise ValueError(
+            f"lease_duration must be from {LEASE_SECONDS:g} to {MAX_LEASE_SECONDS:g} seconds on a Prefect server, but "
+            f"is {seconds!r}"
+        )
+    return float(seconds)
+
+
+class Hold:
+    """Slots that one call holds: its handle. They are released when nobody refers to it any more.
+
+    Attributes:
+        grant: what its caller is shown; None before the call has its answer.
+    """
+
+    __slots__ = ("__weakref__", "acquired_at", "grant", "id", "lease_id", "limits", "raises_when_lost", "slots")
 
     def __init__(
         self,
@@ -63,6 +86,19 @@ class Hold:
         self.slots = slots
         self.acquired_at = acquired_at
         self.raises_when_lost = raises_when_lost
+        self.grant: Grant | None = None
+
+    def __str__(self) -> str:
+        return _text(self.slots, self.limits)
+
+    @property
+    def serial(self) -> int:
+        return self.id.int
+
+    def admit(self, waited_seconds: float, thread: str, label: str, context: int) -> None:
+        """Note how the call went that waited for these slots."""
+        now = time.monotonic()
+        self.grant = Grant(self.limits, self.slots, self.acquired_at, now, waited_seconds, thread, label, context)
 
 
 class _Lease:
@@ -91,7 +127,7 @@ class _Lease:
         self.anchor: weakref.ref[Any] | None = None
 
     def __str__(self) -> str:
-        return f"{self.slots} slot(s) of {', '.join(repr(limit.name) for limit in self.limits)}"
+        return _text(self.slots, self.limits)
 
 
 class Leases:
@@ -119,24 +155,21 @@ class Leases:
         assert hold.lease_id is not None
         lease = _Lease(hold, hold.lease_id, lease_seconds, begun + lease_seconds)
         self._leases[lease.id] = lease
-        self._anchor(lease, hold)
+        # The callback may run in any thread, in the middle of anything: it takes no lock.
+        lease.anchor = weakref.ref(hold, lambda _: self._release_lease_later(lease))
         self._sender.at(begun + lease_seconds * RENEW_SHARE, partial(self._renew, lease))
 
-    def belong_to(self, hold: Hold, block: object) -> None:
-        """Release when the block is collected, and no longer when the hold is."""
-        lease = self._lease_of(hold)
-        if lease is not None:
-            self._anchor(lease, block)
+    def hold_of(self, serial: int) -> Hold | None:
+        """Return the hold with this serial; None if it was released."""
+        lease = self._leases.get(UUID(int=serial))
+        hold = None if lease is None or lease.anchor is None else lease.anchor()
+        return hold if isinstance(hold, Hold) else None
 
     def tell_of_release(self, hold: Hold) -> None:
         """Note that subscribers know of the acquisition, so that they are to know of its end, whoever releases."""
         lease = self._lease_of(hold)
         if lease is not None:
             lease.is_to_be_told = True
-
-    def _anchor(self, lease: _Lease, owner: object) -> None:
-        # The callback may run in any thread, in the middle of anything: it takes no lock.
-        lease.anchor = weakref.ref(owner, lambda _: self._release_lease_later(lease))
 
     def is_held(self, hold: Hold) -> bool:
         """Whether nobody has released it yet."""
@@ -241,6 +274,10 @@ class Leases:
             lease,
             reason,
         )
+
+
+def _text(slots: int, limits: tuple[LimitRef, ...]) -> str:
+    return f"{slots} slot(s) of {', '.join(repr(limit.name) for limit in limits)}"
 
 
 def _nobody_waits() -> None:

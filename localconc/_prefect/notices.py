@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from typing import TYPE_CHECKING, Protocol
-from uuid import UUID, uuid5
 
-from localconc._prefect.shared import ACQUIRED, RELEASED, Event, moment, subscribers
+from localconc._prefect.shared import ACQUIRED, RELEASED, publish, subscribers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from uuid import UUID
 
-    from localconc._prefect.connection import LimitRef
     from localconc._prefect.leases import Hold
+    from localconc._prefect.shared import LimitRef
 
 logger = logging.getLogger("localconc")
 
@@ -41,42 +41,9 @@ def publish_released(hold: Acquisition) -> None:
     _publish(RELEASED, time.time(), hold)
 
 
-def _publish(phase: str, occurred: float, hold: Acquisition) -> None:
-    if not subscribers:
-        return
-    for limit in hold.limits:
-        event = _event(phase, occurred, limit, hold)
-        for subscriber in tuple(subscribers):
-            try:
-                subscriber(event)
-            except Exception:
-                logger.exception("A subscriber to localconc's events failed on %s", event)
-
-
-def _event(phase: str, occurred: float, limit: LimitRef, hold: Acquisition) -> Event:
-    acquired_id = uuid5(limit.id, f"acquired {hold.id}")
-    is_release = phase == RELEASED
-    return Event(
-        event=phase,
-        occurred=moment(occurred),
-        resource={
-            "localconc.resource.id": _resource_id(limit.id),
-            "localconc.resource.name": limit.name,
-            "slots-acquired": str(hold.slots),
-            "limit": str(limit.limit),
-        },
-        related=[
-            {"localconc.resource.id": _resource_id(other.id), "localconc.resource.role": "concurrency-limit"}
-            for other in hold.limits
-            if other.id != limit.id
-        ],
-        id=uuid5(limit.id, f"released {hold.id}") if is_release else acquired_id,
-        follows=acquired_id if is_release else None,
-    )
-
-
-def _resource_id(limit_id: UUID) -> str:
-    return f"localconc.concurrency-limit.{limit_id}"
+def _publish(kind: str, occurred: float, hold: Acquisition) -> None:
+    if subscribers:
+        publish(kind, occurred, hold.limits, hold.slots, 0, hold.id.int)
 
 
 class UnsetWarnings:

@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from itertools import count
 from uuid import uuid4
 
 import pytest
@@ -27,7 +28,7 @@ from localconc.errors import (
     LimitNotFoundError,
 )
 from localconc.events import Event, subscribe
-from localconc.sync import concurrency, rate_limit
+from localconc.sync import Occupancy, acquire, concurrency, rate_limit
 from tests.kit.processes import wait_until
 
 
@@ -54,6 +55,59 @@ def events() -> Iterator[list[Event]]:
 
 
 # ---- acquiring -------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_call_holds_is_an_occupancy_whoever_keeps_it(name: str) -> None:
+    ensure_limit(name, 1)
+    with concurrency(name) as occupancy:
+        assert isinstance(occupancy, Occupancy)
+        assert occupancy.waited_seconds >= 0
+
+
+def test_what_is_acquired_is_held_until_its_release_in_any_thread(name: str) -> None:
+    ensure_limit(name, 3)
+    occupancy = acquire(name, occupy=2)
+    assert (read_limit(name).active_slots, occupancy.slots) == (2, 2)
+    thread = threading.Thread(target=occupancy.release)
+    thread.start()
+    thread.join(30)
+    assert read_limit(name).active_slots == 0
+    occupancy.release()
+    assert read_limit(name).active_slots == 0
+
+
+def test_an_occupancy_that_is_dropped_releases_its_slots(name: str) -> None:
+    ensure_limit(name, 1)
+    occupancy = acquire(name)
+    assert read_limit(name).active_slots == 1
+    del occupancy
+    wait_until(lambda: read_limit(name).active_slots == 0)
+
+
+def test_the_occupancy_of_a_block_can_be_released_early(name: str) -> None:
+    ensure_limit(name, 1)
+    with concurrency(name) as occupancy:
+        occupancy.release()
+        assert read_limit(name).active_slots == 0
+    assert read_limit(name).active_slots == 0
+
+
+def test_a_task_acquires_and_releases(name: str) -> None:
+    ensure_limit(name, 1)
+
+    async def main() -> tuple[int, int]:
+        occupancy = await localconc.asyncio.acquire(name)
+        held = (await asyncio.to_thread(read_limit, name)).active_slots
+        await occupancy.release()
+        return held, (await asyncio.to_thread(read_limit, name)).active_slots
+
+    assert asyncio.run(main()) == (1, 0)
+
+
+def test_a_label_changes_nothing(name: str) -> None:
+    ensure_limit(name, 1)
+    with concurrency(name, label="nightly import"):
+        assert read_limit(name).active_slots == 1
 
 
 def test_a_block_holds_its_slots_until_its_end(name: str) -> None:
@@ -165,7 +219,7 @@ def test_a_limit_is_enforced_as_soon_as_it_is_enabled(name: str) -> None:
 
 def test_more_slots_than_the_limit_has_are_refused_at_once(name: str) -> None:
     ensure_limit(name, 2)
-    with pytest.raises(ConcurrencySlotAcquisitionError, match=r"occupy=3 .*has 2"), concurrency(name, occupy=3):
+    with pytest.raises(ConcurrencySlotAcquisitionError, match=r"occupy=3 .*has only 2"), concurrency(name, occupy=3):
         pass
 
 
@@ -287,6 +341,7 @@ def test_a_cancelled_task_leaves_nothing_behind(name: str) -> None:
 def test_a_crowd_never_exceeds_the_limit(name: str) -> None:
     ensure_limit(name, 2)
     lock, inside, peaks = threading.Lock(), [0], [0]
+    arrivals, pair = count(), threading.Barrier(2)
 
     def work() -> None:
         for _ in range(3):
@@ -294,7 +349,9 @@ def test_a_crowd_never_exceeds_the_limit(name: str) -> None:
                 with lock:
                     inside[0] += 1
                     peaks[0] = max(peaks[0], inside[0])
-                time.sleep(0.005)
+                    is_early = next(arrivals) < 2
+                if is_early:
+                    pair.wait(60)  # the first two are inside together, however slow the server is
                 with lock:
                     inside[0] -= 1
 

@@ -9,9 +9,17 @@ from pathlib import Path
 import pytest
 
 import localconc
-from localconc import NotSupportedError, read_holders, read_waiters
+from localconc import (
+    NotSupportedError,
+    pause_limit,
+    read_history,
+    read_holders,
+    read_statistics,
+    read_waiters,
+    resume_limit,
+)
 from localconc.events import read_events
-from localconc.sync import concurrency
+from localconc.sync import Occupancy, concurrency
 from localconc.testing import assert_no_leaks, hold, peak, virtual_clock
 from tests.prefect.client import command
 from tests.prefect.server import PrefectServer
@@ -30,6 +38,10 @@ UNSUPPORTED: dict[str, Callable[[], object]] = {
     "clock": _enter(virtual_clock),
     "hold": _enter(lambda: hold("x")),
     "peak": lambda: peak("x"),
+    "pause": lambda: pause_limit("x", 1),
+    "resume": lambda: resume_limit("x"),
+    "history": read_history,
+    "statistics": lambda: read_statistics("x"),
 }
 
 
@@ -39,25 +51,7 @@ def test_the_error_names_the_server(use: Callable[[], object], on_server: Prefec
         use()
 
 
-@pytest.mark.parametrize(
-    "use",
-    [
-        lambda keeper: keeper.pause("x", 1.0),
-        lambda keeper: keeper.resume("x"),
-        lambda keeper: keeper.history(None, None, None),
-        lambda keeper: keeper.statistics("x", None),
-    ],
-)
-def test_pauses_and_history_are_not_supported_either(use: Callable[[object], object], on_server: PrefectServer) -> None:
-    from localconc._prefect import open_keeper
-
-    with pytest.raises(NotSupportedError, match=on_server.url):
-        use(open_keeper())
-
-
 def test_slots_have_no_numbers(on_server: PrefectServer, name: str) -> None:
-    from localconc._prefect.occupancy import Occupancy
-
     with concurrency(name, limit=1) as occupancy:
         assert isinstance(occupancy, Occupancy)
         with pytest.raises(NotSupportedError, match=on_server.url):
