@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-LOADED = "print([name for name in sys.modules if 'prefect' in name or name == 'httpx' or name == 'localconc._keeper'])"
+LOADED = """
+foreign = ("prefect", "httpx", "localconc._prefect", "localconc._keeper")
+print([name for name in sys.modules if any(f"{name}.".startswith(f"{each}.") for each in foreign)])
+"""
 
 
 def test_using_this_machine_loads_nothing_of_prefect(localconc_home_directory: Path) -> None:

@@ -10,9 +10,9 @@ All state is the server's; plain Prefect clients share it. The way of a call thr
 6. `leases`: what this process holds; the same thread renews the leases and releases what nobody holds any more.
 7. `connection`: the calls of Prefect's client, and what their answers mean. `address`: where the server is.
 
-`notices` are events and warnings for this process, and `wakeups` are hints between
-its threads and tasks. `administration` and `doctor` are what operators use, `errors` is how troubles are told, and
-`shared` is all that this room takes from the machine's engine.
+`notices` are events and warnings for this process, and `wakeups` are hints between its threads and tasks.
+`administration` and `doctor` are what operators use, `errors` is how troubles are told, and `shared` is all that this
+room takes from the machine's engine. The caller gets the same `Occupancy` as on this machine.
 """
 
 from localconc._prefect.keeper import close_keepers, open_keeper, server_address

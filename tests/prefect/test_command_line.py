@@ -110,6 +110,37 @@ def test_the_line_while_waiting_says_that_the_server_keeps_the_place_to_itself(
     assert child.exitstatus == 130
 
 
+def test_reset_frees_the_slots_that_a_lost_lease_left(run: Run, name: str) -> None:
+    create_limit(name, 3, active_slots=2)
+    ended = run("reset", name, "--yes", "-o", "json")
+    shown = _json(ended)
+    assert isinstance(shown, dict)
+    assert (shown["active_slots"], shown["forgotten"]) == (0, [])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("pause", "{name}", "1m"), ("resume", "{name}"), ("history",), ("stats", "{name}"), ("timeline",)],
+    ids=lambda words: str(words[0]),
+)
+def test_a_command_that_the_server_can_not_carry_out_says_so_in_a_line(
+    run: Run, on_server: PrefectServer, name: str, words: tuple[str, ...]
+) -> None:
+    create_limit(name, 1)
+    ended = run(*(word.format(name=name) for word in words))
+    assert ended.returncode == 1
+    assert f"the Prefect server at {on_server.url} keeps the limits" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_run_has_no_slot_numbers_to_tell(run: Run, on_server: PrefectServer, name: str) -> None:
+    create_limit(name, 1)
+    assert run("run", name, "--", "sh", "-c", "exit ${LOCALCONC_SLOT:-7}").returncode == 7
+    refused = run("run", name, "--slot-env", "DEVICE", "--", "true")
+    assert refused.returncode == 1
+    assert f"--slot-env: Slots have no numbers: the Prefect server at {on_server.url}" in refused.stderr
+
+
 def test_a_misspelt_name_is_pointed_out(run: Run, name: str) -> None:
     create_limit(name, 1)
     ended = run("run", f"{name}y", "--", "true")

@@ -10,6 +10,7 @@ import pytest
 
 import localconc
 from localconc import (
+    AcquireConcurrencySlotTimeoutError,
     NotSupportedError,
     pause_limit,
     read_history,
@@ -19,7 +20,7 @@ from localconc import (
     resume_limit,
 )
 from localconc.events import read_events
-from localconc.sync import Occupancy, concurrency
+from localconc.sync import Occupancy, acquire, concurrency
 from localconc.testing import assert_no_leaks, hold, peak, virtual_clock
 from tests.prefect.client import command
 from tests.prefect.server import PrefectServer
@@ -61,6 +62,19 @@ def test_slots_have_no_numbers(on_server: PrefectServer, name: str) -> None:
     with concurrency(f"{name}-missing") as unset:
         assert isinstance(unset, Occupancy)
         assert unset.numbers == ()
+
+
+def test_a_time_out_error_tells_what_the_server_tells(on_server: PrefectServer, name: str) -> None:
+    with concurrency(name, limit=1), pytest.raises(TimeoutError) as raised, concurrency(name, timeout_seconds=0):
+        pass
+    error = raised.value
+    assert isinstance(error, AcquireConcurrencySlotTimeoutError)
+    assert (error.names, error.holders, error.requests_ahead) == ((name,), [], 0)
+
+
+def test_a_lease_that_no_server_gives_is_refused(on_server: PrefectServer, name: str) -> None:
+    with pytest.raises(ValueError, match="lease_duration must be from 60 to 86400 seconds"):
+        acquire(name, limit=1, lease_duration=10)
 
 
 @pytest.mark.usefixtures("on_server")
