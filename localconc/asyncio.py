@@ -63,9 +63,9 @@ Returned = TypeVar("Returned")
 class concurrency:  # noqa: N801
     """Hold slots of one or more limits while a block or a coroutine function runs.
 
-    At most `limit` slots of a name are held at any time, across all threads, tasks and processes of the machine. If none
-    are free, the call waits in a first-in-first-out queue, and the event loop goes on meanwhile. A task that is cancelled,
-    at whatever moment, leaves the queue or releases its slots.
+    At most `limit` slots of a name are held at any time, across all threads, tasks and processes of the machine. If
+    none are free, the call waits in a first-in-first-out queue, and the event loop goes on meanwhile. A task that is
+    cancelled, at whatever moment, leaves the queue or releases its slots.
 
     >>> async with concurrency("database", occupy=2, timeout_seconds=30) as occupancy:
     ...     print(f"waited {occupancy.waited_seconds:.1f} s")
@@ -90,8 +90,8 @@ class concurrency:  # noqa: N801
             effect on one machine, where nothing is leased.
 
     Returns:
-        An asynchronous context manager whose `async with` returns an `Occupancy`, and a decorator of coroutine functions,
-        which acquires at each call.
+        An asynchronous context manager whose `async with` returns an `Occupancy`, and a decorator of coroutine
+        functions, which acquires at each call.
 
     Raises:
         ValueError, TypeError: at once, for an argument out of range, or a decorated function that is no coroutine
@@ -165,11 +165,13 @@ class concurrency:  # noqa: N801
         self._is_entered = False
         await _release(self._keeper, handle)
 
-    def __enter__(self) -> None:
-        raise TypeError("this is localconc.asyncio.concurrency: use `async with`, or localconc.sync.concurrency")
+    if not TYPE_CHECKING:  # a type checker says so by itself
 
-    def __exit__(self, *_: object) -> None:
-        """Never called: `__enter__` raises."""
+        def __enter__(self) -> None:
+            raise TypeError("this is localconc.asyncio.concurrency: use `async with`, or localconc.sync.concurrency")
+
+        def __exit__(self, *_: object) -> None:
+            """Never called: `__enter__` raises."""
 
     def __call__(
         self, function: Callable[Parameters, Coroutine[Any, Any, Returned]]

@@ -184,12 +184,13 @@ def _say(config: pytest.Config, text: str) -> None:
     capture: Any = config.pluginmanager.get_plugin("capturemanager")
     reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
     with nullcontext() if capture is None else capture.global_and_fixture_disabled():
-        if reporter is not None:
-            reporter.ensure_newline()
-            reporter.write_line(text)
-        else:
+        if reporter is None or hasattr(config, "workerinput"):
             sys.stderr.write(f"\n{text}\n")
             sys.stderr.flush()
+        else:
+            reporter.ensure_newline()
+            reporter.write_line(text)
+            reporter.flush()
 
 
 # ---- limits on tests -------------------------------------------------------------------------------------------------

@@ -63,8 +63,8 @@ _CO_ASYNCHRONOUS: Final = 0x80 | 0x100 | 0x200
 class concurrency:  # noqa: N801
     """Hold slots of one or more limits while a block or a function runs.
 
-    At most `limit` slots of a name are held at any time, across all threads, tasks and processes of the machine. If none
-    are free, the call waits in a first-in-first-out queue.
+    At most `limit` slots of a name are held at any time, across all threads, tasks and processes of the machine. If
+    none are free, the call waits in a first-in-first-out queue.
 
     >>> with concurrency("database", occupy=2, timeout_seconds=30) as occupancy:
     ...     print(f"waited {occupancy.waited_seconds:.1f} s")
@@ -166,7 +166,9 @@ class concurrency:  # noqa: N801
             self._is_entered = False
 
     async def __aenter__(self) -> None:
-        raise TypeError("this is localconc.sync.concurrency: use `with`, or localconc.asyncio.concurrency in coroutines")
+        raise TypeError(
+            "this is localconc.sync.concurrency: use `with`, or localconc.asyncio.concurrency in coroutines"
+        )
 
     async def __aexit__(self, *_: object) -> None:
         """Never called: `__aenter__` raises."""

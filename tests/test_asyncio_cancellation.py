@@ -247,11 +247,15 @@ def test_bounded_by_the_standard_library(bound: Any, call: str, localconc_home_d
     }
 
     async def run() -> None:
-        async with concurrency("x"):
-            for _ in range(3):
-                with pytest.raises(TimeoutError):
-                    await bound(calls[call]())
-                assert read_waiters() == []
+        inside, leave = asyncio.Event(), asyncio.Event()
+        holder = asyncio.create_task(hold("x", inside, leave))  # not this task: it would wait for itself
+        await inside.wait()
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                await bound(calls[call]())
+            assert read_waiters() == []
+        leave.set()
+        await holder
         async with concurrency("x", timeout_seconds=10):
             pass
 

@@ -18,9 +18,10 @@ import pytest
 from localconc import AcquireConcurrencySlotTimeoutError, create_limit, read_holders, read_waiters, update_limit
 from localconc._engine import registry
 from localconc._engine.homes.home import DATABASE_NAME
-from localconc._engine.waiting import dispatcher, mailbox_pool
-from localconc._engine.waiting.mailbox import Mailbox
-from localconc._engine.waiting.notifier import Notifier
+from localconc._engine.waiting import dispatcher
+from localconc._engine.waiting.mailboxes import pool as mailbox_pool
+from localconc._engine.waiting.mailboxes.mailbox import Mailbox
+from localconc._engine.waiting.mailboxes.notifier import Notifier
 from localconc._engine.waiting.throttle import MAX_TASKS_AN_ITERATION
 from localconc.asyncio import concurrency, rate_limit
 from tests.kit.processes import Worker, crew, spawn

@@ -9,7 +9,7 @@ import pendulum
 import pytest
 
 from localconc import create_limit, delete_limit, read_limit, update_limit
-from localconc._engine.store import schema
+from localconc._engine.store.rows import schema
 from localconc.events import Event, read_events, subscribe
 from localconc.sync import concurrency, rate_limit
 

@@ -21,12 +21,17 @@ NOBODY = 65534
 
 @pytest.fixture
 def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The directory of a user without any of the variables that decide on the home."""
+    """The directory of a user without any of the variables that decide on the home, for the list of users, too."""
     directory = tmp_path / "user"
     directory.mkdir()
     for name in ("LOCALCONC_HOME", "XDG_DATA_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(directory))
+    if sys.platform != "win32":
+        import pwd
+
+        entry = pwd.struct_passwd(("user", "x", os.getuid(), os.getgid(), "", str(directory), "/bin/sh"))
+        monkeypatch.setattr(pwd, "getpwuid", lambda uid: entry)
     return directory
 
 
@@ -122,6 +127,16 @@ def test_other_homes_of_the_same_user_are_found(user: Path, monkeypatch: pytest.
     assert seen == {str(each) for each in found[:-1]}, "but not the home itself"
     monkeypatch.setenv("LOCALCONC_HOME", str(user / "of one's own"))
     assert {os.path.realpath(each) for each in home.other_homes()} == {str(each) for each in found}
+
+
+@linux
+def test_the_home_that_the_list_of_users_names_is_another_one_where_the_environment_differs(
+    user: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for cron and sudo, which go by that list."""
+    made = make_store(user / ".local/share/localconc")
+    monkeypatch.setenv("HOME", str(tmp_path / "elsewhere"))
+    assert home.other_homes() == [made]
 
 
 @linux

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
+from localconc._engine.core.records import OwnerRow
 from localconc._engine.homes import home
 from localconc._engine.liveness import owner as owners
 from localconc._engine.liveness import processes
-from localconc._engine.core.records import OwnerRow
 from localconc._engine.liveness.owner import Owner
 from tests.kit.owners import another, row_of
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import pytest
 
-from tests.kit.pytest_runs import ALONE, quick_runs  # noqa: F401
+from tests.kit.pytest_runs import ALONE, WORKERS, quick_runs  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("quick_runs")
 
@@ -38,6 +39,73 @@ def test_tests_get_a_home_and_a_clock_of_their_own(pytester: pytest.Pytester) ->
         """
     )
     pytester.runpytest_subprocess(*ALONE, "--strict-markers").assert_outcomes(passed=4)
+
+
+def test_a_test_knows_the_numbers_of_its_slots(pytester: pytest.Pytester, tmp_path: Path) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.concurrency(["database", "gpu"], occupy=2, limit=4)
+        @pytest.mark.localconc_concurrency("port", limit=9)
+        @pytest.mark.rate_limit("api", limit=5, slot_decay_per_second=1)
+        def test_marked(localconc_slots):
+            assert localconc_slots == {"database": (0, 1), "gpu": (0, 1), "port": (0,)}
+
+        def test_unmarked(localconc_slots):
+            assert localconc_slots == {}
+        """
+    )
+    pytester.runpytest_subprocess(*ALONE, "--localconc-home", str(tmp_path)).assert_outcomes(passed=2)
+
+
+def test_tests_that_run_at_once_have_different_numbers(pytester: pytest.Pytester, tmp_path: Path) -> None:
+    pytester.makepyfile(
+        """
+        import pathlib, pytest, time
+
+        @pytest.mark.concurrency("database", limit=4)
+        @pytest.mark.parametrize("number", range(2))
+        def test_both(number, localconc_slots):
+            (slot,) = localconc_slots["database"]
+            pathlib.Path(f"slot {slot}").touch()
+            deadline = time.monotonic() + 60
+            while not all(pathlib.Path(f"slot {each}").exists() for each in range(2)):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        """
+    )
+    pytester.runpytest_subprocess(*WORKERS, "--localconc-home", str(tmp_path)).assert_outcomes(passed=2)
+
+
+def test_switched_off_limits_have_no_numbers(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCALCONC_DISABLED", "1")
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.concurrency("undeclared")
+        def test_marked(localconc_slots):
+            assert localconc_slots == {"undeclared": ()}
+        """
+    )
+    pytester.runpytest_subprocess(*ALONE).assert_outcomes(passed=1)
+
+
+def test_a_clock_takes_no_slots_away_from_marked_tests(pytester: pytest.Pytester, tmp_path: Path) -> None:
+    """What a marker holds lives by real time, in another home: it is released after the test, with the next one."""
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.concurrency("database", limit=1, timeout_seconds=0)
+        @pytest.mark.parametrize("number", range(3))
+        def test_clock(number, localconc_clock):
+            pass
+        """
+    )
+    result = pytester.runpytest_subprocess(*ALONE, "--localconc-home", str(tmp_path))
+    result.assert_outcomes(passed=3)
 
 
 def test_leaks_fail_the_test_and_name_who_holds(pytester: pytest.Pytester) -> None:
@@ -136,7 +204,8 @@ def test_a_run_that_limits_nothing_loads_nothing_heavy(pytester: pytest.Pytester
     )
     output = pytester.runpytest_subprocess(*ALONE).stdout.str()
     loaded = set(output.split("loaded:")[1].splitlines()[0].split())
-    heavy = {"asyncio", "filelock", "multiprocessing", "pendulum", "sqlite3", "localconc.sync", "localconc.testing"}
+    heavy = {"asyncio", "filelock", "multiprocessing", "pendulum", "platformdirs", "sqlite3"}
+    heavy |= {"localconc.sync", "localconc.testing", "localconc.limits"}
     assert loaded & heavy == set()
     assert "localconc.pytest_plugin" in loaded
 

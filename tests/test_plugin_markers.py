@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from localconc import ensure_limit, read_holders, read_limit, read_waiters
+from localconc import ensure_limit, home, read_holders, read_limit, read_waiters
 from localconc._engine import registry
 from localconc.testing import hold, peak
 from localconc.testing.block import environment
@@ -215,7 +215,31 @@ def test_a_marker_wins_over_what_an_earlier_run_left(pytester: pytest.Pytester, 
     assert (read_limit("gpu").limit, read_limit("gpu").active) == (3, False)  # an operator switched it off
 
 
-def test_the_header_says_what_is_in_force(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_markers_also_exist_under_names_that_nobody_else_uses(pytester: pytest.Pytester, shared_home: Path) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.localconc_concurrency("database", limit=3)
+        def test_limited(): pass
+
+        @pytest.mark.localconc_rate_limit("api", limit=5, slot_decay_per_second=0.0001)
+        def test_rated(): pass
+
+        @pytest.mark.concurrency("gpu", limit=1)
+        class TestNested:
+            @pytest.mark.localconc_concurrency("gpu", limit=2)
+            def test_the_nearest_counts(self): pass
+        """
+    )
+    result = pytester.runpytest_subprocess(*ALONE, "--strict-markers", "--localconc-home", str(shared_home))
+    result.assert_outcomes(passed=3)
+    assert (read_limit("database").limit, read_limit("api").active_slots, read_limit("gpu").limit) == (3, 1, 2)
+
+
+def test_a_run_with_marked_tests_says_what_is_in_force(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytester.makepyfile(
         """
         import pytest
@@ -241,3 +265,61 @@ def test_the_header_says_what_is_in_force(pytester: pytest.Pytester, monkeypatch
     result = pytester.runpytest_subprocess(*ALONE)
     result.stdout.fnmatch_lines(["localconc: switched off by LOCALCONC_DISABLED*"])
     result.assert_outcomes(passed=1)
+
+
+def test_a_run_without_marked_tests_says_nothing(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_it(): pass")
+    for arguments in (ALONE, WORKERS):
+        result = pytester.runpytest_subprocess(*arguments, "--localconc-home", "here")
+        result.assert_outcomes(passed=1)
+        assert "localconc:" not in result.stdout.str()
+        assert not (pytester.path / "here").exists()
+
+
+def test_workers_leave_it_to_the_controller_to_say_what_is_in_force(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.concurrency("database", limit=1)
+        @pytest.mark.parametrize("number", range(4))
+        def test_limited(number): pass
+        """
+    )
+    result = pytester.runpytest_subprocess(*WORKERS, "--localconc-home", "here")
+    said = [line for line in result.outlines if line.startswith("localconc:")]
+    assert said == [f"localconc: marked tests are limited in {pytester.path / 'here'} (--localconc-home)"]
+
+
+@pytest.mark.parametrize("variable", ["LOCALCONC_HOME", "HOME"])
+def test_the_default_home_is_that_of_the_environment_at_the_start(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """Whatever a conftest.py or a test does to the environment afterwards."""
+    for name in ("LOCALCONC_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, str(pytester.path / "before"))
+    expected = home() / "pytest"
+    pytester.makeconftest(
+        f"import os\n\ndef pytest_collection_modifyitems():\n    os.environ[{variable!r}] = {str(pytester.path)!r}"
+    )
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.concurrency("database", limit=1)
+        def test_limited(): pass
+        """
+    )
+    result = pytester.runpytest_subprocess(*ALONE)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines([f"localconc: marked tests are limited in {expected} (default)"])
+    assert (expected / "localconc.db").exists()
+
+
+def test_a_run_in_which_there_is_no_home_at_all_is_not_disturbed(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCALCONC_HOME", "~nobody-of-this-name/limits")
+    pytester.makepyfile("def test_it(): pass")
+    pytester.runpytest_subprocess(*ALONE).assert_outcomes(passed=1)

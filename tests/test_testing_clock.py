@@ -18,9 +18,11 @@ import pytest
 
 from localconc import AcquireConcurrencySlotTimeoutError, ensure_limit, home, read_limit, read_waiters
 from localconc import asyncio as for_tasks
+from localconc._engine.core.clock import SystemClock
 from localconc.sync import concurrency, rate_limit
 from localconc.testing import VirtualClock, hold, temporary_home, virtual_clock
 from localconc.testing import clock as clocks
+from localconc.testing.participants import Wait
 
 PATIENCE_SECONDS = 20.0
 
@@ -184,7 +186,7 @@ def test_time_does_not_go_back(clock: VirtualClock, seconds: float) -> None:
 
 def test_a_request_that_nobody_will_ever_answer_neither_spins_nor_moves_the_time(clock: VirtualClock) -> None:
     ensure_limit("database", 0)
-    thread = threading.Thread(target=lambda: concurrency("database").__enter__(), daemon=True)
+    thread = threading.Thread(target=_take_and_leave, daemon=True)
     thread.start()
     until(lambda: read_waiters("database"))
     spent = time.process_time()
@@ -194,6 +196,11 @@ def test_a_request_that_nobody_will_ever_answer_neither_spins_nor_moves_the_time
     ensure_limit("database", 1)
     thread.join(PATIENCE_SECONDS)
     assert not thread.is_alive()
+
+
+def _take_and_leave() -> None:
+    with concurrency("database"):
+        pass
 
 
 def test_standing_still_for_long_is_explained(
@@ -249,9 +256,69 @@ def test_real_time_is_back_after_the_block() -> None:
             assert abs(occupancy.acquired_at.timestamp() - time.time()) < 60
 
 
+def test_it_begins_exactly_now_and_not_in_the_future() -> None:
+    """What was taken before the block in the same home drains on without a gap."""
+    with temporary_home():
+        before = time.time()
+        with virtual_clock(), concurrency("database", limit=1) as occupancy:
+            assert before <= occupancy.acquired_at.timestamp() + 1e-6
+            assert occupancy.acquired_at.timestamp() <= time.time()
+
+
+@pytest.mark.parametrize("uptime", [0.1, 12345.678901, 3e7 + 1 / 3])
+def test_elapsed_is_exact_whenever_the_block_begins(monkeypatch: pytest.MonkeyPatch, uptime: float) -> None:
+    monkeypatch.setattr(SystemClock, "now", staticmethod(lambda: uptime))
+    with temporary_home(), virtual_clock() as clock:
+        for _ in range(101):
+            rate_limit("api", limit=1, slot_decay_per_second=10)
+        assert clock.elapsed == 10.0
+        clock.advance(0.1)
+        clock.advance(0.2)
+        assert clock.elapsed == 10.3
+
+
 def test_only_one_is_in_force(clock: VirtualClock) -> None:
     with pytest.raises(RuntimeError, match="in force already"), virtual_clock():
         pass
+
+
+def test_the_thread_that_moves_the_time_may_use_the_engine(clock: VirtualClock) -> None:
+    """It collects garbage like any other thread, and so may release slots; it does not count as busy ever after."""
+    ensure_limit("api", 1, slot_decay_per_second=1)
+    users: list[str] = []
+
+    def wake() -> None:
+        garbage.until = None
+        read_limit("api")
+        users.append(threading.current_thread().name)
+
+    garbage = Wait(SystemClock.now() + 0.5, wake)
+    clock._participants.waits["garbage"] = garbage
+    rate_limit("api")
+    rate_limit("api")
+    assert users == ["localconc-virtual-clock"]
+    rate_limit("api")
+    assert clock.elapsed == 2.0
+
+
+def test_a_thread_with_the_number_of_an_earlier_one_is_another_thread(clock: VirtualClock) -> None:
+    """One that used localconc has ended; a later one gets its ident, works, and has nothing to do with localconc."""
+    ensure_limit("api", 1, slot_decay_per_second=1)
+    user = threading.Thread(target=rate_limit, args=("api",))
+    user.start()
+    user.join()
+    is_done = threading.Event()
+    for _ in range(50):
+        works = threading.Thread(target=lambda: [time.sleep(0.001) for _ in iter(is_done.is_set, True)], daemon=True)
+        works.start()
+        if works.ident == user.ident:
+            break
+    else:
+        is_done.set()
+        pytest.skip("no thread gets an old ident here")
+    rate_limit("api")
+    is_done.set()
+    assert clock.elapsed == 1.0
 
 
 def test_it_keeps_out_of_the_users_own_home(monkeypatch: pytest.MonkeyPatch) -> None:

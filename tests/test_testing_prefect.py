@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import sys
 import types
 from collections.abc import Iterator
 
 import pytest
 
-from localconc import ensure_limit, read_holders, read_limit, read_limits
+from localconc import (
+    ConcurrencySlotAcquisitionError,
+    DeadlockError,
+    ensure_limit,
+    read_holders,
+    read_limit,
+    read_limits,
+)
 from localconc.testing import disabled, hold, replace_prefect, temporary_home
 
 pytest.importorskip("prefect", reason="Prefect is not installed: it comes with the extra `prefect`")
@@ -151,6 +159,36 @@ def test_an_error_of_the_body_passes_unchanged_and_gives_the_slots_back(replaced
         raise error
     assert caught.value is error
     assert read_limit("database").active_slots == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("lease_duration", 120), ("holder", None), ("raise_on_lease_renewal_failure", True), ("max_retries", 1)],
+)
+def test_parameters_of_newer_prefects_are_understood(replaced: None, option: str, value: object) -> None:
+    if option not in inspect.signature(their_concurrency).parameters:
+        pytest.skip(f"this Prefect has no {option}")
+    ensure_limit("database", 1)
+    with their_concurrency("database", **{option: value}):
+        assert read_limit("database").active_slots == 1
+
+
+def test_the_environment_makes_calls_strict_that_do_not_say(replaced: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCALCONC_STRICT", "1")
+    with pytest.raises(ConcurrencySlotAcquisitionError, match="missing"):
+        their_concurrency("missing").__enter__()
+    if "strict" in inspect.signature(their_concurrency).parameters:
+        with their_concurrency("missing", strict=False):
+            pass
+
+
+def test_a_deadlock_is_an_error_of_prefect_too(replaced: None) -> None:
+    import prefect.concurrency.asyncio as theirs
+
+    ensure_limit("database", 1)
+    with their_concurrency("database"), pytest.raises(theirs.ConcurrencySlotAcquisitionError) as caught:
+        their_concurrency("database").__enter__()
+    assert isinstance(caught.value, DeadlockError)
 
 
 def test_what_prefect_does_not_take_is_refused(replaced: None) -> None:

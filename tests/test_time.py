@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from localconc._engine.acquisitions import Queued
+from localconc._engine.acquisitions import Queued, WaitTerms
 from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, Call, Mode, Request
 from localconc._engine.holdings import Handle
 from localconc._engine.operations import limits, reading
 from localconc._engine.waiting import threads
-from localconc._engine.waiting.mailbox import Mailbox
+from localconc._engine.waiting.mailboxes.mailbox import Mailbox
 from localconc.errors import AcquireConcurrencySlotTimeoutError, ConcurrencySlotAcquisitionError
 from tests.kit.clocks import ManualClock
 from tests.kit.engines import kill, silent_engine
@@ -93,7 +93,9 @@ def test_a_newcomer_finds_those_admitted_who_were_due_before_it_and_no_room_for_
     assert machine.admitted("api")
     acquisitions, queued = machine.engine.acquisitions, machine.engine.queued
     handle = machine.engine.holdings.begin("first", "", 0)
-    first = acquisitions.try_acquire(Request(("api",), 1, RATE_LIMIT), handle, Mailbox())
+    first = acquisitions.try_acquire(
+        Request(("api",), 1, RATE_LIMIT), handle, WaitTerms(Mailbox(), has_end=True, needs_estimate=False, stops=())
+    )
     assert isinstance(first, Queued)
     machine.clock.advance(1.0)
     assert not machine.admitted("api")

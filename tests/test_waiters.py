@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from localconc._engine.acquisitions import Queued
+from localconc._engine.acquisitions import Queued, WaitTerms
 from localconc._engine.core.calls import Request
 from localconc._engine.engine import Engine
 from localconc._engine.holdings import Handle
 from localconc._engine.liveness import reaper
 from localconc._engine.operations import limits, reading
-from localconc._engine.waiting.mailbox import Mailbox
+from localconc._engine.waiting.mailboxes.mailbox import Mailbox
 from tests.kit.clocks import ManualClock
 from tests.kit.engines import silent_engine
 from tests.kit.invariants import check_store
@@ -32,7 +32,9 @@ class Process:
         """Acquire, or queue."""
         self.request = Request(names, slots, **fields)
         self.handle = self.engine.holdings.begin("thread", self.request.label, 0)
-        outcome = self.engine.acquisitions.try_acquire(self.request, self.handle, self.mailbox)
+        outcome = self.engine.acquisitions.try_acquire(
+            self.request, self.handle, WaitTerms(self.mailbox, has_end=True, needs_estimate=False, stops=())
+        )
         if isinstance(outcome, Queued):
             self.queued = outcome
         return self.handle
@@ -121,17 +123,17 @@ def test_an_interrupt_between_the_queueing_and_the_record_of_it_leaves_no_place_
     holder.ask("db")
 
     def transact_and_strike(process: Process) -> Callable[[Any], Any]:
-        transact = process.engine.store.transact
+        transact = process.engine.store.database.transact
 
-        def struck(work: Any) -> Any:
-            transact(work)
+        def struck(*arguments: Any) -> Any:
+            transact(*arguments)
             raise KeyboardInterrupt
 
         return struck
 
     for names in (("db",), ("db", "api")):
         with monkeypatch.context() as patched:
-            patched.setattr(waiter.engine.store, "transact", transact_and_strike(waiter))
+            patched.setattr(waiter.engine.store.database, "transact", transact_and_strike(waiter))
             with pytest.raises(KeyboardInterrupt):
                 waiter.ask(*names)
         assert len(reading.waiters(holder.engine, None)) == 1

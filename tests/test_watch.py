@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from localconc._engine.core.records import OwnerRow
 from localconc._engine.homes import home
 from localconc._engine.liveness import owner as owners
 from localconc._engine.liveness import watch as watching
-from localconc._engine.core.records import OwnerRow
 from localconc._engine.liveness.owner import Owner
 from localconc._engine.liveness.watch import Watch
 from tests.kit.owners import another, row_of

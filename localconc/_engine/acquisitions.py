@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from localconc._engine import events
 from localconc._engine.core.calls import CONCURRENCY, Request
+from localconc._engine.core.clock import monotonic
 from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.core.records import Grant, LimitRef, Requester
 from localconc._engine.queue import admission, deadlocks
 from localconc._engine.queue.explain import Caller, Moment, Reason, explain
-from localconc._engine.store.ledger import (
+from localconc._engine.store.rows.ledger import Ledger
+from localconc._engine.store.rows.statements import (
     ACQUIRE_FAST,
     ADMIT_FAST,
     ENQUEUE_FAST,
     HAS_QUEUE,
     RELEASE,
     RELEASE_FAST,
-    Ledger,
 )
 from localconc._engine.store.store import Transaction
 from localconc.errors import StoreError
@@ -155,7 +155,7 @@ class Acquisitions:
             or (request.limit is not None and request.limit != ref.limit)
             or request.slot_decay_per_second
             or request.mode != CONCURRENCY
-            or (time.monotonic() >= database.verify_after and not self._is_usable())
+            or (monotonic() >= database.verify_after and not self._is_usable())
         ):
             return None
         wall, now, label = self._clock.wall(), self._clock.now(), request.label
@@ -239,17 +239,18 @@ class Acquisitions:
     def _acquire_or_enqueue(
         self, request: Request, handle: Handle, ref: LimitRef, terms: WaitTerms
     ) -> Handle | Queued | None:
-        """Acquire or enqueue by the fast statements, in one transaction; return None if they do not apply (any more)."""
+        """Acquire or enqueue by the fast statements, in one transaction; return None if they don't apply any more."""
         what = (self._membership, self._clock, request, handle, ref, terms)
         outcome = self._store.database.transact("BEGIN IMMEDIATE", _enqueue_or_acquire, what)
         if outcome is None:
             self._fast_path_limits.pop(ref.name, None)
             return None
-        handle.limit_ids = (ref.limit_id,)  # from here on, this and the ticket tell what an interrupted call has to undo
         if isinstance(outcome, Queued):
-            handle.ticket = outcome.ticket
+            handle.ticket = outcome.ticket  # first: once the limits are known, only this tells of a place in the queue
+            handle.limit_ids = (ref.limit_id,)
             self._crowded.add(ref.name)
             return outcome
+        handle.limit_ids = (ref.limit_id,)
         self._crowded.discard(ref.name)
         return self._holdings.hold(handle, outcome, request)
 
@@ -257,9 +258,7 @@ class Acquisitions:
         self, request: Request, handle: Handle, terms: WaitTerms | None, is_retry: bool
     ) -> Handle | Queued | Refused | Deadlocked:
         def work(txn: Transaction) -> tuple[Grant | Queued | Refused | Deadlocked, list[LimitRow]]:
-            requester = Requester(
-                self._membership.owner_id, handle.serial, handle.thread, handle.label, handle.context
-            )
+            requester = Requester(self._membership.owner_id, handle.serial, handle.thread, handle.label, handle.context)
             rows = admission.resolve(txn, request, requester.owner_id)
             if any(row.decay > 0 and row.first_ticket is not None for row in rows):
                 limit_ids = [row.id for row in rows]
@@ -268,9 +267,7 @@ class Acquisitions:
             hindered = admission.blocked(request.slots, rows, txn.now, None)
             if hindered is None:
                 refs = admission.grant(txn, request, rows, requester)
-                grant = Grant(
-                    refs, request.slots, txn.wall, txn.now, 0.0, handle.thread, handle.label, handle.context
-                )
+                grant = Grant(refs, request.slots, txn.wall, txn.now, 0.0, handle.thread, handle.label, handle.context)
                 return grant, rows
             if terms is None:
                 return self._refuse(txn, request, requester, rows, is_retry), rows
@@ -296,7 +293,7 @@ class Acquisitions:
     ) -> Queued | Deadlocked:
         ids = [row.id for row in rows]
         if terms.stops and not terms.has_end:
-            deadlocked = _deadlock(txn, request, requester, ids, terms.stops)
+            deadlocked = _deadlock(txn, request, requester, ids, terms.stops, self._holdings.being_released())
             if deadlocked is not None:
                 return deadlocked
         secret = int.from_bytes(os.urandom(7)) + 1
@@ -334,9 +331,9 @@ class Acquisitions:
     ) -> Handle | None:
         """Accept a grant that a wakeup proves; return None if the store has to be looked at.
 
-        A wakeup proves the grant by the secret of the waiter's row. It proves nothing once it is old: another process may
-        have taken the slots back from a stopped one. The acknowledgement is written before the clock is read, so whoever
-        takes slots back for being late sees it, or this process sees that it is late.
+        A wakeup proves the grant by the secret of the waiter's row. It proves nothing once it is old: another process
+        may have taken the slots back from a stopped one. The acknowledgement is written before the clock is read, so
+        whoever takes slots back for being late sees it, or this process sees that it is late.
         """
         serial, secret, acquired_wall, acquired_boot = wakeup
         owner = self._membership.owner
@@ -374,7 +371,7 @@ class Acquisitions:
             or len(refs) != 1
             or refs[0].name not in self._fast_path_limits
             or refs[0].name in self._crowded
-            or time.monotonic() >= self._store.database.verify_after
+            or monotonic() >= self._store.database.verify_after
         ):
             return False
         try:
@@ -407,7 +404,11 @@ class Acquisitions:
         return self._release_by_rules(handle.serial)
 
     def _follow_up(
-        self, serial: int, grant: Grant, now: float, woken: tuple[str, tuple[int, int, float, float]] | None,
+        self,
+        serial: int,
+        grant: Grant,
+        now: float,
+        woken: tuple[str, tuple[int, int, float, float]] | None,
         more: Transaction | None,
     ) -> bool:
         """Wake whoever was admitted by a release."""
@@ -461,7 +462,19 @@ def _enqueue_or_acquire(
         assert cursor.lastrowid is not None
         requester = Requester(owner_id, serial, thread, handle.label, context)
         return Queued(cursor.lastrowid, secret, requester, (ref,), terms.mailbox, True, now, None, 0.0)
-    holder = (limit_id, ref.revision, ref.limit, owner_id, serial, slots, wall, now, thread, handle.label or None, context)
+    holder = (
+        limit_id,
+        ref.revision,
+        ref.limit,
+        owner_id,
+        serial,
+        slots,
+        wall,
+        now,
+        thread,
+        handle.label or None,
+        context,
+    )
     if connection.execute(ACQUIRE_FAST, holder).rowcount == 1:
         return Grant((ref,), slots, wall, now, 0.0, thread, handle.label, context)
     return None
@@ -494,13 +507,20 @@ def _release_and_admit(
 
 
 def _deadlock(
-    txn: Transaction, request: Request, requester: Requester, limit_ids: list[int], stops: tuple[int, ...]
+    txn: Transaction,
+    request: Request,
+    requester: Requester,
+    limit_ids: list[int],
+    stops: tuple[int, ...],
+    being_released: set[int],
 ) -> Deadlocked | None:
     """Return the circle that a request would close; None if it would not wait for its own caller."""
     contexts = tuple((requester.owner_id, context) for context in stops)
     who = f"this very thread or task ({requester.thread})"
     asked = deadlocks.Waiting(MAX_TICKET, contexts, request.slots, tuple(limit_ids), who, request.names)
-    waiting, held, sizes = deadlocks.situation(txn.ledger, txn.now, [asked])
+    waiting, held, sizes = deadlocks.situation(
+        txn.ledger, txn.now, [asked], {(requester.owner_id, serial) for serial in being_released}
+    )
     stuck = deadlocks.find_stuck(waiting, held, sizes)
     if asked not in stuck:
         return None

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from localconc._engine.acquisitions import Acquisitions
-from localconc._engine.core.errors import Busy, Damaged
+from localconc._engine.core.errors import Busy, Damaged, shown
 from localconc._engine.holdings import Holdings
 from localconc._engine.liveness.membership import Membership
 from localconc._engine.liveness.reaper import Reaper
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from localconc._engine.core.clock import Clock
     from localconc._engine.liveness.owner import Owner
-    from localconc._engine.store.ledger import Ledger
+    from localconc._engine.store.rows.ledger import Ledger
 
     class Mailboxes(Protocol):
         """Mailboxes for the waiters of this process."""
@@ -149,9 +149,9 @@ class Engine:
         aside = self.store.rebuild()
         if aside is not None:
             logger.warning(
-                "localconc: the database %s was damaged. It was set aside as %s and rebuilt with the definitions it had.",
-                self.store.database.path,
-                aside,
+                "localconc: the database %s was damaged. It was set aside as %s and rebuilt with its definitions.",
+                shown(self.store.database.path),
+                shown(aside),
             )
 
     # ---- the end, and forks ----------------------------------------------------------------------------------
@@ -165,15 +165,20 @@ class Engine:
         owner = self.membership.owner
         if owner is None or self.is_of_another_process():
             return
-        self._notifier.close()
-        with suppress(Busy, Damaged, StoreError):
-            if self.store.database.is_open and not self.holdings.grants and not self.store.database.was_moved():
-                may_hold = self.holdings.has_unfinished
-                self.store.transact(lambda txn: self.membership.leave(txn, may_hold=may_hold))
-                self.membership.retire()
+        with suppress(Busy, Damaged, StoreError), self.store.database.lock:
+            if self.store.database.is_open and not self.store.database.was_moved():
+                self.holdings.release_all_lost()
+                self._leave()
             self.store.database.close()
         self.holdings.forget_all()  # what is still held is released by the end of the process
+        self._notifier.close()
         self.mailboxes.close()
+
+    def _leave(self) -> None:
+        if not self.holdings.grants:
+            may_hold = self.holdings.has_unfinished
+            self.store.transact(lambda txn: self.membership.leave(txn, may_hold=may_hold))
+            self.membership.retire()
 
     def is_of_another_process(self) -> bool:
         """Return whether this is what a fork copied: such an engine is used no more."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from time import sleep
+from typing import TYPE_CHECKING, Final
 
 from localconc._engine import events
 from localconc._engine.core.calls import CONCURRENCY
+from localconc._engine.core.errors import Busy
 from localconc._engine.core.records import Grant
 from localconc._engine.finalizers import Finalizers
 from localconc._engine.queue import admission, cleanup
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
     from localconc._engine.core.calls import Request
     from localconc._engine.liveness.membership import Membership
     from localconc._engine.store.store import Store, Transaction
+
+#: Without a thread in the background, the caller tries this often, with pauses, until another process has written.
+_MAX_ATTEMPTS_IN_CALLER: Final = 200
+_RETRY_SECONDS: Final = 0.005
 
 
 class Handle:
@@ -68,7 +74,10 @@ class Holdings:
     # ---- handles ---------------------------------------------------------------------------------------------
 
     def begin(self, thread: str, label: str, context: int) -> Handle:
-        """Begin an acquisition. The finalizer comes before the first statement, so an interrupt between them is undone."""
+        """Begin an acquisition.
+
+        The finalizer comes before the first statement, so an interrupt between them is undone.
+        """
         handle = Handle()
         handle.serial = serial = next(self._serials)
         finalizers = self._finalizers
@@ -115,7 +124,8 @@ class Holdings:
         return handle if isinstance(handle, Handle) else None
 
     def numbers(self, serial: int) -> tuple[tuple[int, ...] | None, ...]:
-        """Return the slot numbers of an acquisition on each of its limits; they are given when they are first asked for.
+        """Return the slot numbers of an acquisition on each of its limits; they are given when they are first asked
+        for.
 
         Raises:
             Busy: another process is writing.
@@ -158,9 +168,14 @@ class Holdings:
             cleanup.undo(txn, self._membership.owner_id, serial, ids, ticket)
 
         was_refused = ticket is None and limit_ids == () and serial not in self.grants
-        if self._membership.has_joined and not was_refused:
-            self._store.transact(work)
+        with self._store.database.lock:  # a process that has left the store must not join it again for this
+            if self._membership.has_joined and not was_refused:
+                self._store.transact(work)
         self.forget(serial)
+
+    def being_released(self) -> set[int]:
+        """Return the acquisitions that the background releases: their threads have let go of them already."""
+        return self._lost | self._background.serials() | self._finalizers.lost()
 
     def release_later(self, handle: Handle) -> None:
         """Release in the background, and keep trying: until it succeeds, or this process's death does it."""
@@ -170,6 +185,33 @@ class Holdings:
         for serial in self._finalizers.take_lost():
             self._lost.add(serial)
             self._background.add(serial, None, None)
+
+    def release_all_lost(self) -> None:
+        """Release now what is to be released in the background, and what nobody can release any more.
+
+        Raises:
+            Busy: another process is writing.
+        """
+        for pending in self._background.pending():
+            self._undo(*pending)
+        for serial in self._finalizers.keys() | self._lost | self.grants.keys():
+            if self.handle_of(serial) is None:
+                self._undo(serial, None, None)
+
+    def release_in_caller(self) -> None:
+        """From now on, let whoever loses a handle release its slots: no thread can be started any more."""
+        self._finalizers.release_in_caller(self._release_lost_in_caller)
+
+    def _release_lost_in_caller(self) -> None:
+        for _ in range(_MAX_ATTEMPTS_IN_CALLER):
+            try:
+                self.release_all_lost()
+            except Busy:
+                sleep(_RETRY_SECONDS)
+            except Exception:  # the caller interrupted its own transaction: the next loss, or the end, releases it
+                return
+            else:
+                return
 
     # ---- another store, another process ----------------------------------------------------------------------
 
@@ -184,7 +226,7 @@ class Holdings:
         return bool(self._finalizers or self._lost)
 
     def forget_all(self) -> None:
-        """Forget whatever is held without releasing it: it is the parent's, or goes back with the end of the process."""
+        """Forget what is held without releasing it: it is the parent's, or goes back with the end of the process."""
         self.grants.clear()
         self.contexts.clear()
         self._finalizers.clear()

@@ -44,9 +44,7 @@ class Occupancy:
     _numbers: tuple[tuple[int, ...] | None, ...] = ()
 
     @classmethod
-    def of_nothing(
-        cls, names: tuple[str, ...], release: Callable[[Keeper | None, Handle | None], Any]
-    ) -> Occupancy:
+    def of_nothing(cls, names: tuple[str, ...], release: Callable[[Keeper | None, Handle | None], Any]) -> Occupancy:
         """Return the occupancy of a call that names no limit, or is made while limits are switched off."""
         return cls(None, 0, Grant((), 0, wall(), 0.0, 0.0, "", "", 0), names, release)
 

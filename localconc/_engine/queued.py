@@ -5,23 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from localconc._engine.acquisitions import Queued
+from localconc._engine.core.errors import shown
 from localconc._engine.core.records import Grant, LimitRef
 from localconc._engine.queue import admission
 from localconc._engine.queue.cleanup import cancel
 from localconc._engine.queue.explain import Caller, Moment, Reason, explain
-from localconc._engine.store import listings
-from localconc._engine.store.schema import GRANTED, PASSED_OVER, REFUSED
+from localconc._engine.store.rows import listings
+from localconc._engine.store.rows.schema import GRANTED, PASSED_OVER, REFUSED
 from localconc.errors import ConcurrencySlotAcquisitionError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from localconc._engine.holdings import Handle, Holdings
     from localconc._engine.core.calls import Request
     from localconc._engine.core.clock import Clock
     from localconc._engine.core.records import WaiterRow
+    from localconc._engine.holdings import Handle, Holdings
     from localconc._engine.liveness.membership import Membership
-    from localconc._engine.store.ledger import Ledger
+    from localconc._engine.store.rows.ledger import Ledger
     from localconc._engine.store.store import Store, Transaction
 
 
@@ -75,7 +76,9 @@ class QueuedRequests:
             hindered = admission.blocked(waiter.slots, ledger.limits_with_ids(limit_ids), now, queued.ticket)
             due_at = now if hindered is None else hindered.until
             overdue = [each for each in limit_ids if due_at is None and self._is_overdue(ledger, each)]
-            ahead = {owner for each in limit_ids for owner in listings.owners_ahead(ledger.connection, each, queued.ticket)}
+            ahead = {
+                owner for each in limit_ids for owner in listings.owners_ahead(ledger.connection, each, queued.ticket)
+            }
             return WaiterStatus(True, limit_ids, due_at, overdue, len(ahead))
 
         return self._store.read(look)
@@ -102,7 +105,7 @@ class QueuedRequests:
         return admission.blocked(first.slots, rows, self._clock.now(), first.ticket) is None
 
     def admit_overdue(self, limit_ids: Iterable[int]) -> float | None:
-        """Admit waiters whose processes should have acted already; return when the next one can be, if there was any."""
+        """Admit waiters whose processes should have acted already; return when the next one can be, if any was."""
         ids = list(limit_ids)
 
         def work(txn: Transaction) -> float | None:
@@ -151,8 +154,8 @@ class QueuedRequests:
             raise ConcurrencySlotAcquisitionError(outcome)
         if outcome is None:
             raise StoreError(
-                f"A waiting request vanished from the database {self._store.database.path}: was it deleted or replaced "
-                "while it was in use? Call again."
+                f"A waiting request vanished from the database {shown(self._store.database.path)}: was it "
+                "deleted or replaced while it was in use? Call again."
             )
         return outcome
 
@@ -162,10 +165,10 @@ class QueuedRequests:
         connection = txn.ledger.connection
         found = listings.queued_holders(connection, owner_id, serial, [ref.limit_id for ref in queued.refs])
         if found and found[0].ticket == queued.ticket:
-            first = found[0]
-            acquired_wall, acquired_boot, waited_seconds = first.acquired_wall, first.acquired_boot, first.waited_seconds
+            acquired_wall, acquired_boot = found[0].acquired_wall, found[0].acquired_boot
+            waited_seconds = found[0].waited_seconds
         elif owner_id == self._membership.owner_id and listings.has_held(connection, owner_id, serial):
-            # An operator has forgotten the holders since, or deleted the limit. The grant stands; its release does nothing.
+            # An operator has forgotten the holders, or deleted the limit. The grant stands; its release does nothing.
             acquired_wall, acquired_boot = txn.wall, txn.now
             waited_seconds = max(0.0, txn.now - queued.enqueued_boot)
         else:

@@ -1,4 +1,4 @@
-"""The keeper of limits that the environment names, made when it is first needed; and what a fork does to engines."""
+"""Who keeps the limits that the environment names: an engine of this process, one for each home, or a server."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from localconc._engine.core.clock import SystemClock
 from localconc._engine.engine import Engine
 from localconc._engine.homes.home import HOME_VARIABLE, SERVER, home, is_on_server
 from localconc._engine.machine import Machine
-from localconc._engine.waiting.mailbox_pool import MailboxPool
-from localconc._engine.waiting.notifier import Notifier
+from localconc._engine.waiting.mailboxes.notifier import Notifier
+from localconc._engine.waiting.mailboxes.pool import MailboxPool
 from localconc.errors import StoreError
 
 if TYPE_CHECKING:
@@ -35,12 +35,14 @@ _ENVIRON: Final = os.environ
 _look_up, _HOME_KEY = environment.look_up("LOCALCONC_HOME")
 _, _DISABLED_KEY = environment.look_up(environment.DISABLED)
 
-_machines: dict[Path, Machine] = {}
+_engines: dict[Path, Engine] = {}
+_set_aside: dict[Path, Engine] = {}
 _by_environment: dict[Any, Machine] = {}
 _lock = threading.RLock()
 _pid = getpid()
 _clock: Clock | None = None
 _is_alone = False
+_is_ending = False
 
 
 def keeper_unless_disabled() -> Keeper | None:
@@ -67,14 +69,6 @@ def current(what: str = "This") -> Engine:
     return keeper().machine(what)
 
 
-def keeper() -> Keeper:
-    """Return what keeps the limits that the environment names at this moment: the engine of a home, or a server."""
-    if getpid() != _pid:
-        _after_fork_in_child()  # C code has forked, which Python did not see
-    key = _home() or tuple([variable() for variable in _other_variables])
-    return _by_environment.get(key) or _find(key)
-
-
 def refuse_server(what: str) -> None:
     """Refuse what needs this machine's engine, before anything else is done for it.
 
@@ -85,16 +79,25 @@ def refuse_server(what: str) -> None:
         current(what)
 
 
+def keeper() -> Keeper:
+    """Return what keeps the limits that the environment names at this moment: the engine of a home, or a server."""
+    if getpid() != _pid:
+        _after_fork_in_child()  # C code has forked, which Python did not see
+    key = _home() or tuple([variable() for variable in _other_variables])
+    return _by_environment.get(key) or _find(key)
+
+
 def _find(key: Any) -> Keeper:
     configured = os.environ.get(HOME_VARIABLE)
     if configured and configured.startswith(SERVER):
         return _server(configured)
     directory = home()
     with _lock:
-        machine = _machines.get(directory)
-        if machine is None:
+        engine = _engines.get(directory)
+        if engine is None:
             _refuse_foreign_time()
-            machine = _machines[directory] = Machine(_make(directory))
+            engine = _engines[directory] = _make(directory)
+        machine = Machine(engine)
         if not configured or os.path.isabs(configured):  # a relative one depends on the working directory
             _by_environment[key] = machine
         return machine
@@ -117,6 +120,8 @@ def _make(directory: Path) -> Engine:
     mailboxes = MailboxPool(directory)
     engine = Engine(directory, _clock or SystemClock(), mailboxes, Notifier(directory, mailboxes))
     engine.is_alone = _is_alone
+    if _is_ending:
+        engine.holdings.release_in_caller()
     return engine
 
 
@@ -132,30 +137,64 @@ def _refuse_foreign_time() -> None:
 def use_clock(clock: Clock | None, *, is_alone: bool = False) -> None:
     """Let the engines of this process live by another clock; None for the machine's own.
 
+    An engine that holds slots by the machine's time goes on to hold them: it is set aside until that time is back.
+
     Args:
         is_alone: whether no other process takes part, so that waiters need not look for lost wakeups and deaths.
     """
     global _clock, _is_alone
     with _lock:
+        if _clock is None:
+            _set_aside.update((directory, engine) for directory, engine in _engines.items() if engine.holdings.grants)
+            for directory in _set_aside:
+                _engines.pop(directory, None)
         _clock, _is_alone = clock, is_alone
         forget_all()
+        if clock is None:
+            _engines.update(_set_aside)
+            _set_aside.clear()
 
 
 def forget(directory: Path) -> None:
     """Close the engine of a home and forget it."""
     with _lock:
-        machine = _machines.pop(directory, None)
+        engine = _engines.pop(directory, None)
         _by_environment.clear()
-    if machine is not None:
-        machine.engine.close()
+    if engine is not None:
+        engine.close()
 
 
 def forget_all() -> None:
     """Close all engines and forget them; the next use makes them anew."""
     with _lock:
-        for directory in list(_machines):
+        _by_environment.clear()
+        for directory in list(_engines):
             forget(directory)
 
+
+# ---- the end of the main thread --------------------------------------------------------------------------------------
+
+
+def _on_main_thread_end() -> None:
+    """Do without new threads from now on: Python 3.12 starts none while the other threads come to their end."""
+    global _is_ending
+    with _lock:
+        _is_ending = True
+        for engine in _engines.values():
+            engine.holdings.release_in_caller()
+
+
+def _register_end() -> None:
+    register = getattr(threading, "_register_atexit", None)  # of no public interface; concurrent.futures rests on it
+    if register is None:
+        return
+    try:
+        register(_on_main_thread_end)
+    except RuntimeError:  # it has ended already
+        _on_main_thread_end()
+
+
+_register_end()
 
 # ---- forks -----------------------------------------------------------------------------------------------------------
 
@@ -164,7 +203,7 @@ _forking: list[Engine] = []
 
 def _before_fork() -> None:
     _lock.acquire()
-    _forking[:] = [machine.engine for machine in _machines.values()]
+    _forking[:] = [*_engines.values(), *_set_aside.values()]
     for engine in _forking:
         engine.before_fork()
 
@@ -180,10 +219,11 @@ def _after_fork_in_child() -> None:
     global _lock, _pid
     _lock = threading.RLock()
     _pid = getpid()
-    for machine in list(_machines.values()):
-        machine.engine.after_fork_in_child()
+    for engine in [*_engines.values(), *_set_aside.values()]:
+        engine.after_fork_in_child()
     _forking.clear()
-    _machines.clear()
+    _engines.clear()
+    _set_aside.clear()
     _by_environment.clear()
 
 

@@ -42,6 +42,14 @@ class BackgroundReleases:
         with suppress(RuntimeError):  # no thread can be started: the next one to add starts it
             start_new_thread(self._run, ())
 
+    def pending(self) -> list[_Pending]:
+        """Return what is still to be released."""
+        return list(self._pending)
+
+    def serials(self) -> set[int]:
+        """Return the acquisitions that are still to be undone."""
+        return {serial for serial, _, _ in list(self._pending)}
+
     def clear(self) -> None:
         """Forget all of them, in a forked child or at the end of the process."""
         self._pending.clear()

@@ -268,9 +268,7 @@ class PrefectKeeper:
 def _raise_if_lost(hold: Hold, is_lost: bool) -> None:
     # A body that raised keeps its exception: leaving the block then runs while it is handled.
     if is_lost and hold.raises_when_lost and sys.exc_info()[0] is None:
-        raise StoreError(
-            f"The lease of {hold} was lost while the body ran, and others may have had the slots as well."
-        )
+        raise StoreError(f"The lease of {hold} was lost while the body ran, and others may have had the slots as well.")
 
 
 # ---- the keepers of this process -------------------------------------------------------------------------------------

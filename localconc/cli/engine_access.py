@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from localconc._engine.operations import doctor
-    from localconc._engine.store.ledger import Ledger
-    from localconc._engine.store.listings import HolderEntry, WaiterEntry
+    from localconc._engine.store.rows.ledger import Ledger
+    from localconc._engine.store.rows.listings import HolderEntry, WaiterEntry
     from localconc.limits import Holder, Limit
     from localconc.sync import Occupancy
 

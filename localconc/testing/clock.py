@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from localconc._engine import registry
 from localconc._engine.core.clock import SystemClock
-from localconc._engine.waiting.mailbox import Mailbox
+from localconc._engine.waiting.mailboxes.mailbox import Mailbox
 from localconc._engine.waiting.timing import QUICK_POLL_SECONDS
 from localconc.testing import slots
 from localconc.testing.block import Block, environment

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import os
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from localconc import sync
@@ -13,8 +14,8 @@ from localconc._engine import registry
 from localconc._engine.core import arguments
 from localconc._engine.homes.home import home, is_on_server, user_home
 from localconc._engine.operations.reading import look
-from localconc.errors import AcquireConcurrencySlotTimeoutError, ConcurrencySlotAcquisitionError
-from localconc.limits import read_holders, read_limit, update_limit
+from localconc.errors import AcquireConcurrencySlotTimeoutError, ConcurrencySlotAcquisitionError, LocalconcError
+from localconc.limits import read_holders, read_limit, read_waiters, update_limit
 from localconc.testing.block import environment
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ __all__ = ["Demand", "acquire", "demands_of", "home_of"]
 
 #: After this long, a test that waits says so.
 NOTICE_SECONDS: Final = 2.0
+
+#: How often it looks after that, if the test was slow for another reason.
+LOOK_AGAIN_SECONDS: Final = 0.2
 
 #: Holders that the notice names.
 MAX_NAMED_HOLDERS: Final = 3
@@ -207,24 +211,26 @@ class _Notice:
     def __init__(self, test: str, say: Callable[[str], None]) -> None:
         self._test = test
         self._say = say
-        self._timer = threading.Timer(NOTICE_SECONDS, self._tell)
-        self._timer.daemon = True
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="localconc-notice", daemon=True)
         self.name = ""
 
     def __enter__(self) -> _Notice:
-        self._timer.start()
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-        self._timer.join()  # it reads by the environment that the block has set
+        self._is_over.set()
+        self._thread.join()  # it reads by the environment that the block has set
 
-    def _tell(self) -> None:
-        try:
-            reason = _reason(self.name)
-        except Exception as error:  # the test itself says what is wrong with the store
-            reason = str(error)
-        self._say(f"localconc: {self._test} waits for {self.name!r}: {reason}")
+    def _watch(self) -> None:
+        seconds = NOTICE_SECONDS
+        while not self._is_over.wait(seconds):
+            seconds = min(NOTICE_SECONDS, LOOK_AGAIN_SECONDS)
+            with suppress(LocalconcError):  # the test itself says what is wrong with the store
+                if any(waiter.pid == os.getpid() for waiter in read_waiters(self.name)):
+                    self._say(f"localconc: {self._test} waits for {self.name!r}: {_reason(self.name)}")
+                    return
 
 
 def _reason(name: str) -> str:

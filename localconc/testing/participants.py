@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from threading import Thread
     from types import FrameType
 
-    from localconc._engine.waiting.mailbox import Mailbox
+    from localconc._engine.waiting.mailboxes.mailbox import Mailbox
 
 #: A thread counts as waiting for another one once nothing has moved for this long: it may just have been woken.
 QUIET_SECONDS: Final = 0.003

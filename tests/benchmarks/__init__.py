@@ -1,1 +1,1 @@
-"""Benchmarks of localconc beside its peers: `python -m tests.benchmarks [name…] [--json FILE] [--quick]`."""
+"""Benchmarks of localconc beside its peers: `python -m tests.benchmarks [name…] [--quick] [--write]`."""

@@ -1,37 +1,22 @@
 """What a pair costs the processors when it had to wait: `python -m tests.benchmarks.contended_pair`."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import median
 
 from tests.benchmarks import semaphores
 from tests.benchmarks.crew import Crew
 from tests.benchmarks.home import temporary_home
-from tests.benchmarks.report import Effort, Report, Row
 from tests.benchmarks.rounds import cpu_seconds_each, quantile
 from tests.benchmarks.rush import Rush, Shape, rushes, smallest_share
 from tests.benchmarks.semaphores import OURS
 
-BAR_MICROSECONDS = 180.0
-BAR_UNCONTENDED_PAIRS = 8.0
 UNCONTENDED_PAIRS = 2_000
 
 
-def measure(effort: Effort) -> Report:
-    """8 processes, limit 4, 2 ms held: the processor time of all processes divided by the pairs."""
-    shape = Shape(8, 4, 0.002, effort.choose(2.0, 0.5))
-    turns = rushes(shape, semaphores.contenders(shape.limit), effort.choose(5, 1))
-    spent = _microseconds(turns)
-    alone = uncontended_microseconds()
-    ours = spent.get(OURS)
-    what = f"{shape.words}: processor time of a pair"
-    pairs = ours / alone if ours else None
-    return Report(
-        [
-            Row(what, ours, "µs", BAR_MICROSECONDS, peers=semaphores.peers_of(spent)),
-            Row(f"{what}, in uncontended pairs", pairs, "×", BAR_UNCONTENDED_PAIRS, note=f"of {alone:.1f} µs each"),
-        ]
-    )
+def microseconds_per_pair(turns: Sequence[Rush]) -> float:
+    """Return the processor time of all processes divided by the pairs they made; the median of the turns."""
+    return median(rush.cpu_seconds_per_pair for rush in turns) * 1e6
 
 
 def uncontended_microseconds() -> float:
@@ -49,10 +34,6 @@ def _alone() -> float:
 
     cpu_seconds_each(UNCONTENDED_PAIRS // 4, pair)
     return median(cpu_seconds_each(UNCONTENDED_PAIRS, pair) for _ in range(5))
-
-
-def _microseconds(turns: Mapping[str, Sequence[Rush]]) -> dict[str, float]:
-    return {name: median(rush.cpu_seconds_per_pair for rush in rounds) * 1e6 for name, rounds in turns.items()}
 
 
 def main() -> None:
@@ -73,7 +54,8 @@ def main() -> None:
     ours, theirs = (median(rush.per_second for rush in turns[name]) for name in (OURS, posix.name))
     print(f"ratio of throughputs {ours / theirs:.3f}")
     alone = uncontended_microseconds()
-    print(f"an uncontended pair {alone:.1f} µs, so a contended one is {_microseconds(turns)[OURS] / alone:.1f} of them")
+    pairs = microseconds_per_pair(turns[OURS]) / alone
+    print(f"an uncontended pair {alone:.1f} µs, so a contended one is {pairs:.1f} of them")
 
 
 def _line(name: str, rounds: Sequence[Rush]) -> str:
@@ -81,7 +63,7 @@ def _line(name: str, rounds: Sequence[Rush]) -> str:
     by_round = " ".join(f"{rush.per_second:,.0f}" for rush in rounds)
     return (
         f"{name:>15}: {median(rush.per_second for rush in rounds):>9,.0f} /s ({by_round}), "
-        f"CPU {median(rush.cpu_seconds_per_pair for rush in rounds) * 1e6:>6.1f} µs a pair, "
+        f"CPU {microseconds_per_pair(rounds):>6.1f} µs a pair, "
         f"wait p50 {quantile(waits, 0.5):.2f} p99 {quantile(waits, 0.99):.2f} longest {max(waits):.1f} ms, "
         f"worst-served process {smallest_share(rounds):.0%} of its due"
     )

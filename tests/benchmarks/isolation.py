@@ -19,11 +19,11 @@ class BenchmarkError(Exception):
     """A benchmark failed, or did not come to its end."""
 
 
-def run(module: str, function: str, effort: Effort, patience_seconds: float) -> Report:
-    """What `tests.benchmarks.<module>.<function>(effort)` reports; its processes are gone afterwards."""
+def run(name: str, effort: Effort, patience_seconds: float) -> Report:
+    """Return what `tests.benchmarks.<name>.measure(effort)` reports; its processes are gone afterwards."""
     ours, theirs = SPAWN.Pipe()
     with tempfile.TemporaryDirectory(prefix="localconc-benchmark-") as directory:
-        process = SPAWN.Process(target=_measure, args=(theirs, directory, module, function, effort))
+        process = SPAWN.Process(target=_measure, args=(theirs, directory, name, effort))
         process.start()
         theirs.close()
         try:
@@ -45,12 +45,12 @@ def _answer(pipe: Connection, patience_seconds: float) -> Report:
     raise BenchmarkError(answer)
 
 
-def _measure(pipe: Connection, directory: str, module: str, function: str, effort: Effort) -> None:
+def _measure(pipe: Connection, directory: str, name: str, effort: Effort) -> None:
     os.environ["TMPDIR"] = tempfile.tempdir = directory  # what this process and its workers leave there goes with it
     if hasattr(os, "setsid"):
         os.setsid()
     try:
-        pipe.send(getattr(importlib.import_module(f"tests.benchmarks.{module}"), function)(effort))
+        pipe.send(importlib.import_module(f"tests.benchmarks.{name}").measure(effort))
     except Exception:
         pipe.send(traceback.format_exc())
 

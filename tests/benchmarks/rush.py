@@ -1,6 +1,7 @@
 """Several processes want the same slots for a while: each contender's pairs, waits and processor time."""
 
 import time
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,8 +32,9 @@ class Shape:
 
 @dataclass(frozen=True)
 class Part:
-    """What one process did: its waits, the pairs that it completed in time, its processor time for all pairs."""
+    """What one process did: when it asked, its waits, the pairs that it completed in time, its processor time."""
 
+    asked: Sequence[float]
     waits: Sequence[float]
     in_time: int
     cpu_seconds: float
@@ -99,8 +101,8 @@ def _acquire_and_release(contender: str, directory: Path, name: str, shape: Shap
     enter = semaphores.entrance(contender, directory, name, shape.limit)
     with enter():
         pass
-    hold_seconds, clock = shape.hold_seconds, time.perf_counter
-    waits: list[float] = []
+    hold_seconds, clock = shape.hold_seconds, time.monotonic  # one clock for all processes
+    begun, waits = array("d"), array("d")
     in_time = 0
     line_up()
     cpu_before = time.process_time()
@@ -108,7 +110,8 @@ def _acquire_and_release(contender: str, directory: Path, name: str, shape: Shap
     while (asked := clock()) < end:
         with enter():
             waits.append(clock() - asked)
+            begun.append(asked)
             if hold_seconds:
                 time.sleep(hold_seconds)
         in_time += clock() <= end
-    return Part(waits, in_time, time.process_time() - cpu_before)
+    return Part(begun, waits, in_time, time.process_time() - cpu_before)

@@ -1,11 +1,13 @@
-"""What a script pays before its first slot: the import, and the command line's `ls` and `run`."""
+"""What a script pays before its first slot: the import, and a command that runs under a limit."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -14,26 +16,21 @@ from tests.benchmarks.home import temporary_home
 from tests.benchmarks.report import Effort, Report, Row
 from tests.benchmarks.rounds import interleaved, medians
 
-ALLOWANCE_MS = 15
-BAR_INTERPRETERS = 2.5
-BAR_IMPORTS = 2
+ALLOWANCE_MS = 10
+BAR_IMPORTS = 2.0
 ESSENTIAL = "filelock, sqlite3, platformdirs"
-LATER = ("pendulum", "asyncio", "click", "rich")
-NEEDED_BY_LS = "filelock, sqlite3, platformdirs, pendulum, click, rich.console, rich.table"
+LATER = ("pendulum", "asyncio", "click", "typer", "rich")
 TIMED_IMPORT = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
 LOADED = "import json, sys; import {}; print(json.dumps(sorted(sys.modules)))"
+RUN, IMPORT, FLOCK = "localconc run NAME -- true", "python -c 'import localconc.sync'", "flock(1)"
 
 
 def measure(effort: Effort) -> Report:
-    """Milliseconds of `import localconc.sync`, `localconc ls` and `localconc run`, beside what they cannot avoid."""
-    rounds = effort.choose(15, 3)
-    return Report([*_import_rows(rounds), *_ls_rows(rounds), *_run_rows(rounds)])
+    """Milliseconds of `import localconc.sync` and of `localconc run`, beside what they cannot avoid."""
+    return Report([*_import_rows(effort.choose(21, 3)), _run_row(effort.choose(15, 3))])
 
 
 def _import_rows(rounds: int) -> list[Row]:
-    what, in_vain = "import localconc.sync", "modules that import localconc.sync loads too early"
-    if not semaphores.installed("localconc.sync"):
-        return [Row(what, None, "ms"), Row(in_vain, None, "", 0)]
     modules = {name: partial(_import_ms, name) for name in (ESSENTIAL, "localconc.sync", "filelock", "diskcache")}
     modules = {name: run for name, run in modules.items() if semaphores.installed(name.split(",")[0])}
     interleaved(modules, 1)
@@ -42,62 +39,51 @@ def _import_rows(rounds: int) -> list[Row]:
     peers: dict[str, float | None] = {name: spent.get(name) for name in ("filelock", "diskcache")}
     note = f"{ESSENTIAL} {spent[ESSENTIAL]:.1f} ms"
     return [
-        Row(what, spent["localconc.sync"], "ms", spent[ESSENTIAL] + ALLOWANCE_MS, note=note, peers=peers),
-        Row(in_vain, len(early), "", 0, note=", ".join(early)),
+        Row(
+            "import localconc.sync",
+            spent["localconc.sync"],
+            "ms",
+            spent[ESSENTIAL] + ALLOWANCE_MS,
+            "lower",
+            note,
+            peers,
+        ),
+        Row("modules that import localconc.sync loads too early", len(early), "", 0, note=", ".join(early)),
     ]
 
 
-def _ls_rows(rounds: int) -> list[Row]:
-    what = "localconc ls"
-    if not (semaphores.installed("localconc.cli") and semaphores.installed("click")):
-        return [Row(what, None, "ms", note="needs the extra `cli`")]
-    with temporary_home():
-        runs = {
-            "pass": partial(_run_ms, "-c", "pass"),
-            "imports": partial(_run_ms, "-c", f"import {NEEDED_BY_LS}"),
-            what: partial(_run_ms, "-m", "localconc", "ls"),
+def _run_row(rounds: int) -> Row:
+    with temporary_home() as directory:
+        runs: dict[str, Callable[[], float]] = {
+            IMPORT: partial(_run_ms, sys.executable, "-c", "import localconc.sync"),
+            RUN: partial(_run_ms, sys.executable, "-m", "localconc", "run", "gpu", "--limit", "1", "--", "true"),
         }
+        if shutil.which("flock"):
+            runs[FLOCK] = partial(_run_ms, "flock", str(directory / "lock"), "true")
         try:
             interleaved(runs, 1)
         except subprocess.CalledProcessError as error:
-            return [Row(what, None, "ms", note=f"it fails: {error.stderr.strip().splitlines()[-1]}")]
+            return Row(RUN, None, "ms", note=f"it fails: {error.stderr.strip().splitlines()[-1]}")
         spent = medians(interleaved(runs, rounds))
-    imports = spent["imports"] - spent["pass"]
-    note = f"python -c pass {spent['pass']:.0f} ms, the imports {imports:.0f} ms"
-    return [Row(what, spent[what], "ms", BAR_INTERPRETERS * spent["pass"] + imports, note=note)]
-
-
-def _run_rows(rounds: int) -> list[Row]:
-    what = "localconc run NAME -- true"
-    if not (semaphores.installed("localconc.cli") and semaphores.installed("click")):
-        return [Row(what, None, "ms", note="needs the extra `cli`")]
-    with temporary_home():
-        runs = {
-            "import": partial(_run_ms, "-c", "import localconc.sync"),
-            what: partial(_run_ms, "-m", "localconc", "run", "gpu", "--limit", "1", "--", "true"),
-        }
-        interleaved(runs, 1)
-        spent = medians(interleaved(runs, rounds))
-    note = f"python -c 'import localconc.sync' {spent['import']:.0f} ms"
-    return [Row(what, spent[what], "ms", BAR_IMPORTS * spent["import"], note=note)]
+    note = f"{IMPORT} {spent[IMPORT]:.0f} ms"
+    return Row(RUN, spent[RUN], "ms", BAR_IMPORTS * spent[IMPORT], note=note, peers={FLOCK: spent.get(FLOCK)})
 
 
 def _import_ms(modules: str) -> float:
-    return float(_output("-c", TIMED_IMPORT.format(modules))) * 1e3
+    return float(_output(sys.executable, "-c", TIMED_IMPORT.format(modules))) * 1e3
 
 
 def _loaded(modules: str) -> set[str]:
-    return set(json.loads(_output("-c", LOADED.format(modules))))
+    return set(json.loads(_output(sys.executable, "-c", LOADED.format(modules))))
 
 
-def _run_ms(*arguments: str) -> float:
+def _run_ms(*command: str) -> float:
     start = time.perf_counter()
-    _output(*arguments)
+    _output(*command)
     return (time.perf_counter() - start) * 1e3
 
 
-def _output(*arguments: str) -> str:
-    command = [sys.executable, *arguments]
+def _output(*command: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, env=_environment()).stdout
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from tests.benchmarks.report import Report, Row
 
 VERDICTS = {True: "ok", False: "MISSED", None: ""}
-WIDTHS = "{:<70} {:>11} {:>13} {:>7}  {}"
+WIDTHS = "{:<72} {:>11} {:>13} {:>7}  {}"
 
 
 def head(machine: Mapping[str, str]) -> str:
@@ -39,13 +39,21 @@ def figure(value: float | None) -> str:
     return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
 
 
+def measured(row: Row) -> str:
+    """The figure with its unit."""
+    return f"{figure(row.measured)} {row.unit}".strip()
+
+
+def bar(row: Row) -> str:
+    """What the figure must reach, or nothing."""
+    sign = "≤" if row.better == "lower" else "≥"
+    return "" if row.bar is None else f"{sign} {figure(row.bar)} {row.unit}".strip()
+
+
 def row_lines(row: Row) -> list[str]:
     """One row: what, the figure, the bar, the verdict; the note and the peers below."""
-    measured = f"{figure(row.measured)} {row.unit}".strip()
-    sign = "≤" if row.better == "lower" else "≥"
-    bar = "" if row.bar is None else f"{sign} {figure(row.bar)} {row.unit}".strip()
     ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
-    lines = ["  " + WIDTHS.format(row.what, measured, bar, ratio, VERDICTS[row.met]).rstrip()]
+    lines = ["  " + WIDTHS.format(row.what, measured(row), bar(row), ratio, VERDICTS[row.met]).rstrip()]
     if row.note:
         lines.append(f"      {row.note}")
     if row.peers:

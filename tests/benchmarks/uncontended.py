@@ -1,4 +1,4 @@
-"""Acquire and release while nobody else wants anything: localconc and its peers beside the floor."""
+"""Calls that nobody else competes with: localconc and its peers beside the floor."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,11 +14,15 @@ from tests.benchmarks.rounds import interleaved, medians, paired_ratio, seconds_
 from tests.benchmarks.semaphores import OURS, Entrance
 
 LIMIT = 1
-BAR_FLOORS = 1.6
+BAR_FLOORS = 1.2
+BAR_THREE_NAMES = 2.5
+BAR_RATE_FLOORS = 1.6
+NAMES = ["first", "second", "third"]
 FLOOR = "floor"
 IN_THE_CALL = "localconc, limit given in the call"
 ASYNCIO = "localconc, asyncio"
-RATE_LIMIT = "localconc, rate_limit"
+RATE_LIMIT = "one rate_limit that is admitted"
+THREE_NAMES = "acquire + release of 3 names"
 
 Batch = Callable[[], float]
 
@@ -50,9 +54,12 @@ def _blocks(enter: Entrance, repeat: int) -> Batch:
 
 
 def _other_ways(repeat: int, cleanup: ExitStack) -> dict[str, Batch]:
-    from localconc import sync
+    from localconc import create_limit, sync
 
+    for name in NAMES:
+        create_limit(name, LIMIT)
     ways: dict[str, Batch] = {
+        THREE_NAMES: _blocks(lambda: sync.concurrency(NAMES), repeat),
         IN_THE_CALL: _blocks(lambda: sync.concurrency("in-the-call", limit=LIMIT), repeat),
         RATE_LIMIT: lambda: seconds_each(
             repeat, lambda: sync.rate_limit("rate", limit=10**6, slot_decay_per_second=10**6)
@@ -76,13 +83,17 @@ async def _seconds_each_in_a_task(repeat: int) -> float:
 
 
 def _rows(figures: dict[str, list[float]]) -> list[Row]:
-    typical = medians(figures)
-    peers = {name: _microseconds(seconds) for name, seconds in semaphores.peers_of(typical).items()}
+    floor = median(figures[FLOOR]) * 1e6
+    peers = {name: _microseconds(seconds) for name, seconds in semaphores.peers_of(medians(figures)).items()}
     ours = _row("uncontended acquire + release", OURS, figures)
-    bar = BAR_FLOORS * typical[FLOOR] * 1e6
+    three = _row(THREE_NAMES, THREE_NAMES, figures)
+    rate = _row(RATE_LIMIT, RATE_LIMIT, figures)
+    one = ours.measured
     return [
-        replace(ours, bar=bar, peers=peers),
-        *(_row(name, name, figures) for name in (IN_THE_CALL, ASYNCIO, RATE_LIMIT)),
+        replace(ours, bar=BAR_FLOORS * floor, peers=peers),
+        replace(three, bar=BAR_THREE_NAMES * one if one else None),
+        replace(rate, bar=BAR_RATE_FLOORS * floor / 2, note=f"a floor transaction is {floor / 2:.1f} µs"),
+        *(_row(name, name, figures) for name in (IN_THE_CALL, ASYNCIO)),
     ]
 
 

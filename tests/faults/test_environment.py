@@ -65,6 +65,28 @@ def test_a_program_that_replaced_sqlite3_shares_limits_with_one_that_did_not(pro
     assert program.hear() == "in"
 
 
+def test_a_deleted_store_is_restored_by_a_program_that_replaced_sqlite3(
+    programs: Cast, localconc_home_directory: Path
+) -> None:
+    _needs("pysqlite3")
+    program = programs.python(
+        "import sys\n__import__('pysqlite3')\nsys.modules['sqlite3'] = sys.modules.pop('pysqlite3')\n"
+        "from localconc.sync import concurrency\nfrom localconc import read_limits\n"
+        "block = concurrency('L', limit=1); block.__enter__()\nprint('in', flush=True); sys.stdin.readline()\n"
+        "print([limit.active_slots for limit in read_limits()], flush=True); sys.stdin.readline()"
+    )
+    assert program.hear() == "in"
+    for path in localconc_home_directory.glob("localconc.db*"):
+        path.unlink()
+    program.say()
+
+    assert program.hear() == "[1]"
+    assert not programs.puppet().enters("L")
+    assert {path.stat().st_mode & 0o777 for path in localconc_home_directory.glob("localconc.db*")} == {0o600}
+    program.say()
+    program.finish()
+
+
 # ---- 26: another os.environ ------------------------------------------------------------------------------------------
 
 
@@ -424,9 +446,9 @@ def test_all_who_look_at_the_same_time_find_that_a_holder_is_dead(programs: Cast
 def test_the_plugin_breaks_no_run_of_an_old_pytest(tmp_path: Path) -> None:
     root = Path(localconc.asyncio.__file__).parent.parent
     environment = tmp_path / "environment"
-    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
     python = environment / "bin" / "python"
-    install = [python, "-m", "pip", "install", "-q", "pytest==7.0.1", "pluggy==1.0.0", str(root)]
+    install = [str(python), "-m", "pip", "install", "-q", "pytest==7.0.1", "pluggy==1.0.0", str(root)]
     done = subprocess.run(install, capture_output=True, text=True, check=False)
     if "pytest" in done.stderr and "conflict" in done.stderr.lower():
         return  # a bound keeps them apart, which is right, too

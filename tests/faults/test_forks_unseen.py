@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -230,6 +231,9 @@ def _uwsgi() -> str:
     found = str(beside) if beside.exists() else shutil.which("uwsgi")
     if found is None:
         pytest.skip("uWSGI is not installed (it is in the extra `test`, and built from source: it needs a C compiler)")
+    options = subprocess.run([found, "--help"], capture_output=True, text=True, check=False, timeout=20).stdout
+    if "--pythonpath" not in options:
+        pytest.skip(f"{found} was built without Python")
     return found
 
 

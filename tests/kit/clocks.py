@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from localconc._engine.waiting.mailbox import Mailbox
+from localconc._engine.waiting.mailboxes.mailbox import Mailbox
 
 
 class ManualClock:

@@ -8,7 +8,7 @@ from typing import Any
 from localconc._engine.core.clock import Clock
 from localconc._engine.engine import Engine
 from localconc._engine.liveness.owner import Owner
-from localconc._engine.waiting.mailbox import Mailbox
+from localconc._engine.waiting.mailboxes.mailbox import Mailbox
 
 Wakeups = list[tuple[str, tuple[int, int, float, float]]]
 

@@ -9,7 +9,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from localconc._engine.homes.home import DATABASE_NAME
-from localconc._engine.store.schema import TOTALS_ROW, WAITING
+from localconc._engine.store.rows.schema import TOTALS_ROW, WAITING
 from tests.kit.invariants import check_store, over_limit
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, Call, Request
 from localconc._engine.core.clock import SystemClock
 from localconc._engine.engine import Engine
 from localconc._engine.waiting import threads
-from localconc._engine.waiting.mailbox_pool import MailboxPool
-from localconc._engine.waiting.notifier import Notifier
+from localconc._engine.waiting.mailboxes.notifier import Notifier
+from localconc._engine.waiting.mailboxes.pool import MailboxPool
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,32 +1,54 @@
 """Several processes as one deterministic run: a seeded scheduler interleaves them at their transactions.
 
 Each process is an engine of its own on one home. It lives by a clock that only the scheduler moves, and its steps are
-the pauses of `acquiring`: between two of them lies at most one transaction of each kind. A crash closes the owner's
-file and drops the engine; a stop is a process that the scheduler passes over; signals reach nobody at all.
+those of `waiting.steps`: between two pauses lies at most one transaction of each kind. A crash closes the owner's file
+and drops the engine; a stopped process is one that the scheduler leaves alone and the others find stopped; wakeups
+arrive late, or not at all. Meanwhile an operator changes the limits in every way that there is.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import sqlite3
-from collections.abc import Generator
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-from localconc._engine import acquiring, administration
-from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, Request
+from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, Call, Request
 from localconc._engine.engine import Engine
-from localconc._engine.homes.home import DATABASE_NAME
-from localconc._engine.occupancy import Occupancy
-from localconc._engine.waiting.mailbox import Mailbox
-from localconc.errors import LocalconcError
+from localconc._engine.holdings import Handle
+from localconc._engine.homes.home import DATABASE_NAME, prepare
+from localconc._engine.liveness import reaper
+from localconc._engine.liveness.owner import Owner
+from localconc._engine.operations import limits as operations
+from localconc._engine.operations import reading
+from localconc._engine.waiting import steps
+from localconc._engine.waiting.mailboxes.mailbox import Mailbox
+from localconc.errors import LocalconcError, StoreError
+from tests.kit.engines import kill
 
 from .inspection import assert_sound
+from .invariants import Invariants
 
-STEADY = ("one", "two")
-RATE = "rate"
-RATE_LIMIT_SLOTS, RATE_DECAY = 2, 5.0
+#: Names of limits with what they are at first: slots, and decay.
+LIMITS = {"one": (1, 0.0), "two": (3, 0.0), "three": (2, 0.0), "rate": (2, 5.0)}
+
+PROCESSES, THREADS = 4, 2
+
+#: Pids that no process has.
+FIRST_PID = 2**30
+
+#: Everything that one schedule after another has to have played.
+KINDS = frozenset(
+    {"begin", "step", "leave", "drop", "interrupt", "stop", "crash", "end", "resize", "delete", "create", "rename"}
+    | {"switch", "decay", "occupy", "pause", "resume", "pass over", "lose a wakeup", "accept a wakeup"}
+)
 
 
 class VirtualClock:
@@ -47,76 +69,111 @@ class VirtualClock:
     def pause(self, mailbox: Mailbox, until: float | None, watched_fd: int | None) -> None:
         raise AssertionError("the scheduler pauses, nobody else")
 
-    async def pause_task(self, arrival: Any, until: float | None) -> None:
+    async def pause_task(self, event: Any, until: float | None) -> None:
         raise AssertionError("the scheduler pauses, nobody else")
 
 
-class DeafMailbox(Mailbox):
-    """Receives nothing: every signal is lost, so that all rests on the store."""
+class PostOffice:
+    """The mailboxes of all processes; it loses some of what is sent."""
 
-    def __init__(self, directory: Path) -> None:
-        self.address = "localconc-deaf"
+    def __init__(self, is_lost: Callable[[], bool]) -> None:
+        self._is_lost = is_lost
+        self._mailboxes: dict[str, Mailbox] = {}
+        self._made = 0
+
+    def take(self, owner: Owner) -> Mailbox:
+        self._made += 1
+        mailbox = Mailbox(f"{owner.key}:{self._made}")
+        self._mailboxes[mailbox.address] = mailbox
+        return mailbox
+
+    def put(self, mailbox: Mailbox) -> None:
+        self._mailboxes.pop(mailbox.address, None)
+
+    def send(self, wakeups: list[tuple[str, tuple[int, int, float, float]]]) -> None:
+        for address, fields in wakeups:
+            if address in self._mailboxes and not self._is_lost():
+                self._mailboxes[address].deliver(fields)
+
+    def close(self) -> None:
+        """It goes on for the other processes."""
+
+    def close_in_child(self) -> None:
+        """Nobody forks here."""
 
 
-class Process:
-    """One simulated process: what it is in the middle of, and what it holds."""
+class Thread:
+    """One thread of a simulated process: the call that it is in the middle of, or the slots that it holds."""
 
-    def __init__(self, home: Path, clock: VirtualClock) -> None:
-        self.engine = Engine(home, clock, DeafMailbox)
-        self.steps: Generator[Any, None, Any] | None = None
-        self.occupancy: Occupancy | None = None
-        self.stopped_until = 0.0
-        self.sleeps_until = 0.0
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.steps: steps.Steps[Any] | None = None
+        self.handle: Handle | None = None
+        self.mailbox: Mailbox | None = None
 
-    def begin(self, request: Request, timeout_seconds: float | None) -> None:
-        self.steps = acquiring.acquire(
-            self.engine,
-            request,
-            "simulated",
-            timeout_seconds,
-            None,
-            lambda: DeafMailbox(self.engine.directory),
-            polls=True,
-        )
+    def begin(self, call: Call, mailboxes: PostOffice, *, fast: bool) -> None:
+        """Begin to acquire."""
+        if fast:
+            self.handle = self._engine.acquisitions.acquire_fast(call.request, "simulated", id(self))
+        if self.handle is None:
+            stopped = (id(self),)
+            self.steps = steps.acquire(
+                self._engine, call, "simulated", id(self), mailboxes, lambda: stopped, polls=True
+            )
+
+    def leave(self, *, fast: bool) -> None:
+        """Begin to release."""
+        handle, self.handle = self.handle, None
+        assert handle is not None
+        if not (fast and self._engine.acquisitions.release_fast(handle)):
+            self.steps = steps.release(self._engine, handle)
 
     def step(self) -> None:
         """Go on to the next pause."""
         assert self.steps is not None
-        try:
-            pause = next(self.steps)
-        except StopIteration as end:
-            self.steps = None
-            if isinstance(end.value, Occupancy) and end.value.serial in self.engine.held:
-                self.occupancy = end.value
-        except LocalconcError:
-            self.steps = None
-        else:
-            until = getattr(pause, "until", None)
-            now = self.engine.clock.now()
-            self.sleeps_until = now + 0.05 if until is None else min(until, now + 0.05)
+        wakeups = None if self.mailbox is None else self.mailbox.take()
+        self._go(lambda running: running.send(wakeups))
 
-    def leave(self) -> None:
-        """Begin to give back what it holds."""
-        occupancy, self.occupancy = self.occupancy, None
-        assert occupancy is not None
-        self.steps = acquiring.give_back(self.engine, occupancy)
+    def interrupt(self) -> None:
+        """Strike the call where it pauses."""
+        self._go(lambda running: running.throw(KeyboardInterrupt()))
+
+    def _go(self, go: Callable[[steps.Steps[Any]], steps.Backoff | steps.Park]) -> None:
+        assert self.steps is not None
+        try:
+            pause = go(self.steps)
+        except StopIteration as end:
+            self.steps = self.mailbox = None
+            if isinstance(end.value, Handle) and end.value.serial in self._engine.holdings.grants:
+                self.handle = end.value
+        except StoreError:
+            raise
+        except (LocalconcError, KeyboardInterrupt):
+            self.steps = self.mailbox = None
+        else:
+            self.mailbox = pause.mailbox if isinstance(pause, steps.Park) else None
+
+
+class Process:
+    """One simulated process."""
+
+    def __init__(self, home: Path, clock: VirtualClock, post_office: PostOffice, pid: int) -> None:
+        self.engine = Engine(home, clock, post_office, post_office)
+        prepare(home)
+        self.engine.membership.owner = owner = Owner(home)
+        self.pid = owner.pid = pid
+        self.threads = [Thread(self.engine) for _ in range(THREADS)]
+        self.stopped_until = 0.0
 
     def crash(self) -> None:
-        """End as by SIGKILL: the kernel lets go of the owner's lock, and nothing else happens."""
-        engine = self.engine
-        engine.disown()
-        engine._arrears.clear()
-        engine.abandon = engine.give_back_later = lambda serial: None  # type: ignore[method-assign]
-        if engine.owner is not None:
-            engine.owner.abandon()
-            engine.owner = None
-        if engine.store.database.connection is not None:
-            engine.store.database.connection.close()
-            engine.store.database.connection = None
-        engine.watch.close()
-        engine._post.close()
-        self.steps = None
-        self.occupancy = None
+        """End as by SIGKILL."""
+        kill(self.engine)
+        self.threads.clear()
+
+    def end(self) -> None:
+        """End in good order, whatever the threads are doing: what they hold goes with the owner's file."""
+        self.engine.close()
+        self.crash()
 
 
 class Simulation:
@@ -125,123 +182,227 @@ class Simulation:
     Args:
         home: where the store is made.
         seed: of everything that happens.
+
+    Attributes:
+        played: how often each kind of thing happened.
     """
 
     def __init__(self, home: Path, seed: int) -> None:
         self._home = home
         self._random = random.Random(seed)
         self._clock = VirtualClock()
-        self._operator = Engine(home, self._clock, DeafMailbox)
-        for name, limit in zip(STEADY, (1, 3), strict=True):
-            self._create(name, limit, 0.0)
-        self._create(RATE, RATE_LIMIT_SLOTS, RATE_DECAY)
-        self._processes = [Process(home, self._clock) for _ in range(4)]
+        self.played: Counter[str] = Counter()
+        self._post_office = PostOffice(self._is_lost)
+        self._pids = 0
+        self._operator = Process(home, self._clock, self._post_office, self._next_pid()).engine
+        for name, (limit, decay) in LIMITS.items():
+            operations.ensure(self._operator, name, limit, active=True, decay=decay)
+        self._processes = [self._new_process() for _ in range(PROCESSES)]
         self._look = sqlite3.connect(home / DATABASE_NAME, isolation_level=None)
+        self._invariants = Invariants(self._look)
         self.steps = 0
 
-    def _create(self, name: str, limit: int, decay: float) -> None:
-        administration.ensure(self._operator, name, limit, active=True, decay=decay)
+    def _next_pid(self) -> int:
+        self._pids += 1
+        return FIRST_PID + self._pids
+
+    def _new_process(self) -> Process:
+        return Process(self._home, self._clock, self._post_office, self._next_pid())
+
+    def _is_lost(self) -> bool:
+        is_lost = self._random.random() < 0.3
+        self.played["lose a wakeup"] += is_lost
+        return is_lost
+
+    # ---- the schedule ----------------------------------------------------------------------------------------
 
     def run(self, steps: int) -> None:
-        """Go so many steps, look at the invariants after each, and end with everybody gone and all given back."""
-        for _ in range(steps):
-            self._clock.time += self._random.choice((0.0, 0.0, 0.001, 0.01, 0.06))
-            self._act(self._random.choice(self._processes))
-            self.assert_invariants()
-            self.steps += 1
+        """Go this many steps, check the invariants after each, let everybody finish, and end with nothing left."""
+        with self._seen_as_stopped():
+            for _ in range(steps):
+                self._clock.time += self._random.choice((0.0, 0.0, 0.001, 0.01, 0.06, 0.06, 0.4))
+                self._act()
+                self._settle()
+                self._check()
+                self.steps += 1
+            self._let_everybody_finish()
         self._wind_up()
 
-    def _act(self, process: Process) -> None:
-        now = self._clock.time
+    @contextmanager
+    def _seen_as_stopped(self) -> Iterator[None]:
+        def is_stopped(pid: int) -> bool:
+            return any(each.pid == pid and each.stopped_until > self._clock.time for each in self._processes)
+
+        logger = logging.getLogger("localconc")
+        with mock.patch.object(reaper, "is_stopped", is_stopped), mock.patch.object(logger, "disabled", True):
+            yield
+
+    def _act(self) -> None:
+        process = self._random.choice(self._processes)
         chance = self._random.random()
-        if chance < 0.01:
-            process.crash()
-            self._processes[self._processes.index(process)] = Process(self._home, self._clock)
-        elif chance < 0.02:
-            process.stopped_until = now + self._random.uniform(0.1, 3.0)
-        elif chance < 0.025:
-            limit = self._random.choice((0, 1, 2, 3))
-            administration.ensure(self._operator, self._random.choice(STEADY), max(limit, 1), active=True, decay=0.0)
-        elif process.stopped_until > now:
-            return
-        elif process.steps is not None:
-            process.step()
-        elif process.occupancy is not None:
-            process.leave()
+        if chance < 0.02:
+            self._end(process)
+        elif chance < 0.05:
+            self.played["stop"] += 1
+            waiting = [each for each in self._processes if any(thread.mailbox for thread in each.threads)]
+            stopped = self._random.choice(waiting or self._processes)
+            stopped.stopped_until = self._clock.time + self._random.uniform(0.1, 6.0)
+        elif chance < 0.10:
+            self._change_limits()
+        elif process.stopped_until <= self._clock.time:
+            self._go_on(process, self._random.choice(process.threads))
+
+    def _go_on(self, process: Process, thread: Thread) -> None:
+        chance = self._random.random()
+        if thread.steps is not None:
+            kind = "interrupt" if chance < 0.04 else "step"
+            self._note_wakeups(thread)
+            (thread.interrupt if kind == "interrupt" else thread.step)()
+            self.played["accept a wakeup"] += kind == "step" and thread.handle is not None and self._had_secret
+        elif thread.handle is None:
+            kind = "begin"
+            thread.begin(self._call(), self._post_office, fast=chance < 0.5)
+        elif chance < 0.2:
+            kind = "drop"
+            self._drop(thread)
         else:
-            process.begin(self._request(), self._random.choice((None, 0, 0.05, 1.0)))
+            kind = "leave"
+            thread.leave(fast=chance < 0.6)
+        self.played[kind] += 1
 
-    def _request(self) -> Request:
+    def _note_wakeups(self, thread: Thread) -> None:
+        received = () if thread.mailbox is None else thread.mailbox._received
+        self._had_secret = any(wakeup[1] for wakeup in received)
+
+    def _drop(self, thread: Thread) -> None:
+        """Forget a block without leaving it: the background releases it."""
+        thread.handle = None
+
+    def _settle(self) -> None:
+        """Let the background release what it has to; nothing else happens until it has."""
+        deadline = time.monotonic() + 10.0
+        while any(process.engine.holdings.being_released() for process in self._processes):
+            assert time.monotonic() < deadline, "a dropped block is not released"
+            time.sleep(0.0001)
+
+    def _end(self, process: Process) -> None:
+        kind = self._random.choice(("crash", "end"))
+        (process.crash if kind == "crash" else process.end)()
+        self._processes[self._processes.index(process)] = self._new_process()
+        self.played[kind] += 1
+
+    def _call(self) -> Call:
+        timeout = self._random.choice((None, None, 0, 0.05, 1.0))
+        retries = self._random.choice((None, None, None, 0, 2))
+        slots = self._random.choice((1, 1, 2))
         if self._random.random() < 0.3:
-            return Request((RATE,), self._random.randint(1, RATE_LIMIT_SLOTS), RATE_LIMIT)
-        names = self._random.choice((("one",), ("two",), ("one", "two")))
-        return Request(names, 1, CONCURRENCY)
+            return Call(Request(("rate",), slots, RATE_LIMIT, create_if_missing=False), timeout, retries)
+        names = self._random.choice((("one",), ("two",), ("three",), ("one", "two"), ("two", "three"), ("rate", "one")))
+        slots = 1 if "one" in names else slots
+        return Call(Request(names, slots, CONCURRENCY, create_if_missing=False), timeout, retries)
 
-    def assert_invariants(self) -> None:
-        """Nobody is over-admitted, sums equal rows, the line is kept, and who is first and fits does not wait."""
-        self._assert_sums_equal_rows()
-        self._assert_nobody_fits_and_waits()
+    # ---- the operator ----------------------------------------------------------------------------------------
 
-    def _assert_sums_equal_rows(self) -> None:
-        differing = self._look.execute(
-            "SELECT total.limit_id FROM slots AS total LEFT JOIN slots AS holder ON holder.limit_id = total.limit_id "
-            "AND holder.owner_id <> 0 AND holder.released IS NULL WHERE total.owner_id = 0 "
-            "GROUP BY total.limit_id HAVING total.slots <> coalesce(sum(holder.slots), 0)"
-        ).fetchall()
-        assert differing == [], "a sum differs from its rows"
-        living = sum(process.occupancy is not None for process in self._processes)
-        held = self._look.execute(
-            "SELECT count(DISTINCT owner_id || ' ' || serial) FROM slots WHERE owner_id > 0 AND released IS NULL"
-        ).fetchone()[0]
-        assert held >= living, "somebody who is inside holds nothing by the rows"
+    def _change_limits(self) -> None:
+        known = {limit.name: limit for limit in reading.read_all(self._operator)}
+        missing = sorted(LIMITS.keys() - known.keys())
+        if missing and self._random.random() < 0.5:
+            name = self._random.choice(missing)
+            limit, decay = LIMITS[name]
+            operations.create(self._operator, name, limit, active=True, active_slots=0, decay=decay)
+            self.played["create"] += 1
+            return
+        name = self._random.choice(sorted(known))
+        kinds = ("resize", "delete", "rename", "switch", "decay", "occupy", "pause", "pause", "resume")
+        kind = self._random.choice(kinds)
+        self.played[kind] += 1
+        if kind == "delete":
+            self._invariants.forgive(name)
+            operations.delete(self._operator, name)
+        elif kind == "pause":
+            operations.pause(self._operator, name, self._random.uniform(0.01, 2.0))
+        elif kind == "resume":
+            operations.resume(self._operator, name)
+        elif kind == "occupy":
+            self._invariants.forgive(name)
+            slots = self._random.randint(0, known[name].limit)
+            self._update(name, active_slots=slots)
+        elif kind == "rename":
+            other = self._random.choice([*LIMITS, "another"])
+            if other not in known:
+                self._update(name, name=other)
+        elif kind == "resize":
+            self._update(name, limit=self._random.choice((0, 1, 2, 3, 4)))
+        elif kind == "switch":
+            self._update(name, active=not known[name].active)
+        else:
+            self._update(name, decay=self._random.choice((0.0, 0.0, 1.0, 5.0)))
 
-    def _assert_nobody_fits_and_waits(self) -> None:
-        """After every transaction the first in a line without decay waits only for slots that are occupied."""
-        free = {
-            limit_id: limit - occupied
-            for limit_id, limit, occupied in self._look.execute(
-                'SELECT limits.id, limits."limit", slots.slots FROM limits JOIN slots ON limit_id = limits.id '
-                "WHERE owner_id = 0 AND limits.slot_decay_per_second = 0",
-            )
-        }
-        queues: dict[int, list[int]] = {}
-        for limit_id, ticket in self._look.execute("SELECT limit_id, ticket FROM queue ORDER BY ticket"):
-            queues.setdefault(limit_id, []).append(ticket)
-        places: dict[int, list[int]] = {}
-        for limit_id, tickets in queues.items():
-            for ticket in tickets:
-                places.setdefault(ticket, []).append(limit_id)
-        for ticket, slots in self._look.execute("SELECT ticket, slots FROM waiters WHERE state = 0"):
-            limits = places.get(ticket, [])
-            if limits and all(limit in free for limit in limits):
-                first = all(queues[limit][0] == ticket for limit in limits)
-                assert not (first and all(free[limit] >= slots for limit in limits)), f"{ticket} waits for nothing"
+    def _update(self, which: str, /, **changes: Any) -> None:
+        unchanged = {"name": None, "limit": None, "active": None, "active_slots": None, "decay": None}
+        operations.update(self._operator, which, **{**unchanged, **changes})
+
+    # ---- the invariants, and the end -------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        inside = [
+            (process.engine.membership.owner_id, thread.handle.serial, ref.limit_id)
+            for process in self._processes
+            for thread in process.threads
+            if thread.handle is not None and thread.handle.grant is not None
+            for ref in process.engine.holdings.grants[thread.handle.serial].refs
+        ]
+        self._invariants.check(inside, self._clock.time)
+        self.played["pass over"] += self._invariants.newly_passed_over
+
+    def _let_everybody_finish(self) -> None:
+        """Whoever lives goes on, once every limit admits again; nobody starves."""
+        for limit in reading.read_all(self._operator):
+            operations.resume(self._operator, limit.name)
+            self._invariants.forgive(limit.name)
+            self._update(limit.name, limit=max(2, limit.limit), active_slots=0)  # what an operator occupied, too
+        for process in self._processes:
+            process.stopped_until = 0.0
+        for _ in range(400):
+            running = [thread for process in self._processes for thread in process.threads]
+            busy = [thread for thread in running if thread.steps is not None or thread.handle is not None]
+            if not busy:
+                break
+            for thread in busy:
+                thread.step() if thread.steps is not None else thread.leave(fast=False)
+                self._check()
+            self._clock.time += 0.1
+        assert not busy, f"{len(busy)} thread(s) never finish"
 
     def _wind_up(self) -> None:
-        """Whoever lives finishes; then nothing may be left."""
+        """All processes end; then every slot can be had, and nothing is left."""
         for process in self._processes:
             process.crash()
-        last = Process(self._home, self._clock)
-        for name in STEADY:
-            last.begin(Request((name,), 1, CONCURRENCY), None)
-            for _ in range(400):
-                if last.steps is None:
-                    break
-                last.step()
-                self._clock.time += 0.1
-            assert last.occupancy is not None, f"{name!r} can't be had once everybody is gone"
-            last.leave()
-            while last.steps is not None:
-                last.step()
+        for name, (limit, _) in LIMITS.items():
+            operations.ensure(self._operator, name, limit, active=True, decay=0.0)
+            self._update(name, active_slots=0)
+            operations.resume(self._operator, name)
+        last = self._new_process()
+        thread = last.threads[0]
+        for name, (limit, _) in LIMITS.items():
+            thread.begin(Call(Request((name,), limit, CONCURRENCY), 0, None), self._post_office, fast=False)
+            while thread.steps is not None:
+                thread.step()
+            assert thread.handle is not None, f"{name!r} can't be had once everybody is gone"
+            thread.leave(fast=False)
+            while thread.steps is not None:
+                thread.step()
         assert_sound(self._home)
+        left = self._look.execute("SELECT count(*) FROM slots WHERE owner_id > 0").fetchone()[0]
+        assert left == 0, "slots are held by processes that are gone"
+        assert self._look.execute("SELECT count(*) FROM waiters").fetchone()[0] == 0
         self._look.close()
         for engine in (last.engine, self._operator):
             engine.close()
-            engine.watch.close()
-            engine._post.close()
+            engine.reaper.forget()
 
 
 def seed_from_environment() -> int | None:
-    """The seed to replay, if one is named."""
+    """Return the seed to replay, if one is named."""
     text = os.environ.get("LOCALCONC_TEST_SEED")
     return None if text is None else int(text)

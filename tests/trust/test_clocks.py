@@ -15,6 +15,7 @@ from localconc import create_limit, read_limit
 from localconc._engine import registry
 from localconc.errors import AcquireConcurrencySlotTimeoutError
 from localconc.sync import concurrency, rate_limit
+from tests.kit.engines import kill
 
 from .inspection import assert_sound, held
 from .simulation import VirtualClock
@@ -41,6 +42,7 @@ class MovedClock(VirtualClock):
 
     def reboot(self, off_seconds: float) -> None:
         """Start anew: the clock since boot begins again, the wall clock goes on."""
+        kill(registry.current())
         registry.forget_all()
         self.offset += self.time + off_seconds - 1.0
         self.time = 1.0

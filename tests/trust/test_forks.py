@@ -62,7 +62,7 @@ def test_a_child_that_ends_gives_back_nothing_of_its_parent(home_directory: Path
 
         def body() -> None:
             assert not is_free("gate")
-            occupancy.give_back_later()
+            occupancy.release()
             gc.collect()
 
         with forked(body):

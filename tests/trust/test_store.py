@@ -23,12 +23,16 @@ from localconc._engine import registry
 from localconc._engine.core.errors import Busy
 from localconc._engine.homes import home as home_module
 from localconc._engine.homes.home import DATABASE_NAME, DEFINITIONS_LOG_NAME
-from localconc._engine.store import schema
+from localconc._engine.store import migration
+from localconc._engine.store.rows import schema
 from localconc.errors import AcquireConcurrencySlotTimeoutError, StoreError
 from localconc.sync import concurrency
 
 from .inspection import assert_sound, held, wait_until
 from .peers import Peer
+
+#: A store of the first release (see tests/stores/version1); tests/faults tells what becomes of it.
+VERSION_1 = Path(__file__).parent.parent / "stores" / "version1" / "in_use.db"
 
 LINUX_ROOT = pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0, reason="mounting a small filesystem needs root on Linux"
@@ -388,7 +392,10 @@ def test_a_home_that_is_closed_to_this_user_says_so(home_directory: Path, tmp_pa
     os.chmod(tmp_path, 0o755)
 
     def body() -> None:
-        with pytest.raises(StoreError, match=f"{home_directory} is not open to you"), concurrency("gate"):
+        with (
+            pytest.raises(StoreError, match=f"You do not have permission to use the home {home_directory}"),
+            concurrency("gate"),
+        ):
             pass
 
     as_nobody(body)
@@ -438,30 +445,22 @@ def test_a_newer_store_is_left_alone_and_says_so(home_directory: Path) -> None:
     assert not list(home_directory.glob("*.damaged-*"))
 
 
-def test_an_older_store_is_migrated_with_all_it_holds(home_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    define(home_directory)
-    newer = schema.SCHEMA_VERSION + 1
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", newer)
-    statements = ("ALTER TABLE owners ADD COLUMN is_test", "ALTER TABLE owners DROP COLUMN is_test")
-    monkeypatch.setattr(schema, "MIGRATIONS", {**schema.MIGRATIONS, newer - 1: statements})
-    assert_limit_is_kept()
-    assert_definitions_survived()
-    with closing(sqlite3.connect(home_directory / DATABASE_NAME)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (newer,)
-
-
 def test_a_migration_that_fails_changes_nothing(home_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    database = define(home_directory)
-    version = schema.SCHEMA_VERSION
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", version + 1)
-    monkeypatch.setattr(schema, "MIGRATIONS", {version: ("DROP TABLE history", "SELECT nonsense")})
-    with pytest.raises(StoreError), concurrency("gate", timeout_seconds=1):
-        pass
-    monkeypatch.undo()
-    os.environ["LOCALCONC_HOME"] = str(home_directory)
+    home_directory.mkdir(mode=0o700)
+    database = home_directory / DATABASE_NAME
+    shutil.copyfile(VERSION_1, database)
+
+    def fail(old: sqlite3.Connection, new: sqlite3.Connection, *_: object) -> None:
+        new.execute("SELECT nonsense")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(migration, "take_over", fail)
+        with pytest.raises(StoreError), concurrency("gate", timeout_seconds=1):
+            pass
     with closing(sqlite3.connect(database)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (version,)
-        assert connection.execute("SELECT count(*) FROM history").fetchone() is not None
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        assert connection.execute("SELECT count(*) FROM slots").fetchone() != (0,)
+    assert {"api", "database", "gpu", "idle"} <= {limit.name for limit in read_limits()}
 
 
 # ---- where it lies ---------------------------------------------------------------------------------------------------
@@ -491,7 +490,7 @@ def test_a_store_held_up_for_good_ends_in_a_timeout(home_directory: Path) -> Non
     define(home_directory)
     with closing(sqlite3.connect(home_directory / DATABASE_NAME, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(AcquireConcurrencySlotTimeoutError, match="held by another process"):
+        with pytest.raises(AcquireConcurrencySlotTimeoutError, match="another process held the database"):
             concurrency("gate", timeout_seconds=0.2).__enter__()
         other.execute("ROLLBACK")
     assert_limit_is_kept()

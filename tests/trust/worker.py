@@ -21,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import localconc
 from localconc._engine import registry
-from localconc._engine.store import database, schema
+from localconc._engine.store import database
+from localconc._engine.store.rows import schema
 from localconc.errors import AcquireConcurrencySlotTimeoutError, LocalconcError
 from localconc.sync import concurrency, rate_limit
 from tests.trust import inspection

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-
 class Mailbox(Protocol):
     """Where a waiting thread, or an event loop, receives wakeups."""
 
@@ -33,6 +32,9 @@ class Mailbox(Protocol):
 
     def wait(self, seconds: float | None, watched_fd: int | None) -> None:
         """Sleep until a wakeup comes, the watched descriptor is readable, or the time has passed."""
+
+    def take(self) -> list[tuple[int, int, float, float]]:
+        """Return the wakeups received since the last time."""
 
 
 class Clock(Protocol):
@@ -104,8 +106,17 @@ def _hidden(function: Callable[[], float]) -> Callable[[], float]:
     return partial(function)
 
 
+def _monotonic_time() -> Callable[[], float]:
+    if isinstance(time.monotonic, BuiltinFunctionType) or not hasattr(time, "CLOCK_MONOTONIC"):
+        return _hidden(time.monotonic)  # the quickest
+    return partial(time.clock_gettime, time.CLOCK_MONOTONIC)  # imported while freezegun has frozen the time
+
+
 #: The wall clock of the machine, whatever a test does to the time.
 wall: Callable[[], float] = _wall_time()
+
+#: Measures spans inside this process, whatever a test does to the time.
+monotonic: Callable[[], float] = _monotonic_time()
 
 
 class SystemClock:

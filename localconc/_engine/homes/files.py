@@ -7,9 +7,12 @@ import stat
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from localconc.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
 _BINARY: Final = getattr(os, "O_BINARY", 0)
@@ -186,10 +189,10 @@ def close_same(descriptor: int, identity: tuple[int, int]) -> None:
 
 if hasattr(os, "pwrite"):
     #: Write bytes at a place in a file (descriptor, content, offset), by one system call.
-    write_at = os.pwrite
+    write_at: Callable[[int, bytes, int], int] = os.pwrite
 
     #: Read bytes at a place in a file (descriptor, length, offset), by one system call; fewer at its end.
-    read_at = os.pread
+    read_at: Callable[[int, int, int], bytes] = os.pread
 
 else:
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from localconc._engine.core.errors import shown
 from localconc._engine.core.records import OwnerRow
 from localconc._engine.liveness import owner as owners
 from localconc._engine.liveness.owner import Owner
 from localconc._engine.liveness.processes import started
 from localconc._engine.queue import cleanup
 from localconc._engine.queue.definitions import define
-from localconc._engine.store import definitions_log, listings
-from localconc._engine.store.ledger import Ledger
-from localconc._engine.store.schema import NEVER_BOOTED
+from localconc._engine.store import definitions_log
+from localconc._engine.store.rows import listings
+from localconc._engine.store.rows.ledger import Ledger
+from localconc._engine.store.rows.schema import NEVER_BOOTED
 from localconc.errors import StoreError
 
 if TYPE_CHECKING:
@@ -86,8 +88,9 @@ class Membership:
             self.owner.ensure_file()
         except OSError as error:
             raise StoreError(
-                f"No file can be created in {self._directory} ({error.strerror or error}): make the directory and its "
-                "subdirectory owners writable, leave some space, or set LOCALCONC_HOME to another directory."
+                f"No file can be created in {shown(self._directory)} ({error.strerror or error}): make the "
+                "directory and its subdirectory owners writable, leave some space, or set LOCALCONC_HOME to "
+                "another directory."
             ) from error
         return self.owner
 
@@ -103,9 +106,7 @@ class Membership:
             row = OwnerRow(0, owner.key, owner.pid, owner.pid_namespace, owner.started, owner.command)
             owner_id = txn.ledger.insert_owner(row)
         self.owner_id = owner_id
-        definitions_log.rewrite_if_long(
-            self._directory, lambda: listings.configured_limits(txn.ledger.connection)
-        )
+        definitions_log.rewrite_if_long(self._directory, lambda: listings.configured_limits(txn.ledger.connection))
         self._on_joined(txn)
 
     def _is_of_another_boot(self, ledger: Ledger) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from localconc._engine.liveness import owner as owners
 from localconc._engine.liveness.processes import is_stopped, pid_namespace
 from localconc._engine.queue import cleanup
-from localconc._engine.store import listings
+from localconc._engine.store.rows import listings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from localconc._engine.core.records import OwnerRow
     from localconc._engine.liveness.membership import Membership
     from localconc._engine.liveness.watch import Watch
-    from localconc._engine.store.ledger import Ledger
+    from localconc._engine.store.rows.ledger import Ledger
     from localconc._engine.store.store import Store, Transaction
 
 #: Owners that a new process looks at, to clean up after dead ones.
@@ -74,8 +74,8 @@ class Reaper:
     def watch_in_front(self, limit_ids: Iterable[int], ticket: int | None) -> None:
         """Watch the processes that hold slots of these limits, or are queued on them ahead of a ticket.
 
-        As long as there are not too many, every process of the store is watched: then whoever waits again has nothing to
-        look up but the newcomers.
+        As long as there are not too many, every process of the store is watched: then whoever waits again has nothing
+        to look up but the newcomers.
         """
         newest = self._newest_watched
         rows = self._store.read(lambda ledger: listings.owners_after(ledger.connection, newest, MAX_WATCHED_AT_ONCE))

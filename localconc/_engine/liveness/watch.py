@@ -17,8 +17,8 @@ import sys
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from localconc._engine.core.clock import SystemClock
-from localconc._engine.homes.files import identity_of, is_same
 from localconc._engine.core.records import OwnerRow
+from localconc._engine.homes.files import identity_of, is_same
 from localconc._engine.liveness.owner import path_of
 from localconc._engine.liveness.processes import pid_namespace
 

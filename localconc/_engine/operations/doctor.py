@@ -11,19 +11,20 @@ import stat
 import sys
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
+from localconc._engine.core.errors import Damaged, explained, shown
 from localconc._engine.homes import home
-from localconc._engine.core.arguments import printable
-from localconc._engine.core.errors import Damaged, explained
 from localconc._engine.homes.filesystems import filesystem_type, is_network_filesystem
 from localconc._engine.liveness import owner as owners
 from localconc._engine.operations import repairs
-from localconc._engine.store import definitions_log, integrity
-from localconc._engine.store.ledger import Ledger
+from localconc._engine.store import definitions_log
 from localconc._engine.store.migration import FROM_VERSIONS
-from localconc._engine.store.schema import SCHEMA_VERSION
+from localconc._engine.store.rows import integrity
+from localconc._engine.store.rows.ledger import Ledger
+from localconc._engine.store.rows.schema import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,19 +62,20 @@ def examine(directory: Path) -> list[Finding]:
     if not os.path.lexists(directory):
         return list(_no_home_yet(directory))
     if not os.path.isdir(directory):
-        text = f"The home {directory} is not a directory."
+        text = f"The home {shown(directory)} is not a directory."
         return [Finding("path", "wrong", text, "Move that file away, or set LOCALCONC_HOME to a directory.")]
     if not os.access(directory, os.R_OK | os.X_OK):
-        text = f"The home {directory} is not open to you."
+        text = f"The home {shown(directory)} is not open to you."
         return [Finding("permissions", "wrong", text, "Change its owner or mode, or set LOCALCONC_HOME elsewhere.")]
     path = directory / home.DATABASE_NAME
-    findings = [Finding("path", "well", f"The database is {path}."), _filesystem(directory), *_permissions(directory)]
+    findings = [Finding("path", "well", f"The database is {shown(path)}."), _filesystem(directory)]
+    findings += _permissions(directory)
     if path.is_symlink():
         findings.append(
             Finding(
                 "database",
                 "wrong",
-                f"{path} is a symbolic link, which is not followed.",
+                f"{shown(path)} is a symbolic link, which is not followed.",
                 "Remove it, or set LOCALCONC_HOME to the directory it points to.",
             )
         )
@@ -91,10 +93,10 @@ def examine(directory: Path) -> list[Finding]:
 def _no_home_yet(directory: Path) -> Iterator[Finding]:
     above = next(path for path in directory.parents if os.path.lexists(path))
     if os.path.isdir(above) and os.access(above, os.W_OK | os.X_OK):
-        yield Finding("path", "well", f"There is no home {directory} yet; it is made at the first use.")
+        yield Finding("path", "well", f"There is no home {shown(directory)} yet; it is made at the first use.")
         yield _filesystem(above)
     else:
-        text = f"There is no home {directory}, and none can be made in {above}."
+        text = f"There is no home {shown(directory)}, and none can be made in {shown(above)}."
         yield Finding("path", "wrong", text, "Set LOCALCONC_HOME to a directory that you can write.")
 
 
@@ -115,17 +117,25 @@ def _permissions(directory: Path) -> Iterator[Finding]:
         text = f"Not readable and writable: {_listed(locked)}."
         yield Finding("permissions", "wrong", text, "Change their owner or mode, or set LOCALCONC_HOME elsewhere.")
     shared = home.is_group_shared(directory)
-    unwanted = stat.S_IRWXO if shared else stat.S_IRWXO | stat.S_IRWXG
-    open_wide = [path for path in _ours(directory) if path != directory and _mode(path) & unwanted]
-    if _mode(directory) & (stat.S_IWOTH if shared else stat.S_IRWXO | stat.S_IRWXG):
-        open_wide.insert(0, directory)
+    open_wide = _open_wide(directory)
     if open_wide:
-        text = f"Others than you{' and the group' if shared else ''} can get at: {_listed(open_wide)}."
+        text = f"Others than you{' and the group' if shared else ''} can get at: {_listed(list(open_wide))}."
         remedy = "Take their permissions away with chmod, or let --repair do so."
-        yield Finding("permissions", "wrong", text, remedy, repairs.close_to_others(open_wide, unwanted))
+        repair = repairs.close_to_others(partial(_open_wide, directory))
+        yield Finding("permissions", "wrong", text, remedy, repair)
     if not locked and not open_wide:
         whose = "you and the group" if shared else "you alone"
         yield Finding("permissions", "well", f"The home and its files are open to {whose}.")
+
+
+def _open_wide(directory: Path) -> dict[Path, int]:
+    """Return the parts of a home that others than its users can get at, each with the mode that it should have."""
+    group = 0 if home.is_group_shared(directory) else stat.S_IRWXG
+    modes = {path: _mode(path) for path in _ours(directory)}
+    wanted = {path: mode & ~(stat.S_IRWXO | group) for path, mode in modes.items()}
+    if group == 0 and not modes[directory] & stat.S_IWOTH:
+        del wanted[directory]  # a shared directory may be listed by others: its files are closed to them
+    return {path: mode for path, mode in wanted.items() if mode != modes[path]}
 
 
 def _ours(directory: Path) -> list[Path]:
@@ -144,11 +154,11 @@ def _mode(path: Path) -> int:
 def _missing(directory: Path, path: Path) -> Finding:
     users = owners.living_pids(directory, "")
     if users:
-        text = f"The database {path} is gone, and processes use it: {_listed(users)}."
+        text = f"The database {shown(path)} is gone, and processes use it: {_listed(users)}."
         return Finding("database", "wrong", text, "One of them restores it at its next call; otherwise end them.")
     definitions = len(definitions_log.replay(directory))
     if definitions:
-        text = f"The database {path} is gone; the definitions of {definitions} limit(s) are safe beside it."
+        text = f"The database {shown(path)} is gone; the definitions of {definitions} limit(s) are safe beside it."
         return Finding("database", "note", text, "It is built anew from them at the next use.")
     return Finding("database", "well", "There is no database yet; it is made at the first use.")
 
@@ -168,7 +178,7 @@ def _database(directory: Path, path: Path) -> Iterator[Finding]:
         yield _damaged(path, "it is no file")
         return
     try:
-        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=5.0)) as connection:
+        with closing(sqlite3.connect(f"file:{quote(os.fsencode(path))}?mode=ro", uri=True, timeout=5.0)) as connection:
             found = integrity.version(connection)
             if found < SCHEMA_VERSION and found not in FROM_VERSIONS:
                 yield _damaged(path, "its tables are not localconc's")
@@ -190,7 +200,7 @@ def _database(directory: Path, path: Path) -> Iterator[Finding]:
         if isinstance(explained(error, path), Damaged):
             yield _damaged(path, str(error))
         else:
-            text = f"The database {path} can't be read ({error})."
+            text = f"The database {shown(path)} can't be read ({error})."
             yield Finding("integrity", "wrong", text, "Look at its permissions, at those of its home, and at the disk.")
 
 
@@ -198,7 +208,7 @@ def _damaged(path: Path, reason: str) -> Finding:
     return Finding(
         "integrity",
         "wrong",
-        f"The database {path} is damaged: {' '.join(reason.split())}.",
+        f"The database {shown(path)} is damaged: {' '.join(reason.split())}.",
         "End what uses it; then --repair sets it aside and builds a new one with the same limits.",
         repairs.rebuild,
     )
@@ -220,9 +230,7 @@ def _owners(directory: Path, ledger: Ledger) -> Finding:
     files = owners.orphaned_files(directory, {row.key for row in rows})
     if dead:
         slots = sum(len(ledger.held_by(row.id)) for row in dead)
-        text = (
-            f"Dead processes still hold slots: pid {_listed([row.pid for row in dead])}, {slots} time(s)."
-        )
+        text = f"Dead processes still hold slots: pid {_listed([row.pid for row in dead])}, {slots} time(s)."
         remedy = "The next waiter releases them, and so does --repair."
         return Finding("owners", "wrong", text, remedy, repairs.reap_dead(dead, files))
     if files:
@@ -278,4 +286,4 @@ def _mebibytes(size: int) -> str:
 
 
 def _listed(things: list[Path] | list[int]) -> str:
-    return ", ".join(printable(str(thing)) for thing in things[:8]) + (", …" if len(things) > 8 else "")
+    return ", ".join(shown(thing) for thing in things[:8]) + (", …" if len(things) > 8 else "")

@@ -13,8 +13,8 @@ from localconc._engine.core.history import AcquisitionRow, Hold, acquisitions_of
 from localconc._engine.events import ACQUIRED, RELEASED
 from localconc._engine.operations.limits import find
 from localconc._engine.operations.reading import look
-from localconc._engine.store import listings
-from localconc._engine.store.schema import INSTANT, KILLED, UNSEEN
+from localconc._engine.store.rows import past
+from localconc._engine.store.rows.schema import INSTANT, KILLED, UNSEEN
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -23,21 +23,19 @@ if TYPE_CHECKING:
     from localconc._engine.core.records import LimitRef, PastAcquisition
     from localconc._engine.engine import Engine
     from localconc._engine.events import Event
-    from localconc._engine.store.ledger import Ledger
+    from localconc._engine.store.rows.ledger import Ledger
 
 _ENDINGS: Final[dict[int | None, Ending]] = {None: "released", KILLED: "killed", UNSEEN: "unseen", INSTANT: "instant"}
 
 
-def read(
-    engine: Engine, name_or_id: str | UUID | None, since: float | None, newest: int | None
-) -> list[Acquisition]:
+def read(engine: Engine, name_or_id: str | UUID | None, since: float | None, newest: int | None) -> list[Acquisition]:
     """Return the acquisitions that had not ended before a moment, oldest first."""
 
     def work(ledger: Ledger) -> list[PastAcquisition]:
         uuid = None if name_or_id is None else find(ledger, name_or_id).uuid
         return [
             row
-            for row in listings.acquisitions(ledger.connection)
+            for row in past.acquisitions(ledger.connection)
             if (uuid is None or row.uuid == uuid) and (since is None or _end(row) >= since)
         ]
 
@@ -77,10 +75,10 @@ def statistics(engine: Engine, name_or_id: str | UUID, since: float | None) -> S
 
     def work(ledger: Ledger) -> Statistics:
         row = find(ledger, name_or_id)
-        begin = listings.oldest_in_history(ledger.connection) if since is None else since
+        begin = past.oldest_in_history(ledger.connection) if since is None else since
         holds = [
             Hold(each.waited_seconds, each.acquired_wall, inf if each.is_held else each.released_wall, each.slots)
-            for each in listings.acquisitions(ledger.connection)
+            for each in past.acquisitions(ledger.connection)
             if each.uuid == row.uuid
         ]
         return statistics_of(
@@ -90,7 +88,7 @@ def statistics(engine: Engine, name_or_id: str | UUID, since: float | None) -> S
             slot_decay_per_second=row.decay,
             since=begin,
             until=until,
-            refusals=listings.refusals(ledger.connection, row.id, 0.0 if begin is None else begin),
+            refusals=past.refusals(ledger.connection, row.id, 0.0 if begin is None else begin),
         )
 
     return look(engine, work)
@@ -104,7 +102,7 @@ def events(engine: Engine, name_or_id: str | UUID | None, since: float | None, n
 
     def work(ledger: Ledger) -> tuple[bytes | None, list[PastAcquisition]]:
         uuid = None if name_or_id is None else find(ledger, name_or_id).uuid
-        return uuid, listings.acquisitions(ledger.connection)
+        return uuid, past.acquisitions(ledger.connection)
 
     uuid, acquisitions = look(engine, work)
     together: dict[tuple[int, int], list[LimitRef]] = {}

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from localconc._engine.core import views
 from localconc._engine.queue import admission, definitions
-from localconc._engine.store import listings
+from localconc._engine.store.rows import listings
 from localconc._engine.waiting.threads import run
 from localconc.errors import LimitExistsError, LimitNotFoundError
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from localconc._engine.core.records import LimitRow
     from localconc._engine.core.views import Holder, Limit
     from localconc._engine.engine import Engine
-    from localconc._engine.store.ledger import Ledger
+    from localconc._engine.store.rows.ledger import Ledger
     from localconc._engine.store.store import Transaction
 
 
@@ -98,9 +98,7 @@ def _put(
     txn: Transaction, row: LimitRow | None, name: str, limit: int, *, active: bool, decay: float, active_slots: int
 ) -> LimitRow:
     if row is None:
-        row = definitions.define(
-            txn, name, limit=limit, active=active, configured=True, declared=True, decay=decay
-        )
+        row = definitions.define(txn, name, limit=limit, active=active, configured=True, declared=True, decay=decay)
     else:
         new = row._replace(limit=limit, active=active, configured=True, declared=True, decay=decay)
         row = definitions.redefine(txn, row, new)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from localconc._engine.core import rules, views
 from localconc._engine.operations.limits import find
-from localconc._engine.store import listings
+from localconc._engine.store.rows import listings, past
 from localconc._engine.waiting.threads import run
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from localconc._engine.core.records import LimitRef, LimitRow
     from localconc._engine.core.views import Holder, Limit, Waiter
     from localconc._engine.engine import Engine
-    from localconc._engine.store.ledger import Ledger
-    from localconc._engine.store.listings import HolderEntry, WaiterEntry
+    from localconc._engine.store.rows.ledger import Ledger
+    from localconc._engine.store.rows.listings import HolderEntry, WaiterEntry
 
 Result = TypeVar("Result")
 
@@ -97,7 +97,7 @@ def look(engine: Engine, work: Callable[[Ledger], Result]) -> Result:
 
 
 class LimitStatus(NamedTuple):
-    """One limit with its holders and waiters, in the order in which they came; `grants` are those a second, recently."""
+    """One limit with its holders and waiters, in the order in which they came; `grants` are recent ones, a second."""
 
     limit: LimitRow
     holders: list[HolderEntry]
@@ -138,7 +138,7 @@ def notice_deaths(engine: Engine) -> None:
 
 
 def _grants_per_second(ledger: Ledger, wall: float) -> dict[int, float]:
-    rows = listings.recent_grants(ledger.connection, wall - GRANTS_WINDOW_SECONDS, GRANTS_WINDOW_ROWS)
+    rows = past.recent_grants(ledger.connection, wall - GRANTS_WINDOW_SECONDS, GRANTS_WINDOW_ROWS)
     seconds = GRANTS_WINDOW_SECONDS
     if len(rows) >= GRANTS_WINDOW_ROWS:  # so busy that the rows looked at do not reach back this far
         seconds = max(wall - min(at for _, at in rows), 0.001)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,12 +19,18 @@ if TYPE_CHECKING:
     from localconc._engine.store.store import Transaction
 
 
-def close_to_others(paths: list[Path], unwanted: int) -> Callable[[Engine], None]:
-    """Return a repair that takes permissions away from files."""
+def close_to_others(open_wide: Callable[[], dict[Path, int]]) -> Callable[[Engine], None]:
+    """Return a repair that takes permissions away from files.
+
+    SQLite makes its log, and the index of it, with the mode that the database has at that moment: those that were made
+    before the database was closed to others (by the very look that found it open, too) are there for the second round.
+    """
 
     def close(engine: Engine) -> None:
-        for path in paths:
-            os.chmod(path, stat.S_IMODE(path.stat().st_mode) & ~unwanted)
+        for _ in range(2):
+            for path, mode in open_wide().items():
+                with suppress(FileNotFoundError):
+                    os.chmod(path, mode)
 
     return close
 

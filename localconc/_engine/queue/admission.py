@@ -16,8 +16,8 @@ from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, Request
 from localconc._engine.core.records import LimitRef
 from localconc._engine.queue.clocks import with_possible_moments
 from localconc._engine.queue.definitions import define, redefine
-from localconc._engine.store import listings
-from localconc._engine.store.schema import WAITING
+from localconc._engine.store.rows import listings
+from localconc._engine.store.rows.schema import WAITING
 from localconc.errors import ConcurrencySlotAcquisitionError
 
 if TYPE_CHECKING:
@@ -164,8 +164,8 @@ def give_numbers(
     """Give an acquisition its slot numbers of each limit: the lowest ones that no present holder has.
 
     Returns:
-        The numbers, in the order of its limits (None for one with decay, whose slots drain while they are held); None if
-        it holds nothing (any more).
+        The numbers, in the order of its limits (None for one with decay, whose slots drain while they are held); None
+        if it holds nothing (any more).
     """
     numbers: list[tuple[int, ...] | None] = []
     for ref in grant.refs:

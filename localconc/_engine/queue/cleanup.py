@@ -9,8 +9,8 @@ from localconc._engine.core.calls import CONCURRENCY, Request
 from localconc._engine.core.records import LimitRef, OwnerRow, Requester, WaiterRow
 from localconc._engine.queue import clocks
 from localconc._engine.queue.admission import admit_waiters
-from localconc._engine.store import integrity, listings
-from localconc._engine.store.schema import GRANTED, KILLED, PASSED_OVER, UNSEEN, WAITING
+from localconc._engine.store.rows import integrity, listings
+from localconc._engine.store.rows.schema import GRANTED, KILLED, PASSED_OVER, UNSEEN, WAITING
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -39,9 +39,7 @@ def _remove(txn: Transaction, waiter: WaiterRow) -> None:
         admit_waiters(txn, limit_ids)
 
 
-def undo(
-    txn: Transaction, owner_id: int, serial: int, limit_ids: Collection[int] | None, ticket: int | None
-) -> None:
+def undo(txn: Transaction, owner_id: int, serial: int, limit_ids: Collection[int] | None, ticket: int | None) -> None:
     """Undo an acquisition that was interrupted, however far it got.
 
     Args:
@@ -158,8 +156,8 @@ def reinsert_grants(
 ) -> dict[int, Grant]:
     """Note what a process really holds in a store that took the place of the one where it was granted.
 
-    It may be more than a limit, if others were admitted meanwhile: what is held can't be taken away. What the store says
-    that the process holds, and it does not, is released.
+    It may be more than a limit, if others were admitted meanwhile: what is held can't be taken away. What the store
+    says that the process holds, and it does not, is released.
 
     Args:
         grants: what the process holds, by serial.

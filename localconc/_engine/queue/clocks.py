@@ -1,6 +1,7 @@
 """Moments of the boot clock that can't be true, set anew by the wall clock.
 
-Without a boot identity, or in a container that was restored elsewhere, the boot clock may have started anew under a store.
+Without a boot identity, or in a container that was restored elsewhere, the boot clock may have started anew under a
+store.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def with_possible_moments(txn: Transaction, row: LimitRow) -> LimitRow:
 
 
 def restart(txn: Transaction, row: LimitRow) -> LimitRow:
-    """Set the moments of a limit by the wall clock, since the boot clock of now is not the one that they were read from."""
+    """Set the moments of a limit by the wall clock, since today's boot clock is not the one that they come from."""
     if row.decay > 0 and row.empty_at_wall is not None:
         most = max(row.limit, 1)
         txn.set_empty_at(row.id, rules.empty_at_after_reboot(row.empty_at_wall, txn.wall, txn.now, most, row.decay))

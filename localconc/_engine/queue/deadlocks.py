@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from localconc._engine.core.arguments import printable
 from localconc._engine.core.calls import Request
-from localconc._engine.store import listings
+from localconc._engine.store.rows import listings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from localconc._engine.store.ledger import Ledger
+    from localconc._engine.store.rows.ledger import Ledger
 
 #: A thread or task: its owner, and the number that identifies it in that process.
 Context = tuple[int, int]
 
 
 class Waiting(NamedTuple):
-    """A request without an end, in the order of arrival, with the contexts that hold something and can't go on meanwhile."""
+    """A request without an end, with the contexts that hold something and can't go on meanwhile."""
 
     ticket: int
     contexts: tuple[Context, ...]
@@ -100,7 +100,9 @@ def described(circle: Sequence[Waiting], held: Sequence[Held]) -> str:
 
 
 def _described(request: Waiting, held: Sequence[Held]) -> str:
-    holds = [f"{each.name!r} ({each.slots} slot(s) since {each.since})" for each in held if each.context in request.contexts]
+    holds = [
+        f"{each.name!r} ({each.slots} slot(s) since {each.since})" for each in held if each.context in request.contexts
+    ]
     wanted = ", ".join(map(repr, request.names))
     has = f" holds {', '.join(dict.fromkeys(holds))} and" if holds else ""
     return f"{request.who}{has} waits for {request.slots} slot(s) of {wanted}"
@@ -117,11 +119,14 @@ class Situation(NamedTuple):
     sizes: dict[int, int]
 
 
-def situation(ledger: Ledger, now: float, more: Iterable[Waiting] = ()) -> Situation:
+def situation(
+    ledger: Ledger, now: float, more: Iterable[Waiting] = (), being_released: Collection[tuple[int, int]] = ()
+) -> Situation:
     """Read the requests without an end, and what stands in their way.
 
     Args:
         more: requests that are about to be queued.
+        being_released: owners and serials of holders that are known to be on their way out.
     """
     connection = ledger.connection
     waiting = [_waiting(entry) for entry in listings.endless_waiters(connection)]
@@ -138,7 +143,7 @@ def situation(ledger: Ledger, now: float, more: Iterable[Waiting] = ()) -> Situa
         Held(entry.limit_id, (entry.owner_id, entry.context), entry.slots, entry.name, entry.shown_since())
         for limit_id in sorted(sizes)
         for entry in listings.holders(connection, limit_id)
-        if (entry.owner_id, entry.context) in stopped
+        if (entry.owner_id, entry.context) in stopped and (entry.owner_id, entry.serial) not in being_released
     ]
     return Situation(waiting, held, sizes)
 
@@ -153,7 +158,8 @@ def circles(ledger: Ledger, now: float) -> list[str]:
     """Return every circle of requests that wait forever, in words."""
     found = situation(ledger, now)
     stuck = find_stuck(found.waiting, found.held, found.sizes)
-    texts, told = [], set()
+    texts: list[str] = []
+    told: set[int] = set()
     for request in stuck:
         circle = circle_of(request, stuck, found.held)
         tickets = frozenset(each.ticket for each in circle)

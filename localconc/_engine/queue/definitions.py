@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from localconc._engine.core import rules
-from localconc._engine.store.schema import OPERATOR
+from localconc._engine.store.rows.schema import OPERATOR
 
 if TYPE_CHECKING:
     from uuid import UUID

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from localconc._engine.core import rules, views
 from localconc._engine.core.arguments import printable
-from localconc._engine.store import listings
+from localconc._engine.store.rows import listings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from localconc._engine.core.records import LimitRow
-    from localconc._engine.store.ledger import Ledger
-    from localconc._engine.store.listings import HolderEntry
+    from localconc._engine.store.rows.ledger import Ledger
+    from localconc._engine.store.rows.listings import HolderEntry
 
 #: Holders that an error message names before it says «and more».
 MAX_NAMED_HOLDERS: Final = 5
@@ -46,9 +46,7 @@ class Caller(NamedTuple):
     context: int
 
 
-def explain(
-    moment: Moment, limit_ids: Iterable[int], ticket: int | None, caller: Caller, slots: int
-) -> Reason:
+def explain(moment: Moment, limit_ids: Iterable[int], ticket: int | None, caller: Caller, slots: int) -> Reason:
     """Say what a request waits for."""
     texts, names, holders, ahead = [], [], [], 0
     for row in moment.ledger.limits_with_ids(limit_ids):
@@ -61,9 +59,7 @@ def explain(
     return Reason(". ".join(texts), tuple(names), holders, ahead)
 
 
-def _sentence(
-    moment: Moment, row: LimitRow, entries: list[HolderEntry], ahead: int, caller: Caller, slots: int
-) -> str:
+def _sentence(moment: Moment, row: LimitRow, entries: list[HolderEntry], ahead: int, caller: Caller, slots: int) -> str:
     queued = f"{ahead} request(s) ahead" if ahead else "nobody ahead"
     if row.limit == 0:
         return f"{row.name!r} has limit=0, which admits nobody; {queued}"

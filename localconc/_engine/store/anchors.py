@@ -1,9 +1,9 @@
 """Descriptors of this process on the files of an open store, which tell whether they are still the store's.
 
 SQLite keeps the numbers of its descriptors to itself. These stand for them: whoever closes all descriptors of a process
-closes these, too. On Linux they also hold locks that only their own closing drops: SQLite's locks belong to the process,
-and any code in it that opens a file of the store and closes it again (a backup, `shutil.copytree`) drops them all. A
-later process would then believe that it is alone, and remove the log under the others.
+closes these, too. On Linux they also hold locks that only their own closing drops: SQLite's locks belong to the
+process, and any code in it that opens a file of the store and closes it again (a backup, `shutil.copytree`) drops them
+all. A later process would then believe that it is alone, and remove the log under the others.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Anchors:
     """The anchors of one open store: on its database, on its log, on the index of its log.
 
     Attributes:
-        tell: one quick system call that returns `POSITION`; anything else, or an OSError, means that the descriptors were
-            closed under this process.
+        tell: one quick system call that returns `POSITION`; anything else, or an OSError, means that the descriptors
+            were closed under this process.
 
     Raises:
         FileNotFoundError: one of the files is being replaced at this moment.
@@ -87,8 +87,8 @@ class Anchors:
     def are_unlinked(self) -> bool:
         """Whether one of the open files was deleted or replaced while the database is still the one at its path.
 
-        A database that has a name elsewhere was not deleted: this process only can't see the path any more. One that was
-        replaced by another file, an older copy perhaps, is not deleted either: what is at the path counts.
+        A database that has a name elsewhere was not deleted: this process only can't see the path any more. One that
+        was replaced by another file, an older copy perhaps, is not deleted either: what is at the path counts.
         """
         at_path = identity_at(self._paths[0])
         if at_path is None:
@@ -138,13 +138,25 @@ class Anchors:
         return True
 
     def _others_on_same_files(self) -> list[tuple[int, Identity]]:
-        """Return the descriptors of this process on the same files that are not anchors: SQLite's own."""
+        """Return the descriptors of this process on the same files that are not anchors: SQLite's own.
+
+        A program may have opened ten thousand others, so this makes one system call for each, and nothing else.
+        """
+        found = []
         try:
-            numbers = [int(name) for name in os.listdir("/proc/self/fd")]
+            names = os.listdir("/proc/self/fd")
         except OSError:
             return []
-        found = [(number, _identity_of(number)) for number in numbers if number not in self._descriptors]
-        return [(number, identity) for number, identity in found if identity in self._identities and identity]
+        for name in names:
+            number = int(name)
+            try:
+                opened = os.fstat(number)
+            except OSError:  # another thread has closed it, or it was the listing's
+                continue
+            identity = opened.st_dev, opened.st_ino
+            if identity in self._identities and number not in self._descriptors:
+                found.append((number, identity))
+        return found
 
     # ---- locks -----------------------------------------------------------------------------------------------
 

@@ -1,11 +1,11 @@
 """The connection of one process to its store, with its transactions.
 
 Writers exclude each other by SQLite's own write lock, asked for once without waiting: a store that is busy raises
-`Busy`, and the caller decides how to pause (a thread sleeps, a task awaits) and until when. So nobody holds a lock while
-waiting for another.
+`Busy`, and the caller decides how to pause (a thread sleeps, a task awaits) and until when. So nobody holds a lock
+while waiting for another.
 
-A connection must not cross a fork, for SQLite's bookkeeping of file locks is per process. The connection is closed before
-a fork, and both sides open anew at their next use.
+A connection must not cross a fork, for SQLite's bookkeeping of file locks is per process. The connection is closed
+before a fork, and both sides open anew at their next use.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import os
 import sqlite3
 import sys
 import threading
-from time import monotonic as _now
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from localconc._engine.core.errors import Busy, explained
+from localconc._engine.core.clock import monotonic
+from localconc._engine.core.errors import READONLY, Busy, error_code, explained, shown
 from localconc._engine.homes.home import DATABASE_NAME, prepare
 from localconc._engine.store.anchors import POSITION, Anchors, identity_at
 from localconc._engine.store.recovery import Recovery
@@ -105,8 +105,8 @@ class Database:
                 raise self._explained(error) from error
 
     # A signal's exception can strike at the first instruction of any function: also of the exit of a context manager
-    # that is written in Python, and its transaction would then stay open for as long as somebody keeps the traceback. So
-    # this has only the interpreter's own `with` blocks (a lock, a connection) around the work, in one frame.
+    # that is written in Python, and its transaction would then stay open for as long as somebody keeps the traceback.
+    # So this has only the interpreter's own `with` blocks (a lock, a connection) around the work, in one frame.
 
     def transact(self, begin: str, work: Callable[[sqlite3.Connection, Work], Result], what: Work) -> Result:
         """Do some work in a transaction: committed after it, rolled back if it raises.
@@ -121,7 +121,12 @@ class Database:
         with self.lock:
             try:
                 connection = self._connection
-                if connection is None or connection.in_transaction or _now() >= self.verify_after or not self._is_intact():
+                if (
+                    connection is None
+                    or connection.in_transaction
+                    or monotonic() >= self.verify_after
+                    or not self._is_intact()
+                ):
                     connection = self._ready()
                 with connection:
                     connection.execute(begin)
@@ -211,7 +216,7 @@ class Database:
             if self._is_below(Database.transact.__code__):
                 raise self._used_from_handler("one of its own transactions")
             connection.rollback()
-        if connection is not None and _now() >= self.verify_after:
+        if connection is not None and monotonic() >= self.verify_after:
             self._verify()
             connection = self._connection
         if connection is None:
@@ -222,8 +227,8 @@ class Database:
 
     def _used_from_handler(self, what: str) -> StoreError:
         return StoreError(
-            f"A signal handler or finalizer used the database {self.path} while it interrupted {what}: set a flag in the "
-            "handler, and use limits outside it."
+            f"A signal handler or finalizer used the database {shown(self.path)} while it interrupted {what}: set a "
+            "flag in the handler, and use limits outside it."
         )
 
     def _open(self) -> sqlite3.Connection:
@@ -245,7 +250,7 @@ class Database:
         finally:
             self._being_opened = None
         self._connection = connection
-        self.verify_after = _now() + VERIFY_EVERY_SECONDS
+        self.verify_after = monotonic() + VERIFY_EVERY_SECONDS
         self._on_opened()
         if self._connection is None:  # it proved to be of no use
             raise Busy
@@ -275,9 +280,10 @@ class Database:
             row = connection.execute("SELECT value FROM meta WHERE key = 'store_identity'").fetchone()
             self.identity = row[0] if row else ""
         except BaseException as error:
-            self._drop(connection)
-            if isinstance(error, (sqlite3.Error, FileNotFoundError)):
-                raise self._explained(error) from error
+            explained_error = self._explained(error) if isinstance(error, (sqlite3.Error, FileNotFoundError)) else None
+            self._drop(connection)  # afterwards, nobody could tell any more whether the file was moved
+            if explained_error is not None:
+                raise explained_error from error
             raise
         return connection
 
@@ -299,14 +305,14 @@ class Database:
         assert anchors is not None
         if not anchors.close_lost(connection):
             raise StoreError(
-                f"The descriptors of the database {self.path} were closed under this process (pid {os.getpid()}), and "
-                "its other files have taken their numbers: close only descriptors that are yours, or begin to use "
-                "limits after that."
+                f"The descriptors of the database {shown(self.path)} were closed under this process (pid "
+                f"{os.getpid()}), and its other files have taken their numbers: close only descriptors that are yours, or begin to "
+                "use limits after that."
             )
 
     def _verify(self) -> None:
         """Notice a store that was deleted or replaced while it was open, and restore a deleted one from memory."""
-        self.verify_after = _now() + VERIFY_EVERY_SECONDS
+        self.verify_after = monotonic() + VERIFY_EVERY_SECONDS
         anchors = self._anchors
         if anchors is None or anchors.are_in_place():
             return
@@ -334,7 +340,7 @@ class Database:
             return self.recovery.rebuild()
 
     def _explained(self, error: Exception) -> Exception:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY:
+        if isinstance(error, sqlite3.Error) and error_code(error) & 0xFF == READONLY:
             self.close()  # what could not be opened for writing once would stay so for good
         if isinstance(error, FileNotFoundError):
             return Busy()  # it is being replaced at this moment

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from localconc._engine.core.arguments import nearest_decay
 from localconc._engine.core.errors import Damaged
-from localconc._engine.store.schema import INSTANT, OPERATOR, TOTALS_ROW
+from localconc._engine.store.rows.schema import INSTANT, OPERATOR, TOTALS_ROW
 
 if TYPE_CHECKING:
     import sqlite3
@@ -27,7 +27,8 @@ _TABLES_OF_VERSION_1: Final = frozenset(
 _COPIES: Final = (
     ("meta (key, value)", "SELECT key, value FROM meta WHERE key <> 'store_identity'"),
     (
-        'limits (id, uuid, name, "limit", active, configured, declared, slot_decay_per_second, revision, created, updated)',
+        'limits (id, uuid, name, "limit", active, configured, declared, slot_decay_per_second, revision, created, '
+        "updated)",
         'SELECT id, uuid, name, "limit", active, configured, configured, slot_decay_per_second, revision, created, '
         "updated FROM limits",
     ),

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Final
 
 from filelock import lock_descriptor, unlock_descriptor
 
-from localconc._engine.core.errors import Busy, Damaged, explained
+from localconc._engine.core.errors import Busy, Damaged, explained, shown
 from localconc._engine.homes.files import create_file, open_or_create_file
 from localconc._engine.homes.home import MAINTENANCE_LOCK_NAME, file_mode, give_to_group, is_group_shared
-from localconc._engine.store import integrity, migration, schema
+from localconc._engine.store import migration
+from localconc._engine.store.rows import integrity, schema
 from localconc.errors import StoreError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Recovery:
         """
         if self._path.is_symlink():
             raise StoreError(
-                f"The database {self._path} is a symbolic link, which localconc does not follow: remove it, "
+                f"The database {shown(self._path)} is a symbolic link, which localconc does not follow: remove it, "
                 "or set LOCALCONC_HOME to the directory it points to."
             )
         if not os.path.lexists(self._path):
@@ -106,13 +107,13 @@ class Recovery:
         version = integrity.version(connection)
         if version > schema.SCHEMA_VERSION:
             raise StoreError(
-                f"The database {self._path} has version {version}, newer than this localconc understands "
+                f"The database {shown(self._path)} has version {version}, newer than this localconc understands "
                 f"({schema.SCHEMA_VERSION}): upgrade localconc, or set LOCALCONC_HOME to another directory."
             )
         if version == 0 and not connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone():
-            raise Damaged(f"{self._path} has no tables")
+            raise Damaged(f"{shown(self._path)} has no tables")
         if version < schema.SCHEMA_VERSION and version not in migration.FROM_VERSIONS:
-            raise Damaged(f"{self._path} has version {version}, which was never one of localconc's")
+            raise Damaged(f"{shown(self._path)} has version {version}, which was never one of localconc's")
         return version
 
     # ---- building aside --------------------------------------------------------------------------------------
@@ -121,8 +122,8 @@ class Recovery:
         others = self._living_users()
         if others:
             raise StoreError(
-                f"The database {self._path} was deleted while other processes use it (pids {_listed(others)}): one of "
-                "them restores it at its next call; otherwise end them and call again."
+                f"The database {shown(self._path)} was deleted while other processes use it (pids {_listed(others)}): "
+                "one of them restores it at its next call; otherwise end them and call again."
             )
         with self._building() as connection:
             _create_tables(connection)
@@ -136,8 +137,8 @@ class Recovery:
             os.close(create_file(fresh, file_mode(self._directory)))
         except OSError as error:
             raise StoreError(
-                f"The database {self._path} can't be created ({error.strerror}): make the directory writable and "
-                "leave some space, or set LOCALCONC_HOME to another directory."
+                f"The database {shown(self._path)} can't be created ({error.strerror}): make the directory writable "
+                "and leave some space, or set LOCALCONC_HOME to another directory."
             ) from error
         connection = self._connect(fresh)
         try:
@@ -173,13 +174,13 @@ class Recovery:
             if not anchors.are_unlinked():
                 return  # another process was quicker
             try:
-                connection.execute("BEGIN IMMEDIATE")
-                copy = connection.serialize()
+                state = _data_version(connection)
                 fresh = self._fresh_file()
-                with os.fdopen(create_file(fresh, file_mode(self._directory)), "wb") as file:
-                    file.write(copy)
-                    file.flush()
-                    os.fsync(file.fileno())
+                os.close(create_file(fresh, file_mode(self._directory)))
+                _copy(connection, fresh)
+                connection.execute("BEGIN IMMEDIATE")
+                if _data_version(connection) != state:
+                    raise Busy  # another process that has it open has written meanwhile
                 connection.execute("DROP TABLE slots")
                 self._move_into_place(fresh)
                 connection.execute("COMMIT")
@@ -233,8 +234,8 @@ class Recovery:
             others = self._living_users()
             if others:
                 raise StoreError(
-                    f"The database {self._path} is damaged, and other processes use it (pids {_listed(others)}): end "
-                    "them, so that no slot they hold is granted twice; the next call then rebuilds it by itself."
+                    f"The database {shown(self._path)} is damaged, and other processes use it (pids "
+                    f"{_listed(others)}): end them, so that no slot they hold is granted twice; the next call then rebuilds it by itself."
                 )
             aside = self._name_for_damaged()
             try:
@@ -280,8 +281,8 @@ class Recovery:
             descriptor = open_or_create_file(self._directory / MAINTENANCE_LOCK_NAME, file_mode(self._directory))
         except OSError as error:
             raise StoreError(
-                f"The file {self._directory / MAINTENANCE_LOCK_NAME} can't be opened ({error.strerror}): make the directory "
-                "writable, or set LOCALCONC_HOME to another directory."
+                f"The file {shown(self._directory / MAINTENANCE_LOCK_NAME)} can't be opened ({error.strerror}): "
+                "make the directory writable, or set LOCALCONC_HOME to another directory."
             ) from error
         try:
             if not self._try_lock(descriptor):
@@ -307,6 +308,26 @@ def _create_tables(connection: sqlite3.Connection) -> None:
     for statement in schema.CREATE_ALL:
         connection.execute(statement)
     connection.execute("INSERT INTO meta VALUES ('store_identity', ?)", (os.urandom(16).hex(),))
+
+
+def _data_version(connection: sqlite3.Connection) -> int:
+    """Return a number that changes when another connection has written."""
+    return int(connection.execute("PRAGMA data_version").fetchone()[0])
+
+
+def _copy(connection: sqlite3.Connection, path: Path) -> None:
+    """Write a whole database to a file, and make it last; not every build of SQLite can do so inside a transaction."""
+    copy = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.backup(copy)
+        copy.execute("PRAGMA journal_mode = WAL").fetchall()
+    finally:
+        copy.close()
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _sidecar(path: Path, suffix: str) -> Path:

@@ -8,7 +8,7 @@ from localconc._engine.core import rules
 from localconc._engine.core.errors import Busy
 from localconc._engine.store import definitions_log
 from localconc._engine.store.database import Database
-from localconc._engine.store.ledger import Ledger
+from localconc._engine.store.rows.ledger import Ledger
 
 if TYPE_CHECKING:
     import sqlite3
@@ -162,7 +162,9 @@ class Store:
         """Do some work on a consistent look at the ledger, without changing it."""
         return self.database.transact("BEGIN", _look, work)
 
-    def _decide(self, connection: sqlite3.Connection, work: Callable[[Transaction], Result]) -> tuple[Transaction, Result]:
+    def _decide(
+        self, connection: sqlite3.Connection, work: Callable[[Transaction], Result]
+    ) -> tuple[Transaction, Result]:
         txn = Transaction(Ledger(connection), self._clock.now(), self._clock.wall())
         result = work(txn)
         if txn.touched_limits or txn.stale_tickets:
@@ -179,7 +181,7 @@ class Store:
         self._served.add(ticket)
 
     def forget_served(self, tickets: Iterable[int] | None = None) -> None:
-        """Forget rows that a committed transaction has deleted; None for all, if another store took the place of theirs."""
+        """Forget rows that a committed transaction has deleted; None for all, if another store took their place."""
         if tickets is None:
             self._served.clear()
         else:

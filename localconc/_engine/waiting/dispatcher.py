@@ -15,8 +15,7 @@ from weakref import WeakMethod, WeakValueDictionary
 
 from localconc._engine.core.clock import call_later
 from localconc._engine.core.errors import Busy, Damaged
-from localconc._engine.store import listings
-from localconc._engine.waiting.mailbox import Wakeup
+from localconc._engine.store.rows import listings
 from localconc._engine.waiting.throttle import MAX_TASKS_AN_ITERATION, LoopThrottle, TaskEvent, loop_budget
 from localconc._engine.waiting.timing import (
     OVERDUE_SECONDS,
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from localconc._engine.core.clock import Timer
     from localconc._engine.engine import Engine
     from localconc._engine.liveness.owner import Owner
-    from localconc._engine.waiting.mailbox import Mailbox
+    from localconc._engine.waiting.mailboxes.mailbox import Mailbox
 
 #: A mailbox that held this many wakeups may have been full (on Linux it holds ten), and others may not have got in.
 PERHAPS_FULL: Final = 8
@@ -104,7 +103,8 @@ class LoopDispatcher:
         self._last_polled = 0
 
     def __repr__(self) -> str:
-        return f"<LoopDispatcher of {self._engine.directory}: {len(self._expected)} wait, {len(self._entrance)} at the gate>"
+        waiting, at_gate = len(self._expected), len(self._entrance)
+        return f"<LoopDispatcher of {self._engine.directory}: {waiting} wait, {at_gate} at the gate>"
 
     # ---- users -----------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from localconc._engine.core.errors import shown
 from localconc._engine.queue.explain import Reason
 from localconc.errors import (
     AcquireConcurrencySlotTimeoutError,
@@ -63,7 +64,7 @@ def refused(call: Call, reason: Reason) -> Exception:
 
 def store_timeout(call: Call, path: str) -> Exception:
     """Return the error for a request that could not even use the store in time."""
-    held = f"another process held the database {path} the whole time (is it suspended?)"
+    held = f"another process held the database {shown(path)} the whole time (is it suspended?)"
     reason = Reason(held, call.request.names, [], 0)
     return out_of_retries(reason) if call.timeout_seconds is None else out_of_time(call, reason)
 
@@ -71,6 +72,6 @@ def store_timeout(call: Call, path: str) -> Exception:
 def store_held(path: str, seconds: float) -> StoreError:
     """Return the error for an operation that could not use the store in time."""
     return StoreError(
-        f"Another process held the database {path} for {seconds:.0f} seconds. A process may be suspended inside a "
-        "localconc call; resume or kill it."
+        f"Another process held the database {shown(path)} for {seconds:.0f} seconds. A process may be suspended "
+        "inside a localconc call; resume or kill it."
     )

@@ -1,9 +1,9 @@
 """The steps of a call, without saying how to pause.
 
-`acquire` and `release` are generators. Each step does one thing that never blocks; in between they yield a `Backoff` (the
-store is busy: pause for a moment) or a `Park` (pause until a moment, or until a wakeup comes). The driver pauses, and
-sends the wakeups that came meanwhile. A thread drives them by sleeping, a task by awaiting, a test by stepping through
-them: the way of a call is written once.
+`acquire` and `release` are generators. Each step does one thing that never blocks; in between they yield a `Backoff`
+(the store is busy: pause for a moment) or a `Park` (pause until a moment, or until a wakeup comes). The driver pauses,
+and sends the wakeups that came meanwhile. A thread drives them by sleeping, a task by awaiting, a test by stepping
+through them: the way of a call is written once.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from localconc._engine.acquisitions import Deadlocked, Queued, Refused, WaitTerms
-from localconc._engine.core.errors import Busy, Damaged
+from localconc._engine.core.errors import Busy, Damaged, shown
 from localconc._engine.holdings import Handle
 from localconc._engine.releases import report_late_release
 from localconc._engine.waiting import outcomes
@@ -39,10 +39,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from localconc._engine.core.calls import Call
+    from localconc._engine.core.clock import Mailbox
     from localconc._engine.engine import Engine
     from localconc._engine.liveness.owner import Owner
     from localconc._engine.queued import WaiterStatus
-    from localconc._engine.waiting.mailbox import Mailbox, Wakeup
+    from localconc._engine.waiting.mailboxes.mailbox import Wakeup
 
 logger = logging.getLogger("localconc")
 
@@ -50,24 +51,24 @@ Result = TypeVar("Result")
 
 
 class Mailboxes(Protocol):
-    """Where the steps of a call get the mailbox for its wakeups: a thread has one of its own, tasks share their loop's."""
+    """Where the steps of a call get the mailbox for its wakeups: a thread has its own, tasks share their loop's."""
 
-    def take(self, owner: Owner) -> Mailbox:
+    def take(self, owner: Owner) -> Any:
         """Return a mailbox."""
 
-    def put(self, mailbox: Mailbox) -> None:
+    def put(self, mailbox: Any) -> None:
         """Take a mailbox back."""
 
 
 class Backoff(NamedTuple):
-    """Pause for a moment, because the store is busy; `until`, on the engine's clock, is when to give up at the latest."""
+    """Pause for a moment, because the store is busy; `until`, on the engine's clock, is when to give up."""
 
     seconds: float
     until: float | None
 
 
 class Park(NamedTuple):
-    """Pause until a moment on the engine's clock, until a wakeup for the serial comes, or the descriptor is readable."""
+    """Pause until a moment on the engine's clock, a wakeup for the serial, or news on the watched descriptor."""
 
     until: float | None
     serial: int
@@ -110,7 +111,8 @@ def retry_while_busy(engine: Engine, operation: Callable[[], Result], deadline: 
             rebuilds += 1
             if rebuilds > MAX_REBUILDS:
                 raise StoreError(
-                    f"The database {engine.store.database.path} is damaged ({damage}) and can't be rebuilt: move it away."
+                    f"The database {shown(engine.store.database.path)} is damaged ({damage}) and can't be "
+                    "rebuilt: move it away."
                 ) from damage
             is_damaged = True
 
@@ -167,13 +169,15 @@ def acquire(
         if isinstance(outcome, Queued):
             polls = polls and not engine.is_alone
             wakeups = None
-            if outcome.is_simple and max_retries is None:  # most waits are short, and end with the first wakeup
+            if outcome.is_simple and outcome.due_at is None and max_retries is None:  # most waits are short
                 until = begun + WATCH_AFTER_SECONDS if polls else deadline
                 if deadline is not None and until is not None and deadline < until:
                     until = deadline
                 wakeups = yield Park(until, handle.serial, outcome.mailbox, None)
                 for wakeup in wakeups or ():
-                    if wakeup[0] == handle.serial and engine.acquisitions.accept_wakeup(request, outcome, handle, wakeup):
+                    if wakeup[0] == handle.serial and engine.acquisitions.accept_wakeup(
+                        request, outcome, handle, wakeup
+                    ):
                         return handle
             yield from _Wait(engine, call, handle, outcome, begun, deadline, polls=polls).steps(is_told=bool(wakeups))
     except BaseException as error:
@@ -219,9 +223,9 @@ def _reap_and_try_again(
 class _Wait:
     """One wait: the request stays in the queue until it is answered, the deadline passes, or the retries are used up.
 
-    No wakeup is lost. The mailbox's address is in the waiter's row before the row can be granted, and a mailbox keeps what
-    comes while nobody sleeps on it. So a wait parks right after it has enqueued or looked, and never in between. Only a
-    wakeup that the system drops is missed, until the poll.
+    No wakeup is lost. The mailbox's address is in the waiter's row before the row can be granted, and a mailbox keeps
+    what comes while nobody sleeps on it. So a wait parks right after it has enqueued or looked, and never in between.
+    Only a wakeup that the system drops is missed, until the poll.
     """
 
     def __init__(
@@ -251,7 +255,7 @@ class _Wait:
         self._report_at = self._next_report()
 
     def _is_reported(self) -> bool:
-        """Whether anybody reads reports of long waits; in a virtual time they would only keep it from standing still."""
+        """Return whether reports of long waits are read; a virtual time could not stand still for them."""
         return not self._engine.is_alone and logger.isEnabledFor(logging.INFO)
 
     def _next_report(self) -> float | None:
@@ -317,9 +321,7 @@ class _Wait:
             return False  # if a death made room, a wakeup tells so
         status = yield from self._retry(partial(engine.queued.check, queued))
         if not status.is_waiting:
-            outcome = yield from self._retry(
-                partial(engine.queued.accept, self._call.request, queued, self._handle)
-            )
+            outcome = yield from self._retry(partial(engine.queued.accept, self._call.request, queued, self._handle))
             if isinstance(outcome, Handle):
                 return True
             self._queued = outcome  # it was passed over while it was stopped
@@ -373,7 +375,7 @@ class _Wait:
 
 
 def release(engine: Engine, handle: Handle) -> Steps[None]:
-    """Release slots; if the store does not allow it in time, the background does. It never fails and never loses any."""
+    """Release slots. It never fails: if the store does not allow it in time, the background does."""
     try:
         deadline = engine.clock.now() + RELEASE_PATIENCE_SECONDS
         yield from retry_while_busy(engine, partial(engine.acquisitions.release, handle), deadline)

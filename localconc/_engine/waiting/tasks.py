@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from localconc._engine.holdings import Handle
-    from localconc._engine.liveness.owner import Owner
-    from localconc._engine.waiting.mailbox import Mailbox
     from localconc._engine.core.calls import Call
     from localconc._engine.engine import Engine
+    from localconc._engine.holdings import Handle
+    from localconc._engine.liveness.owner import Owner
+    from localconc._engine.waiting.mailboxes.mailbox import Mailbox
     from localconc._engine.waiting.throttle import TaskEvent
 
 Result = TypeVar("Result")
@@ -116,8 +116,16 @@ async def acquire(engine: Engine, call: Call, task: str, context: int) -> Handle
 
 
 def _stopped() -> list[int]:
-    """Return what stops while the running task waits: nothing but itself."""
-    return [id(asyncio.current_task())]
+    """Return what stops while the running task waits: nothing but itself, unless `asyncio.timeout` ends its wait."""
+    task = asyncio.current_task()
+    return [] if task is None or _is_bounded(task) else [id(task)]
+
+
+def _is_bounded(task: asyncio.Task[Any]) -> bool:
+    """Return whether a block of `asyncio.timeout` runs in a task, as far as its loop shows its timers."""
+    timers = getattr(task.get_loop(), "_scheduled", ())
+    bounds = (getattr(getattr(timer, "_callback", None), "__self__", None) for timer in list(timers))
+    return any(isinstance(bound, asyncio.Timeout) and getattr(bound, "_task", None) is task for bound in bounds)
 
 
 async def _line_up(engine: Engine, until: float | None) -> None:

@@ -18,15 +18,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from localconc._engine.holdings import Handle
     from localconc._engine.core.calls import Call
     from localconc._engine.engine import Engine
-    from localconc._engine.waiting.mailbox import Wakeup
+    from localconc._engine.holdings import Handle
+    from localconc._engine.waiting.mailboxes.mailbox import Wakeup
 
 Result = TypeVar("Result")
 
-#: Linux wakes the receiver of a datagram on the sender's processor, because it believes that the sender is about to sleep:
-#: so let the new holder run first. This halves the time from release to acquire; it costs nothing without a receiver.
+#: Linux wakes the receiver of a datagram on the sender's processor, because it believes that the sender is about to
+#: sleep: so let the new holder run first. This halves the time from release to acquire; it costs nothing without a
+#: receiver.
 _let_others_run: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
 
 

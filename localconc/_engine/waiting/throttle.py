@@ -1,7 +1,7 @@
 """How the tasks of one event loop share its time: a few take a step in each iteration of the loop.
 
-A task that takes a step holds up the loop for as long as that lasts. Ten thousand that start at once, or are admitted at
-once, or find the store busy at once, must not all do so in one iteration.
+A task that takes a step holds up the loop for as long as that lasts. Ten thousand that start at once, or are admitted
+at once, or find the store busy at once, must not all do so in one iteration.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future, Handle
 
-    from localconc._engine.waiting.mailbox import Wakeup
+    from localconc._engine.waiting.mailboxes.mailbox import Wakeup
 
 #: How much of its time a loop spends on steps before the next task has to wait for the next iteration.
 MAX_SECONDS_AN_ITERATION: Final = 0.001
@@ -40,7 +40,7 @@ loop_budget = LoopBudget()
 
 
 class TaskEvent:
-    """What one task waits for: an `asyncio.Event` for one, at a fifth of its weight. It belongs to the loop's thread."""
+    """What one task waits for: an `asyncio.Event` for one, at a fifth of its weight, for the loop's thread."""
 
     __slots__ = ("_future", "_is_set", "wakeups")
 
@@ -98,7 +98,7 @@ class LoopThrottle:
         self._schedule()
 
     def leave(self, event: TaskEvent) -> None:
-        """Forget an event whose task has passed, or waits no longer. If the store is busy still, the task closes again."""
+        """Forget an event whose task has passed, or waits no longer. If the store is still busy, it closes again."""
         self._events.pop(event, None)
         if self._is_closed:
             self._is_closed = False

@@ -100,7 +100,9 @@ def _waiting_text(names: Sequence[str], begun: float) -> str | None:
 
 def _describe_wait_for_server(names: Sequence[str], waited_seconds: float) -> str:
     limits = ", ".join(f"'{literal(name)}'" for name in names)
-    return f"Waiting for {limits} {span(waited_seconds)}: a Prefect server keeps it, which tells neither place nor holders"
+    return (
+        f"Waiting for {limits} {span(waited_seconds)}: a Prefect server keeps it, which tells neither place nor holders"
+    )
 
 
 def _length(status: LimitStatus, before: int, entry: Entry, *, wall: float) -> tuple[bool, float]:

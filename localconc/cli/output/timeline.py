@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from localconc._engine.core.history import Acquisition, Ending
-    from localconc._engine.views import Limit, Waiter
+    from localconc._engine.core.views import Limit, Waiter
 
 #: More would not be read.
 MAX_HOLD_UPS = 5

@@ -87,7 +87,7 @@ TABLES: Final = (
         context INTEGER,                       -- the thread or task, if only that can release
         "limit" INTEGER,                       -- of the total: the definition's; of a holder: as it was at the grant
         revision INTEGER,                      -- of the total: the definition's, if it is enforced and has no decay
-        drained_at REAL,                       -- with decay: when the last of these slots drains; of the total: empty_at
+        drained_at REAL,                       -- with decay: when the last of these slots drains (empty_at)
         drained_at_wall REAL,                  -- of the total: the same by the wall clock, for the next boot
         waited_seconds REAL,
         ticket INTEGER,                        -- of a holder that was queued
@@ -162,7 +162,9 @@ TABLES: Final = (
     CREATE TABLE refusals (seq INTEGER PRIMARY KEY, limit_id INTEGER NOT NULL, refused_wall REAL NOT NULL)
     """,
     """
-    CREATE TABLE past_limits (seq INTEGER PRIMARY KEY, id INTEGER NOT NULL UNIQUE, uuid BLOB NOT NULL, name TEXT NOT NULL)
+    CREATE TABLE past_limits (
+        seq INTEGER PRIMARY KEY, id INTEGER NOT NULL UNIQUE, uuid BLOB NOT NULL, name TEXT NOT NULL
+    )
     """,
     """
     CREATE TABLE past_owners (
@@ -204,8 +206,9 @@ TRIGGERS: Final = (
         UPDATE slots SET
             slots = slots - old.slots,
             average = average
-                + (max((new.released_boot - old.acquired_boot) / max(old.slots, 1), {MINIMUM_OCCUPANCY_SECONDS_PER_SLOT})
-                   - average) / ({OCCUPANCY_SAMPLES_MULTIPLIER} * max("limit", 1))
+                + (max((new.released_boot - old.acquired_boot) / max(old.slots, 1),
+                       {MINIMUM_OCCUPANCY_SECONDS_PER_SLOT}) - average)
+                    / ({OCCUPANCY_SAMPLES_MULTIPLIER} * max("limit", 1))
         WHERE {_total_of("old.limit_id")};
         INSERT INTO history (limit_id, "limit", owner_id, serial, slots, acquired_wall, released_wall, waited_seconds,
             thread, label, numbers, ending)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Final
 
 from localconc._engine.homes.files import identity_of, is_same
 from localconc._engine.homes.home import OWNERS_NAME, is_group_shared
-from localconc._engine.waiting.mailbox import MAX_PATH_BYTES, Wakeup, close_socket, new_socket, to_bytes
+from localconc._engine.waiting.mailboxes.mailbox import MAX_PATH_BYTES, Wakeup, close_socket, new_socket, to_bytes
 
 if TYPE_CHECKING:
     import socket
     from pathlib import Path
 
-    from localconc._engine.waiting.mailbox_pool import MailboxPool
+    from localconc._engine.waiting.mailboxes.pool import MailboxPool
 
 #: Addresses of mailboxes that a socket has; nothing else is sent to, whatever somebody wrote into a row.
 SOCKET_ADDRESS: Final = re.compile(r"[0-9a-f]{24}\.[0-9]{1,5}", re.ASCII)

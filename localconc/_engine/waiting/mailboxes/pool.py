@@ -6,7 +6,7 @@ import select
 import threading
 from typing import TYPE_CHECKING, Final
 
-from localconc._engine.waiting.mailbox import Mailbox, SocketMailbox
+from localconc._engine.waiting.mailboxes.mailbox import Mailbox, SocketMailbox
 
 if TYPE_CHECKING:
     from pathlib import Path

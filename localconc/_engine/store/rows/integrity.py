@@ -6,8 +6,8 @@ import sqlite3
 from contextlib import closing
 from typing import Final
 
-from localconc._engine.store.ledger import LIMITS
-from localconc._engine.store.schema import CREATE_ALL, TOTALS_ROW, WAITING
+from localconc._engine.store.rows.schema import CREATE_ALL, TOTALS_ROW, WAITING
+from localconc._engine.store.rows.statements import LIMITS
 
 _PARTS: Final = "SELECT type, name FROM sqlite_schema WHERE type IN ('table', 'trigger')"
 

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from localconc._engine.core.records import LimitRow, OwnerRow, WaiterRow
-from localconc._engine.store.schema import GRANTED, INSTANT, OPERATOR, PASSED_OVER, REFUSED, TOTALS_ROW, WAITING
+from localconc._engine.store.rows.schema import GRANTED, INSTANT, OPERATOR, PASSED_OVER, REFUSED, TOTALS_ROW, WAITING
+from localconc._engine.store.rows.statements import (
+    ADMIT_FAST,
+    ALL_LIMITS,
+    FIRST_WAITER,
+    HAS_QUEUE,
+    HELD,
+    LIMIT_BY_ID,
+    LIMIT_BY_NAME,
+    LIMIT_BY_UUID,
+    OWNER_COLUMNS,
+    RELEASE,
+    RELEASE_DRAINING,
+    TOTAL_OF,
+    WAITER,
+    WAITER_COLUMNS,
+)
 
 if TYPE_CHECKING:
     import sqlite3
@@ -13,83 +29,6 @@ if TYPE_CHECKING:
 
     from localconc._engine.core.calls import Request
     from localconc._engine.core.records import LimitRef, Requester
-
-_TOTAL_OF: Final = f"limit_id = ? AND owner_id = {TOTALS_ROW} AND serial = 0"
-_HELD: Final = f"owner_id > {TOTALS_ROW}"
-
-# The fast statements, for one limit that is enforced, has no decay, is not paused. Their triggers keep every rule that
-# `queue.admission` spells out for all other cases.
-
-#: Take slots if there is room and nobody is queued.
-ACQUIRE_FAST: Final = """
-    INSERT INTO slots (limit_id, revision, "limit", owner_id, serial, slots, acquired_wall, acquired_boot, thread, label,
-        context)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
-
-#: Queue a simple request, if there is no room or somebody is queued already, the definition is still the one that the
-#: caller knows, and the limit is not paused: then the request has to know until when.
-ENQUEUE_FAST: Final = f"""
-    INSERT INTO waiters (owner_id, serial, state, slots, limit_id, request, thread, context, has_end, address, secret,
-        waiting_since, enqueued_boot)
-    SELECT ?, ?, {WAITING}, ?, limit_id, ?, ?, ?, ?, ?, ?, ?, ? FROM slots WHERE {_TOTAL_OF} AND revision = ?
-        AND (paused_until IS NULL OR paused_until <= ?)
-        AND (slots + ? > "limit" OR EXISTS (SELECT 1 FROM queue WHERE queue.limit_id = slots.limit_id))
-"""
-
-#: Whether requests are queued on a limit.
-HAS_QUEUE: Final = "SELECT 1 FROM queue WHERE limit_id = ? LIMIT 1"
-
-_RELEASE_DRAINING: Final = """
-    UPDATE slots SET released_boot = ? WHERE limit_id = ? AND owner_id = ? AND serial = ?
-"""
-
-#: Release the slots of a holder of a limit without decay.
-RELEASE: Final = f"{_RELEASE_DRAINING} AND drained_at IS NULL"
-
-#: Release slots if nobody is queued for them.
-RELEASE_FAST: Final = f"""
-    {RELEASE} AND NOT EXISTS (SELECT 1 FROM queue WHERE queue.limit_id = slots.limit_id)
-"""
-
-#: Admit the first in the queue of a limit, if its request is simple, the limit is, too, and there is room.
-ADMIT_FAST: Final = f"""
-    UPDATE waiters SET state = {GRANTED}, granted_wall = ?, granted_boot = ?
-    WHERE ticket = (SELECT ticket FROM queue WHERE limit_id = ? ORDER BY ticket LIMIT 1)
-        AND limit_ids IS NULL AND typeof(slots) = 'integer'
-        AND EXISTS (
-            SELECT 1 FROM slots AS total WHERE {_TOTAL_OF.replace("limit_id", "total.limit_id")}
-                AND revision IS NOT NULL AND total.slots + waiters.slots <= "limit"
-                AND (paused_until IS NULL OR paused_until <= ?)
-        )
-    RETURNING (SELECT "limit" - total.slots FROM slots AS total WHERE {_TOTAL_OF.replace("limit_id", "total.limit_id")}),
-        slots, owner_id, serial, address, secret, granted_boot - enqueued_boot
-"""
-
-_LIMIT_COLUMNS = """
-    definition.id, definition.uuid, definition.name, definition."limit", definition.active, definition.configured,
-    definition.declared, definition.slot_decay_per_second, definition.revision, definition.created, definition.updated,
-    total.slots, coalesce(total.drained_at, 0), total.drained_at_wall, total.average, total.denied, total.denied_at, total.paused_until,
-    total.paused_until_wall,
-    (SELECT ticket FROM queue WHERE limit_id = definition.id ORDER BY ticket LIMIT 1)
-"""
-LIMITS: Final = f"""
-    limits AS definition JOIN slots AS total
-        ON total.limit_id = definition.id AND total.owner_id = {TOTALS_ROW} AND total.serial = 0
-"""
-_SELECT_LIMIT = f"SELECT {_LIMIT_COLUMNS} FROM {LIMITS} WHERE definition."
-_LIMIT_BY_NAME: Final = f"{_SELECT_LIMIT}name = ?"
-_LIMIT_BY_ID: Final = f"{_SELECT_LIMIT}id = ?"
-_LIMIT_BY_UUID: Final = f"{_SELECT_LIMIT}uuid = ?"
-_ALL_LIMITS: Final = f"SELECT {_LIMIT_COLUMNS} FROM {LIMITS} ORDER BY definition.name"
-
-_WAITER_COLUMNS: Final = ", ".join(f"waiters.{column}" for column in WaiterRow._fields)
-_WAITER: Final = f"SELECT {_WAITER_COLUMNS} FROM waiters WHERE ticket = ?"
-_FIRST_WAITER: Final = f"""
-    SELECT {_WAITER_COLUMNS} FROM queue JOIN waiters USING (ticket)
-    WHERE queue.limit_id = ? ORDER BY queue.ticket LIMIT 1
-"""
-_OWNER_COLUMNS: Final = ", ".join(OwnerRow._fields)
 
 
 class Ledger:
@@ -102,13 +41,13 @@ class Ledger:
     # ---- limits ----------------------------------------------------------------------------------------------
 
     def limit_named(self, name: str) -> LimitRow | None:
-        return self._limit(_LIMIT_BY_NAME, name)
+        return self._limit(LIMIT_BY_NAME, name)
 
     def limit_with_id(self, limit_id: int) -> LimitRow | None:
-        return self._limit(_LIMIT_BY_ID, limit_id)
+        return self._limit(LIMIT_BY_ID, limit_id)
 
     def limit_with_uuid(self, uuid: bytes) -> LimitRow | None:
-        return self._limit(_LIMIT_BY_UUID, uuid)
+        return self._limit(LIMIT_BY_UUID, uuid)
 
     def _limit(self, statement: str, key: Any) -> LimitRow | None:
         row = self._execute(statement, (key,)).fetchone()
@@ -119,7 +58,7 @@ class Ledger:
         return [row for row in map(self.limit_with_id, limit_ids) if row is not None]
 
     def all_limits(self) -> list[LimitRow]:
-        return [LimitRow._make(row) for row in self._execute(_ALL_LIMITS)]
+        return [LimitRow._make(row) for row in self._execute(ALL_LIMITS)]
 
     def insert_limit(
         self,
@@ -158,17 +97,17 @@ class Ledger:
     def set_empty_at(self, limit_id: int, empty_at: float | None, empty_at_wall: float | None) -> None:
         """Record when a decaying limit will be empty, by both clocks."""
         self._execute(
-            f"UPDATE slots SET drained_at = ?, drained_at_wall = ? WHERE {_TOTAL_OF}",
+            f"UPDATE slots SET drained_at = ?, drained_at_wall = ? WHERE {TOTAL_OF}",
             (empty_at, empty_at_wall, limit_id),
         )
 
     def set_denied(self, limit_id: int, denied: float, at: float) -> None:
-        self._execute(f"UPDATE slots SET denied = ?, denied_at = ? WHERE {_TOTAL_OF}", (denied, at, limit_id))
+        self._execute(f"UPDATE slots SET denied = ?, denied_at = ? WHERE {TOTAL_OF}", (denied, at, limit_id))
 
     def set_pause(self, limit_id: int, until: float | None, until_wall: float | None) -> None:
         """Record until when a limit admits nobody, by both clocks; None ends a pause."""
         self._execute(
-            f"UPDATE slots SET paused_until = ?, paused_until_wall = ? WHERE {_TOTAL_OF}", (until, until_wall, limit_id)
+            f"UPDATE slots SET paused_until = ?, paused_until_wall = ? WHERE {TOTAL_OF}", (until, until_wall, limit_id)
         )
 
     def record_refusal(self, limit_id: int, refused_wall: float) -> None:
@@ -189,8 +128,8 @@ class Ledger:
         ticket: int | None = None,
     ) -> None:
         self._execute(
-            'INSERT INTO slots (limit_id, "limit", owner_id, serial, slots, acquired_wall, acquired_boot, thread, label, '
-            "context, drained_at, waited_seconds, ticket) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            'INSERT INTO slots (limit_id, "limit", owner_id, serial, slots, acquired_wall, acquired_boot, thread, '
+            "label, context, drained_at, waited_seconds, ticket) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 ref.limit_id,
                 ref.limit,
@@ -211,7 +150,8 @@ class Ledger:
     def insert_unowned(self, limit_id: int, slots: int, acquired_wall: float, acquired_boot: float) -> None:
         """Occupy slots that no process owns."""
         self._execute(
-            "INSERT INTO slots (limit_id, owner_id, serial, slots, acquired_wall, acquired_boot) VALUES (?, ?, 0, ?, ?, ?)",
+            "INSERT INTO slots (limit_id, owner_id, serial, slots, acquired_wall, acquired_boot) "
+            "VALUES (?, ?, 0, ?, ?, ?)",
             (limit_id, OPERATOR, slots, acquired_wall, acquired_boot),
         )
 
@@ -249,7 +189,7 @@ class Ledger:
 
     def release_draining(self, limit_id: int, owner_id: int, serial: int, released_boot: float) -> bool:
         """Release a holder whatever its limit is; what has drained is the caller's to reckon with."""
-        return self._execute(_RELEASE_DRAINING, (released_boot, limit_id, owner_id, serial)).rowcount == 1
+        return self._execute(RELEASE_DRAINING, (released_boot, limit_id, owner_id, serial)).rowcount == 1
 
     def set_ending(self, limit_id: int, owner_id: int, serial: int, ending: int) -> None:
         """Let the history say how a holder ended that did not release its slots."""
@@ -268,7 +208,7 @@ class Ledger:
     def drain_sooner(self, limit_id: int, drained_after: float, seconds: float) -> None:
         """Move up the holders whose slots drain after the released ones."""
         self._execute(
-            f"UPDATE slots SET drained_at = drained_at - ? WHERE limit_id = ? AND {_HELD} AND drained_at > ?",
+            f"UPDATE slots SET drained_at = drained_at - ? WHERE limit_id = ? AND {HELD} AND drained_at > ?",
             (seconds, limit_id, drained_after),
         )
 
@@ -288,7 +228,7 @@ class Ledger:
             "UPDATE slots SET slots = ?, drained_at = ? WHERE limit_id = ? AND owner_id = ? AND serial = ?",
             (slots, drained_at, limit_id, owner_id, serial),
         )
-        self._execute(f"UPDATE slots SET slots = slots + ? WHERE {_TOTAL_OF}", (slots - before[0], limit_id))
+        self._execute(f"UPDATE slots SET slots = slots + ? WHERE {TOTAL_OF}", (slots - before[0], limit_id))
 
     def delete_holder(self, limit_id: int, owner_id: int, serial: int) -> None:
         """Take a grant back as if it had never been; it does not enter the history."""
@@ -321,8 +261,9 @@ class Ledger:
     ) -> int:
         """Queue a request on each of its limits; return its ticket."""
         ticket = self._execute(
-            "INSERT INTO waiters (owner_id, serial, state, slots, limit_id, limit_ids, request, thread, context, has_end, "
-            "stops, address, secret, waiting_since, enqueued_boot) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO waiters (owner_id, serial, state, slots, limit_id, limit_ids, request, thread, context, "
+            "has_end, stops, address, secret, waiting_since, enqueued_boot) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 requester.owner_id,
                 requester.serial,
@@ -364,7 +305,9 @@ class Ledger:
             (WAITING, _json_list(limit_ids), request, address, ticket),
         )
 
-    def admit_first(self, limit_id: int, wall: float, now: float) -> tuple[int, tuple[int, int, str, int, float]] | None:
+    def admit_first(
+        self, limit_id: int, wall: float, now: float
+    ) -> tuple[int, tuple[int, int, str, int, float]] | None:
         """Admit the first in the queue of a limit by the fast statement.
 
         Returns:
@@ -389,7 +332,7 @@ class Ledger:
         self._execute("DELETE FROM waiters WHERE ticket = ?", (ticket,))
 
     def waiter(self, ticket: int) -> WaiterRow | None:
-        row = self._execute(_WAITER, (ticket,)).fetchone()
+        row = self._execute(WAITER, (ticket,)).fetchone()
         return None if row is None else WaiterRow._make(row)
 
     def has_queue(self, limit_id: int) -> bool:
@@ -398,11 +341,11 @@ class Ledger:
 
     def first_waiter(self, limit_id: int) -> WaiterRow | None:
         """Return the first in the queue of a limit."""
-        row = self._execute(_FIRST_WAITER, (limit_id,)).fetchone()
+        row = self._execute(FIRST_WAITER, (limit_id,)).fetchone()
         return None if row is None else WaiterRow._make(row)
 
     def waiters_of(self, owner_id: int) -> list[WaiterRow]:
-        rows = self._execute(f"SELECT {_WAITER_COLUMNS} FROM waiters WHERE owner_id = ?", (owner_id,))
+        rows = self._execute(f"SELECT {WAITER_COLUMNS} FROM waiters WHERE owner_id = ?", (owner_id,))
         return [WaiterRow._make(row) for row in rows]
 
     def tickets_in_queue(self, limit_id: int) -> list[int]:
@@ -431,11 +374,11 @@ class Ledger:
         return None if row is None else int(row[0])
 
     def owner(self, owner_id: int) -> OwnerRow | None:
-        row = self._execute(f"SELECT {_OWNER_COLUMNS} FROM owners WHERE id = ?", (owner_id,)).fetchone()
+        row = self._execute(f"SELECT {OWNER_COLUMNS} FROM owners WHERE id = ?", (owner_id,)).fetchone()
         return None if row is None else OwnerRow._make(row)
 
     def all_owners(self) -> list[OwnerRow]:
-        return [OwnerRow._make(row) for row in self._execute(f"SELECT {_OWNER_COLUMNS} FROM owners ORDER BY id")]
+        return [OwnerRow._make(row) for row in self._execute(f"SELECT {OWNER_COLUMNS} FROM owners ORDER BY id")]
 
     def become_command(self, owner_id: int, pid: int, started: str, command: str) -> None:
         """Let an owner be the command that it started."""

@@ -36,8 +36,8 @@ MAX_PATH_BYTES: Final = 100
 
 
 #: What a waiter is told: the serial of its acquisition and, if it was granted its slots, the secret of its row with the
-#: moments of the grant, by the wall clock and by the boot clock. A secret of 0 tells it to look; a serial of 0 tells every
-#: waiter of the mailbox so.
+#: moments of the grant, by the wall clock and by the boot clock. A secret of 0 tells it to look; a serial of 0 tells
+#: every waiter of the mailbox so.
 Wakeup = tuple[int, int, float, float]
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from localconc._engine.core import views
 from localconc._engine.core.calls import Request
-from localconc._engine.core.records import OwnerRow, PastAcquisition, limits_in
-from localconc._engine.store.schema import TOTALS_ROW, UNSEEN, WAITING
+from localconc._engine.core.records import OwnerRow, limits_in
+from localconc._engine.store.rows.schema import TOTALS_ROW, UNSEEN, WAITING
 
 if TYPE_CHECKING:
     import sqlite3
@@ -112,12 +112,14 @@ _HOLDERS: Final = f"""
     ORDER BY slots.acquired_boot, slots.owner_id, slots.serial
 """
 
-_WAITERS: Final = f"""
-    SELECT {{}} waiters.ticket, waiters.owner_id, waiters.slots, waiters.request, coalesce(owners.pid, 0), waiters.thread,
+_WAITERS: Final = """
+    SELECT {} waiters.ticket, waiters.owner_id, waiters.slots, waiters.request, coalesce(owners.pid, 0), waiters.thread,
         waiters.context, coalesce(owners.command, ''), waiters.waiting_since
-    FROM {{}} LEFT JOIN owners ON owners.id = waiters.owner_id
+    FROM {} LEFT JOIN owners ON owners.id = waiters.owner_id
 """
-_ALL_WAITERS: Final = _WAITERS.format("", "waiters") + f" WHERE waiters.state <> 1 AND waiters.state <> 2 ORDER BY ticket"
+_ALL_WAITERS: Final = (
+    _WAITERS.format("", "waiters") + " WHERE waiters.state <> 1 AND waiters.state <> 2 ORDER BY ticket"
+)
 _WAITERS_ON: Final = (
     _WAITERS.format("", "queue JOIN waiters USING (ticket)")
     + f" WHERE queue.limit_id = ? AND waiters.state = {WAITING} ORDER BY queue.ticket"
@@ -126,27 +128,6 @@ _WAITERS_BY_LIMIT: Final = (
     _WAITERS.format("queue.limit_id,", "queue JOIN waiters USING (ticket)")
     + f" WHERE waiters.state = {WAITING} ORDER BY queue.ticket"
 )
-
-_PAST: Final = f"""
-    SELECT definition.uuid, definition.name, part."limit", part.owner_id, part.serial, part.slots, part.acquired_wall,
-        part.released_wall, part.waited_seconds, coalesce(part.thread, ''), coalesce(part.label, ''), part.numbers,
-        part.ending, part.is_held,
-        coalesce(process.pid, 0), coalesce(process.command, '')
-    FROM (
-        SELECT limit_id, "limit", owner_id, serial, slots, acquired_wall, released_wall, waited_seconds, thread, label,
-            numbers, ending, 0 AS is_held
-        FROM history
-        UNION ALL
-        SELECT limit_id, "limit", owner_id, serial, slots, acquired_wall, NULL, coalesce(waited_seconds, 0), thread,
-            label, numbers, NULL, 1
-        FROM slots WHERE {_HELD}
-    ) AS part
-    JOIN (SELECT id, uuid, name FROM limits UNION ALL SELECT id, uuid, name FROM past_limits) AS definition
-        ON definition.id = part.limit_id
-    LEFT JOIN (
-        SELECT id, pid, command FROM owners UNION ALL SELECT id, pid, command FROM past_owners
-    ) AS process ON process.id = part.owner_id
-"""
 
 
 def holders(connection: sqlite3.Connection, limit_id: int | None = None) -> list[HolderEntry]:
@@ -224,7 +205,8 @@ def owners_in_front(
         ids.update(
             row[0]
             for row in connection.execute(
-                f"SELECT DISTINCT waiters.owner_id FROM queue JOIN waiters USING (ticket) WHERE queue.limit_id = ? {ahead}",
+                "SELECT DISTINCT waiters.owner_id FROM queue JOIN waiters USING (ticket) "
+                f"WHERE queue.limit_id = ? {ahead}",
                 (limit_id,) if ticket is None else (limit_id, ticket),
             )
         )
@@ -235,7 +217,9 @@ def owners_in_front(
 def owners(connection: sqlite3.Connection, ids: Iterable[int]) -> list[OwnerRow]:
     """Return the rows of these processes; those that have left are not among them."""
     columns = ", ".join(OwnerRow._fields)
-    rows = (connection.execute(f"SELECT {columns} FROM owners WHERE id = ?", (each,)).fetchone() for each in sorted(ids))
+    rows = (
+        connection.execute(f"SELECT {columns} FROM owners WHERE id = ?", (each,)).fetchone() for each in sorted(ids)
+    )
     return [OwnerRow._make(row) for row in rows if row is not None]
 
 
@@ -264,9 +248,7 @@ def queued_holders(
 ) -> list[QueuedHolder]:
     """Return what an acquisition holds of these limits, if it was admitted from the queue."""
     columns = ", ".join(QueuedHolder._fields).replace("waited_seconds", "coalesce(waited_seconds, 0)")
-    statement = (
-        f"SELECT {columns} FROM slots WHERE limit_id = ? AND owner_id = ? AND serial = ? AND ticket IS NOT NULL"
-    )
+    statement = f"SELECT {columns} FROM slots WHERE limit_id = ? AND owner_id = ? AND serial = ? AND ticket IS NOT NULL"
     rows = (connection.execute(statement, (limit_id, owner_id, serial)).fetchone() for limit_id in limit_ids)
     return [QueuedHolder._make(row) for row in rows if row is not None]
 
@@ -277,9 +259,7 @@ def has_held(connection: sqlite3.Connection, owner_id: int, serial: int) -> bool
     return connection.execute(statement, (owner_id, serial)).fetchone() is not None
 
 
-def queued_holders_since(
-    connection: sqlite3.Connection, limit_id: int, before: float
-) -> list[tuple[int, int]]:
+def queued_holders_since(connection: sqlite3.Connection, limit_id: int, before: float) -> list[tuple[int, int]]:
     """Return owner and serial of those who were admitted from the queue before a moment and hold slots still."""
     return connection.execute(
         f"SELECT owner_id, serial FROM slots WHERE limit_id = ? AND {_HELD} AND ticket IS NOT NULL "
@@ -291,7 +271,7 @@ def queued_holders_since(
 def numbers_on(
     connection: sqlite3.Connection, limit_id: int, owner_id: int, serial: int
 ) -> tuple[str | None, list[str]]:
-    """Return the slot numbers of one holder of a limit ('' without, None if it holds nothing), and those of all others."""
+    """Return the slot numbers of one holder ('' without any, None if it holds nothing), and those of all others."""
     own, others = None, []
     for owner, number, numbers in connection.execute(
         f"SELECT owner_id, serial, numbers FROM slots WHERE limit_id = ? AND {_HELD}", (limit_id,)
@@ -320,42 +300,6 @@ def waiting_serials(connection: sqlite3.Connection, owner_id: int) -> list[int]:
     """Return the serials of a process's requests that are in the queue."""
     rows = connection.execute(f"SELECT serial FROM waiters WHERE owner_id = ? AND state = {WAITING}", (owner_id,))
     return [row[0] for row in rows]
-
-
-# ---- what happened -----------------------------------------------------------------------------------------------
-
-
-def acquisitions(connection: sqlite3.Connection) -> list[PastAcquisition]:
-    """Return all that the history knows, and what is held now."""
-    return [PastAcquisition._make(row) for row in connection.execute(_PAST)]
-
-
-def oldest_in_history(connection: sqlite3.Connection) -> float | None:
-    """Return when the oldest acquisition of a full history was made; None if nothing was dropped yet."""
-    row = connection.execute("SELECT seq, acquired_wall FROM history ORDER BY seq LIMIT 1").fetchone()
-    return None if row is None or row[0] <= 1 else float(row[1])
-
-
-def refusals(connection: sqlite3.Connection, limit_id: int, since_wall: float) -> int:
-    """Return how many requests on a limit were refused, or gave up, since a moment."""
-    row = connection.execute(
-        "SELECT count(*) FROM refusals WHERE limit_id = ? AND refused_wall >= ?", (limit_id, since_wall)
-    ).fetchone()
-    return int(row[0])
-
-
-def recent_grants(connection: sqlite3.Connection, since_wall: float, max_rows: int) -> list[tuple[int, float]]:
-    """Return limit and moment of the newest grants since a moment."""
-    return connection.execute(
-        f"""
-        SELECT limit_id, acquired_wall
-        FROM (SELECT limit_id, acquired_wall FROM history ORDER BY seq DESC LIMIT ?)
-        WHERE acquired_wall >= ?
-        UNION ALL
-        SELECT limit_id, acquired_wall FROM slots WHERE {_HELD} AND acquired_wall >= ?
-        """,
-        (max_rows, since_wall, since_wall),
-    ).fetchall()
 
 
 # ---- the store as a whole ----------------------------------------------------------------------------------------
@@ -402,5 +346,3 @@ def forget_all_owners(connection: sqlite3.Connection) -> None:
     connection.execute("DELETE FROM waiters")
     connection.execute("DELETE FROM owners")
     connection.execute(f"UPDATE slots SET denied = 0, denied_at = 0 WHERE owner_id = {TOTALS_ROW}")
-
-

@@ -1,0 +1,67 @@
+"""Queries of what happened: acquisitions with their ends, refusals, recent grants."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from localconc._engine.core.records import PastAcquisition
+from localconc._engine.store.rows.schema import TOTALS_ROW
+
+if TYPE_CHECKING:
+    import sqlite3
+
+_HELD: Final = f"slots.owner_id > {TOTALS_ROW}"
+
+_PAST: Final = f"""
+    SELECT definition.uuid, definition.name, part."limit", part.owner_id, part.serial, part.slots, part.acquired_wall,
+        part.released_wall, part.waited_seconds, coalesce(part.thread, ''), coalesce(part.label, ''), part.numbers,
+        part.ending, part.is_held,
+        coalesce(process.pid, 0), coalesce(process.command, '')
+    FROM (
+        SELECT limit_id, "limit", owner_id, serial, slots, acquired_wall, released_wall, waited_seconds, thread, label,
+            numbers, ending, 0 AS is_held
+        FROM history
+        UNION ALL
+        SELECT limit_id, "limit", owner_id, serial, slots, acquired_wall, NULL, coalesce(waited_seconds, 0), thread,
+            label, numbers, NULL, 1
+        FROM slots WHERE {_HELD}
+    ) AS part
+    JOIN (SELECT id, uuid, name FROM limits UNION ALL SELECT id, uuid, name FROM past_limits) AS definition
+        ON definition.id = part.limit_id
+    LEFT JOIN (
+        SELECT id, pid, command FROM owners UNION ALL SELECT id, pid, command FROM past_owners
+    ) AS process ON process.id = part.owner_id
+"""
+
+
+def acquisitions(connection: sqlite3.Connection) -> list[PastAcquisition]:
+    """Return all that the history knows, and what is held now."""
+    return [PastAcquisition._make(row) for row in connection.execute(_PAST)]
+
+
+def oldest_in_history(connection: sqlite3.Connection) -> float | None:
+    """Return when the oldest acquisition of a full history was made; None if nothing was dropped yet."""
+    row = connection.execute("SELECT seq, acquired_wall FROM history ORDER BY seq LIMIT 1").fetchone()
+    return None if row is None or row[0] <= 1 else float(row[1])
+
+
+def refusals(connection: sqlite3.Connection, limit_id: int, since_wall: float) -> int:
+    """Return how many requests on a limit were refused, or gave up, since a moment."""
+    row = connection.execute(
+        "SELECT count(*) FROM refusals WHERE limit_id = ? AND refused_wall >= ?", (limit_id, since_wall)
+    ).fetchone()
+    return int(row[0])
+
+
+def recent_grants(connection: sqlite3.Connection, since_wall: float, max_rows: int) -> list[tuple[int, float]]:
+    """Return limit and moment of the newest grants since a moment."""
+    return connection.execute(
+        f"""
+        SELECT limit_id, acquired_wall
+        FROM (SELECT limit_id, acquired_wall FROM history ORDER BY seq DESC LIMIT ?)
+        WHERE acquired_wall >= ?
+        UNION ALL
+        SELECT limit_id, acquired_wall FROM slots WHERE {_HELD} AND acquired_wall >= ?
+        """,
+        (max_rows, since_wall, since_wall),
+    ).fetchall()

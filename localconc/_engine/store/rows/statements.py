@@ -1,0 +1,86 @@
+"""The statements whose text needs more than a line: the fast ones, and the columns that rows are read with."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from localconc._engine.core.records import OwnerRow, WaiterRow
+from localconc._engine.store.rows.schema import GRANTED, TOTALS_ROW, WAITING
+
+TOTAL_OF: Final = f"limit_id = ? AND owner_id = {TOTALS_ROW} AND serial = 0"
+HELD: Final = f"owner_id > {TOTALS_ROW}"
+
+# The fast statements, for one limit that is enforced, has no decay, is not paused. Their triggers keep every rule that
+# `queue.admission` spells out for all other cases.
+
+#: Take slots if there is room and nobody is queued.
+ACQUIRE_FAST: Final = """
+    INSERT INTO slots (limit_id, revision, "limit", owner_id, serial, slots, acquired_wall, acquired_boot, thread,
+        label, context)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+#: Queue a simple request, if there is no room or somebody is queued already, the definition is still the one that the
+#: caller knows, and the limit is not paused: then the request has to know until when.
+ENQUEUE_FAST: Final = f"""
+    INSERT INTO waiters (owner_id, serial, state, slots, limit_id, request, thread, context, has_end, address, secret,
+        waiting_since, enqueued_boot)
+    SELECT ?, ?, {WAITING}, ?, limit_id, ?, ?, ?, ?, ?, ?, ?, ? FROM slots WHERE {TOTAL_OF} AND revision = ?
+        AND (paused_until IS NULL OR paused_until <= ?)
+        AND (slots + ? > "limit" OR EXISTS (SELECT 1 FROM queue WHERE queue.limit_id = slots.limit_id))
+"""
+
+#: Whether requests are queued on a limit.
+HAS_QUEUE: Final = "SELECT 1 FROM queue WHERE limit_id = ? LIMIT 1"
+
+RELEASE_DRAINING: Final = """
+    UPDATE slots SET released_boot = ? WHERE limit_id = ? AND owner_id = ? AND serial = ?
+"""
+
+#: Release the slots of a holder of a limit without decay.
+RELEASE: Final = f"{RELEASE_DRAINING} AND drained_at IS NULL"
+
+#: Release slots if nobody is queued for them.
+RELEASE_FAST: Final = f"""
+    {RELEASE} AND NOT EXISTS (SELECT 1 FROM queue WHERE queue.limit_id = slots.limit_id)
+"""
+
+#: Admit the first in the queue of a limit, if its request is simple, the limit is, too, and there is room.
+ADMIT_FAST: Final = f"""
+    UPDATE waiters SET state = {GRANTED}, granted_wall = ?, granted_boot = ?
+    WHERE ticket = (SELECT ticket FROM queue WHERE limit_id = ? ORDER BY ticket LIMIT 1)
+        AND limit_ids IS NULL AND typeof(slots) = 'integer'
+        AND EXISTS (
+            SELECT 1 FROM slots AS total WHERE {TOTAL_OF.replace("limit_id", "total.limit_id")}
+                AND revision IS NOT NULL AND total.slots + waiters.slots <= "limit"
+                AND (paused_until IS NULL OR paused_until <= ?)
+        )
+    RETURNING
+        (SELECT "limit" - total.slots FROM slots AS total WHERE {TOTAL_OF.replace("limit_id", "total.limit_id")}),
+        slots, owner_id, serial, address, secret, granted_boot - enqueued_boot
+"""
+
+LIMIT_COLUMNS = """
+    definition.id, definition.uuid, definition.name, definition."limit", definition.active, definition.configured,
+    definition.declared, definition.slot_decay_per_second, definition.revision, definition.created, definition.updated,
+    total.slots, coalesce(total.drained_at, 0), total.drained_at_wall, total.average, total.denied, total.denied_at,
+    total.paused_until, total.paused_until_wall,
+    (SELECT ticket FROM queue WHERE limit_id = definition.id ORDER BY ticket LIMIT 1)
+"""
+LIMITS: Final = f"""
+    limits AS definition JOIN slots AS total
+        ON total.limit_id = definition.id AND total.owner_id = {TOTALS_ROW} AND total.serial = 0
+"""
+SELECT_LIMIT = f"SELECT {LIMIT_COLUMNS} FROM {LIMITS} WHERE definition."
+LIMIT_BY_NAME: Final = f"{SELECT_LIMIT}name = ?"
+LIMIT_BY_ID: Final = f"{SELECT_LIMIT}id = ?"
+LIMIT_BY_UUID: Final = f"{SELECT_LIMIT}uuid = ?"
+ALL_LIMITS: Final = f"SELECT {LIMIT_COLUMNS} FROM {LIMITS} ORDER BY definition.name"
+
+WAITER_COLUMNS: Final = ", ".join(f"waiters.{column}" for column in WaiterRow._fields)
+WAITER: Final = f"SELECT {WAITER_COLUMNS} FROM waiters WHERE ticket = ?"
+FIRST_WAITER: Final = f"""
+    SELECT {WAITER_COLUMNS} FROM queue JOIN waiters USING (ticket)
+    WHERE queue.limit_id = ? ORDER BY queue.ticket LIMIT 1
+"""
+OWNER_COLUMNS: Final = ", ".join(OwnerRow._fields)

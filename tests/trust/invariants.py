@@ -1,0 +1,171 @@
+"""What must hold of a store after every transaction, and between two of them."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from localconc._engine.core import rules
+from localconc._engine.store.rows.schema import GRANTED, PASSED_OVER, WAITING
+from tests.kit.invariants import check_queue, totals_that_differ
+
+TOLERANCE_SLOTS = 1e-3
+
+#: Owner, serial and limit: one holder of one limit.
+Hold = tuple[int, int, int]
+
+
+class LimitState(NamedTuple):
+    """A limit at one moment; `occupied` is in slots, with fractions while they drain."""
+
+    limit: int
+    occupied: float
+    admits_by_time: bool
+
+
+@dataclass
+class Seen:
+    """The store at one moment.
+
+    Attributes:
+        limits: by id, those that are enforced.
+        queues: tickets by limit, in order.
+        slots: what each queued request asks for.
+        admitted: limits of each ticket that was admitted from the queue and holds, or whose process has not looked yet.
+        passed_over: tickets of stopped processes.
+        holds: what the rows say.
+    """
+
+    limits: dict[int, LimitState] = field(default_factory=dict)
+    queues: dict[int, list[int]] = field(default_factory=dict)
+    slots: dict[int, int] = field(default_factory=dict)
+    admitted: dict[int, set[int]] = field(default_factory=dict)
+    passed_over: set[int] = field(default_factory=set)
+    holds: set[Hold] = field(default_factory=set)
+
+
+class Invariants:
+    """The invariants of one store, which are checked after each step of a schedule.
+
+    Args:
+        connection: one that only looks.
+
+    Attributes:
+        newly_passed_over: how many waiters were passed over in the last step.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._before = Seen()
+        self._forgiven: set[Hold] = set()
+        self._may_exceed: set[int] = set()
+        self.newly_passed_over = 0
+
+    def forgive(self, name: str) -> None:
+        """An operator is about to set what is occupied of a limit: its holders go on without a row."""
+        rows = self._connection.execute(
+            "SELECT owner_id, serial, limit_id FROM slots WHERE limit_id = (SELECT id FROM limits WHERE name = ?)",
+            (name,),
+        ).fetchall()
+        self._forgiven.update(rows)
+        self._may_exceed.update(limit_id for _, _, limit_id in rows)
+
+    def check(self, inside: list[Hold], now: float) -> None:
+        """Check everything.
+
+        Args:
+            inside: what processes hold by their own records.
+            now: the boot clock.
+        """
+        self._connection.execute("BEGIN")  # one consistent look
+        try:
+            seen = self._check_one_moment(inside, now)
+        finally:
+            self._connection.execute("ROLLBACK")
+        self.newly_passed_over = len(seen.passed_over - self._before.passed_over)
+        self._before = seen
+        self._may_exceed.clear()
+
+    def _check_one_moment(self, inside: list[Hold], now: float) -> Seen:
+        seen = self._see(now)
+        assert totals_that_differ(self._connection) == [], "a total differs from its rows"
+        check_queue(self._connection)
+        self._check_that_limits_hold(seen)
+        self._check_that_records_have_rows(seen, inside)
+        self._check_the_order(seen)
+        self._check_that_nobody_waits_for_nothing(seen)
+        return seen
+
+    # ---- looking ---------------------------------------------------------------------------------------------
+
+    def _see(self, now: float) -> Seen:
+        seen = Seen()
+        rows = self._connection.execute(
+            'SELECT limits.id, limits."limit", slot_decay_per_second, slots.slots, coalesce(drained_at, 0), '
+            "paused_until FROM limits JOIN slots ON limit_id = limits.id AND owner_id = 0 WHERE active"
+        )
+        for limit_id, limit, decay, slots, drained_at, paused_until in rows:
+            occupied = rules.occupied_slots(drained_at, now, decay) if decay > 0 else slots
+            seen.limits[limit_id] = LimitState(limit, occupied, decay > 0 or paused_until is not None)
+        for limit_id, ticket in self._connection.execute("SELECT limit_id, ticket FROM queue ORDER BY ticket"):
+            seen.queues.setdefault(limit_id, []).append(ticket)
+        for ticket, state, slots, limit_ids in self._connection.execute(
+            "SELECT ticket, state, slots, limit_ids FROM waiters"
+        ):
+            if state == WAITING:
+                seen.slots[ticket] = slots
+            elif state == GRANTED:
+                seen.admitted[ticket] = set(json.loads(limit_ids))
+            elif state == PASSED_OVER:
+                seen.passed_over.add(ticket)
+        for limit_id, owner_id, serial, ticket in self._connection.execute(
+            "SELECT limit_id, owner_id, serial, ticket FROM slots WHERE owner_id > 0"
+        ):
+            seen.holds.add((owner_id, serial, limit_id))
+            if ticket is not None:
+                seen.admitted.setdefault(ticket, set()).add(limit_id)
+        return seen
+
+    # ---- the invariants --------------------------------------------------------------------------------------
+
+    def _check_that_limits_hold(self, seen: Seen) -> None:
+        """Nobody is admitted beyond a limit; what was held before it was lowered stays."""
+        for limit_id, state in seen.limits.items():
+            before = self._before.limits.get(limit_id)
+            most = max(state.limit, 0.0 if before is None else before.occupied)
+            if limit_id not in self._may_exceed and not (before is None and self._was_known(limit_id)):
+                assert state.occupied <= most + TOLERANCE_SLOTS, f"limit {limit_id}: {state}, before: {before}"
+
+    def _was_known(self, limit_id: int) -> bool:
+        """Whether a limit was disabled in the last step: what it was occupied by then is not in `before`."""
+        return any(held == limit_id for _, _, held in self._before.holds)
+
+    def _check_that_records_have_rows(self, seen: Seen, inside: list[Hold]) -> None:
+        """What a process holds is in the store, unless an operator has forgotten it: no slot is given twice."""
+        lost = [hold for hold in inside if hold not in seen.holds and hold not in self._forgiven]
+        assert lost == [], f"a process is inside, and holds nothing by the rows: {lost}"
+
+    def _check_the_order(self, seen: Seen) -> None:
+        """Nobody is admitted past a request that was ahead of it in the queue of one of its limits, and still is."""
+        for ticket in seen.admitted.keys() - self._before.admitted.keys():
+            for limit_id in seen.admitted[ticket]:
+                stayed = set(seen.queues.get(limit_id, ())) & set(self._before.queues.get(limit_id, ()))
+                overtaken = [other for other in stayed if other < ticket]
+                assert not overtaken, f"ticket {ticket} overtook {overtaken} on limit {limit_id}"
+
+    def _check_that_nobody_waits_for_nothing(self, seen: Seen) -> None:
+        """The first in all of its queues waits only for slots that are occupied, or for a moment to come."""
+        places: dict[int, list[int]] = {}
+        for limit_id, tickets in seen.queues.items():
+            for ticket in tickets:
+                places.setdefault(ticket, []).append(limit_id)
+        for ticket, slots in seen.slots.items():
+            limit_ids = places[ticket]
+            assert all(limit_id in seen.limits for limit_id in limit_ids), f"{ticket} waits for a limit not enforced"
+            states = [seen.limits[limit_id] for limit_id in limit_ids]
+            is_first = all(seen.queues[limit_id][0] == ticket for limit_id in limit_ids)
+            has_room = all(state.limit > 0 and state.occupied + slots <= state.limit for state in states)
+            by_time = any(state.admits_by_time for state in states)
+            assert not (is_first and has_room and not by_time), f"{ticket} waits for nothing"
