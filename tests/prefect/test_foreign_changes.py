@@ -73,7 +73,7 @@ def test_slots_of_the_other_names_come_back_if_one_was_deleted(others: Others, k
 
 def test_a_limit_that_was_lowered_refuses_what_it_can_never_admit(others: Others, known: str) -> None:
     others.update(known, limit=1)
-    with pytest.raises(ConcurrencySlotAcquisitionError, match="has 1"), concurrency(known, occupy=2):
+    with pytest.raises(ConcurrencySlotAcquisitionError, match="has only 1"), concurrency(known, occupy=2):
         pass
 
 
