@@ -1,8 +1,8 @@
 """A crawler in two processes, polite as a whole: at most 3 requests at a time, and 10 a second after a burst of 5.
 
 Run it: `python examples/async_crawler.py`. It starts a web server of its own on this machine, crawls it from two
-processes with ten tasks each, and prints what the server saw. Neither process knows of the other; the limits have the
-same names, and that is all it takes.
+processes with ten tasks each, and prints what the server saw. Neither process knows of the other; they share the limits
+because they use the same names.
 """
 
 import asyncio
@@ -22,14 +22,14 @@ BURST, PER_SECOND = 5, 10.0
 
 
 async def fetch(url: str) -> str:
-    """Get a page, when it is its turn."""
+    """Get a page, as soon as both limits allow it."""
     await rate_limit("crawler requests", limit=BURST, slot_decay_per_second=PER_SECOND)
     async with concurrency("crawler connections", limit=AT_A_TIME):
         return await get(url)
 
 
 async def crawl(site: str, crawler: str) -> None:
-    """Ten tasks take pages from a list until it is empty."""
+    """Get all pages of one crawler with ten tasks."""
     pages = [f"{site}/{crawler}/{number}" for number in range(PAGES_EACH)]
 
     async def work() -> None:
@@ -42,7 +42,7 @@ async def crawl(site: str, crawler: str) -> None:
 
 
 async def get(url: str) -> str:
-    """A plain HTTP request, so that the example needs no library."""
+    """Make a plain HTTP request, so that the example needs no library."""
     address = urlsplit(url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     try:

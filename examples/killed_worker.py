@@ -1,4 +1,4 @@
-"""A worker is killed while it holds the last slot; the next one gets it, without a lease or a time-out.
+"""A worker is killed while it holds the only slot; the next worker gets it, without a lease or a time-out.
 
 python examples/killed_worker.py
 """
@@ -18,7 +18,7 @@ ROUNDS = 5
 
 
 def work(pipe: Connection) -> None:
-    """Take the slot, say when, and hold it until told to end (or killed)."""
+    """Acquire the slot, tell the parent when, and hold it until the parent says so, or kills this process."""
     with concurrency("gpu"):
         pipe.send(time.monotonic())
         pipe.recv()
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def one_round(context: multiprocessing.context.SpawnContext) -> float:
-    """Kill a holder; returns after how many milliseconds its slot was another's."""
+    """Kill the holder; return how many milliseconds later the next worker had the slot."""
     first_pipe, theirs = context.Pipe()
     first = context.Process(target=work, args=(theirs,))
     first.start()

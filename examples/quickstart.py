@@ -24,7 +24,7 @@ COLUMNS = 60
 
 
 class Hold(NamedTuple):
-    """One file's turn, on the clock that all processes share."""
+    """The time in which one file was compressed, on the clock that all processes share."""
 
     pid: int
     asked: float
@@ -35,7 +35,7 @@ class Hold(NamedTuple):
 
 
 def compress(path: Path) -> Hold:
-    """Compress one file, when it is its turn."""
+    """Compress one file, as soon as a slot is free."""
     asked = time.monotonic()
     with concurrency("compressor"):
         begun = time.monotonic()
@@ -46,13 +46,13 @@ def compress(path: Path) -> Hold:
 
 
 def largest_sources(count: int) -> list[Path]:
-    """The standard library's largest modules: real files, on every machine that runs Python."""
+    """Return the largest modules of the standard library: real files, on every machine that runs Python."""
     library = Path(sysconfig.get_path("stdlib"))
     return sorted(library.glob("*.py"), key=lambda path: path.stat().st_size)[-count:]
 
 
 def most_at_once(holds: list[Hold]) -> int:
-    """How many ran at the same time at most, by the processes' own clocks."""
+    """Count how many ran at the same time, at most."""
     running = most = 0
     for _, step in sorted([(hold.begun, 1) for hold in holds] + [(hold.ended, -1) for hold in holds]):
         running += step
@@ -61,7 +61,7 @@ def most_at_once(holds: list[Hold]) -> int:
 
 
 def print_timeline(holds: list[Hold]) -> None:
-    """A line for each process: `█` where it held a slot, `·` where it waited for one."""
+    """Print a line for each process: `█` while it held a slot, `·` while it waited for one."""
     first = min(hold.asked for hold in holds)
     scale = COLUMNS / (max(hold.ended for hold in holds) - first)
 

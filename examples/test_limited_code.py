@@ -59,4 +59,4 @@ def test_a_crashed_process_gives_its_connection_back(localconc_home):
 @pytest.mark.concurrency("one at a time", limit=1)
 @pytest.mark.parametrize("number", range(3))
 def test_never_beside_another_one(number):
-    """However many workers (`pytest -n 4`) or runs there are on this machine."""
+    """One test at a time has this marker, among all workers (`pytest -n 4`) and all runs on this machine."""

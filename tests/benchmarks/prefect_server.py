@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from tests.benchmarks import semaphores
 from tests.benchmarks.report import Effort, Report, Row
@@ -65,9 +66,15 @@ def _bare_pair(url: str) -> Callable[[], None]:
     client.post("/", json={"name": "bare", "limit": 1}).raise_for_status()
     wanted = {"names": ["bare"], "slots": 1, "mode": "concurrency", "lease_duration": 60}
 
+    def ask(path: str, question: dict[str, Any]) -> Any:
+        while True:  # a server on SQLite answers 503 while its own services write
+            answer = client.post(path, json=question)
+            if answer.status_code != 503:
+                return answer.raise_for_status()
+
     def pair() -> None:
-        answer = client.post("/increment-with-lease", json=wanted).raise_for_status()
-        client.post("/decrement-with-lease", json={"lease_id": answer.json()["lease_id"]}).raise_for_status()
+        lease_id = ask("/increment-with-lease", wanted).json()["lease_id"]
+        ask("/decrement-with-lease", {"lease_id": lease_id})
 
     return pair
 

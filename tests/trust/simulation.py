@@ -306,7 +306,7 @@ class Simulation:
     def _change_limits(self) -> None:
         known = {limit.name: limit for limit in reading.read_all(self._operator)}
         missing = sorted(LIMITS.keys() - known.keys())
-        if missing and self._random.random() < 0.5:
+        if missing and (not known or self._random.random() < 0.5):
             name = self._random.choice(missing)
             limit, decay = LIMITS[name]
             operations.create(self._operator, name, limit, active=True, active_slots=0, decay=decay)
