@@ -2,9 +2,9 @@
 
 The packages, from the bottom: `core` (values), `homes` (the directory), `store` (the file), `queue` (who is admitted),
 `liveness` (which processes live). Then come the files that put one home together: `finalizers`, `events`, `releases`,
-`holdings`, `acquisitions`, `queued`, `engine`. Above them are `waiting` (how a call waits), `operations` (what operators
-do), `machine`, `registry` and `occupancy`. Imports only point down this list, and each package says what it must not
-know. `machine` is this engine as a keeper of limits; `localconc._prefect` is the other one, a Prefect server.
+`holdings`, `acquisitions`, `queued`, `engine`. Above them are `waiting` (how a call waits), `operations` (what
+operators do), `machine`, `registry` and `occupancy`. Imports only point down this list, and each package says what it
+must not know. `machine` is this engine as a keeper of limits; `localconc._prefect` is the other one, a Prefect server.
 
 This is the way of a slot from `with concurrency("db")` to its row and back, while another process holds the only slot.
 It names every function in order. One without a file stands in the same file as the one before it.
