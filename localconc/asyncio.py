@@ -22,7 +22,6 @@ from localconc._engine import registry
 from localconc._engine.core.arguments import printable
 from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, checked_call
 from localconc._engine.occupancy import Occupancy
-from localconc._engine.waiting import tasks
 from localconc.errors import (
     AcquireConcurrencySlotTimeoutError,
     ConcurrencySlotAcquisitionError,
@@ -40,8 +39,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from localconc._engine.core.calls import Call
-    from localconc._engine.engine import Engine
-    from localconc._engine.holdings import Handle
+    from localconc._keeper import Handle, Keeper
 
 __all__ = [
     "AcquireConcurrencySlotTimeoutError",
@@ -88,8 +86,8 @@ class concurrency:  # noqa: N801
         strict: raise if a limit is missing or inactive, instead of going on without it; None for what
             `LOCALCONC_STRICT` says.
         label: up to 200 characters that say what the slots are for, wherever holders and waiters are shown.
-        lease_duration, holder, raise_on_lease_renewal_failure: accepted as Prefect's; no effect on one machine, where
-            nothing is leased.
+        lease_duration, holder, raise_on_lease_renewal_failure: as in Prefect if a Prefect server keeps the limits; no
+            effect on one machine, where nothing is leased.
 
     Returns:
         An asynchronous context manager whose `async with` returns an `Occupancy`, and a decorator of coroutine
@@ -106,7 +104,7 @@ class concurrency:  # noqa: N801
             is retried in the background.
     """
 
-    __slots__ = ("__weakref__", "_call", "_engine", "_handle", "_is_entered")
+    __slots__ = ("__weakref__", "_call", "_handle", "_is_entered", "_keeper")
 
     def __init__(
         self,
@@ -140,7 +138,7 @@ class concurrency:  # noqa: N801
             raise_on_lease_renewal_failure,
         )
         self._is_entered = False
-        self._engine: Engine | None = None
+        self._keeper: Keeper | None = None
         self._handle: Handle | None = None
 
     async def __aenter__(self) -> Occupancy:
@@ -148,14 +146,14 @@ class concurrency:  # noqa: N801
             raise RuntimeError("this concurrency(…) is already entered; create a new one for each `async with`")
         self._is_entered = True
         try:
-            self._engine, self._handle = await _acquire(self._call, _context())
+            self._keeper, self._handle = await _acquire(self._call, _context())
         except BaseException:
             self._is_entered = False
             raise
         handle = self._handle
         if handle is None or handle.grant is None:
             return Occupancy.of_nothing(self._call.request.names, _release)
-        return Occupancy(self._engine, handle.serial, handle.grant, self._call.request.names, _release)
+        return Occupancy(self._keeper, handle.serial, handle.grant, self._call.request.names, _release)
 
     async def __aexit__(
         self,
@@ -165,7 +163,7 @@ class concurrency:  # noqa: N801
     ) -> None:
         handle, self._handle = self._handle, None
         self._is_entered = False
-        await _release(self._engine, handle)
+        await _release(self._keeper, handle)
 
     if not TYPE_CHECKING:  # a type checker says so by itself
 
@@ -183,11 +181,11 @@ class concurrency:  # noqa: N801
 
         @wraps(function)
         async def limited(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
-            engine, handle = await _acquire(call.as_of_now(), _context())
+            keeper, handle = await _acquire(call.as_of_now(), _context())
             try:
                 return await function(*args, **kwargs)
             finally:
-                await _release(engine, handle)
+                await _release(keeper, handle)
 
         return limited
 
@@ -232,8 +230,8 @@ async def acquire(
         strict: raise if a limit is missing or inactive, instead of going on without it; None for what
             `LOCALCONC_STRICT` says.
         label: up to 200 characters that say what the slots are for, wherever holders and waiters are shown.
-        lease_duration, holder, raise_on_lease_renewal_failure: accepted as Prefect's; no effect on one machine, where
-            nothing is leased.
+        lease_duration, holder, raise_on_lease_renewal_failure: as in Prefect if a Prefect server keeps the limits; no
+            effect on one machine, where nothing is leased.
 
     Returns:
         The `Occupancy`, which is also an asynchronous context manager.
@@ -260,10 +258,10 @@ async def acquire(
         holder,
         raise_on_lease_renewal_failure,
     )
-    engine, handle = await _acquire(call, 0)
+    keeper, handle = await _acquire(call, 0)
     if handle is None or handle.grant is None:
         return Occupancy.of_nothing(call.request.names, _release)
-    return Occupancy(engine, handle.serial, handle.grant, call.request.names, _release, handle)
+    return Occupancy(keeper, handle.serial, handle.grant, call.request.names, _release, handle)
 
 
 async def rate_limit(
@@ -320,24 +318,24 @@ async def rate_limit(
     )
 
 
-async def _acquire(call: Call, context: int) -> tuple[Engine | None, Handle | None]:
-    engine = registry.current_unless_disabled() if call.request.names else None
-    if engine is None:
+async def _acquire(call: Call, context: int) -> tuple[Keeper | None, Handle | None]:
+    keeper = registry.keeper_unless_disabled() if call.request.names else None
+    if keeper is None:
         return None, None
     task = asyncio.current_task()
     name = threading.current_thread().name if task is None else task.get_name()
     if not name.isascii():
         name = printable(name)
-    return engine, await tasks.acquire(engine, call, name, context)
+    return keeper, await keeper.acquire_async(call, name, context)
 
 
-async def _release(engine: Engine | None, handle: Handle | None) -> None:
-    if engine is None or handle is None:
+async def _release(keeper: Keeper | None, handle: Handle | None) -> None:
+    if keeper is None or handle is None:
         return
     try:
-        await tasks.release(engine, handle)
+        await keeper.release_async(handle)
     except BaseException:
-        engine.holdings.release_later(handle)
+        keeper.release_later(handle)
         raise
 
 

@@ -81,10 +81,8 @@ def read_events(
         ValueError, TypeError: an argument is out of range.
         StoreError: the database can't be used.
     """
-    from localconc._engine.operations import history
-
     if since is not None and not isinstance(since, datetime):
         raise TypeError(f"since must be a datetime, not {since!r}")
     if newest is not None:
         arguments.whole("newest", newest, 0)
-    return history.events(registry.current(), name_or_id, None if since is None else since.timestamp(), newest)
+    return registry.keeper().events(name_or_id, None if since is None else since.timestamp(), newest)

@@ -22,7 +22,6 @@ from localconc._engine.core.history import Acquisition, Percentiles, Statistics
 from localconc._engine.core.rules import MAX_PAUSE_SECONDS
 from localconc._engine.core.views import Holder, Limit, Waiter
 from localconc._engine.homes.home import home
-from localconc._engine.operations import history, limits, reading
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -72,8 +71,7 @@ def create_limit(
         ValueError, TypeError: an argument is out of range; the message names it and the value.
         StoreError: the database can't be used.
     """
-    return limits.create(
-        registry.current(),
+    return registry.keeper().create(
         arguments.limit_name("name", name),
         arguments.whole("limit", limit, 0),
         active=arguments.flag("active", active),
@@ -100,8 +98,7 @@ def ensure_limit(name: str, limit: int, *, active: bool = True, slot_decay_per_s
         ValueError, TypeError: an argument is out of range; the message names it and the value.
         StoreError: the database can't be used.
     """
-    return limits.ensure(
-        registry.current(),
+    return registry.keeper().ensure(
         arguments.limit_name("name", name),
         arguments.whole("limit", limit, 0),
         active=arguments.flag("active", active),
@@ -125,7 +122,7 @@ def read_limit(name_or_id: str | UUID) -> Limit:
         LimitNotFoundError: there is none.
         StoreError: the database can't be used.
     """
-    return reading.read(registry.current(), name_or_id)
+    return registry.keeper().read(name_or_id)
 
 
 def read_limits() -> list[Limit]:
@@ -140,7 +137,7 @@ def read_limits() -> list[Limit]:
     Raises:
         StoreError: the database can't be used.
     """
-    return reading.read_all(registry.current())
+    return registry.keeper().read_all()
 
 
 def update_limit(
@@ -187,7 +184,7 @@ def update_limit(
             f"update_limit({str(name_or_id)!r}) was given nothing to change: pass name, limit, active, active_slots or "
             "slot_decay_per_second"
         )
-    return limits.update(registry.current(), name_or_id, **changes)
+    return registry.keeper().update(name_or_id, **changes)
 
 
 def delete_limit(name_or_id: str | UUID) -> None:
@@ -202,7 +199,7 @@ def delete_limit(name_or_id: str | UUID) -> None:
         LimitNotFoundError: there is none.
         StoreError: the database can't be used.
     """
-    limits.delete(registry.current(), name_or_id)
+    registry.keeper().delete(name_or_id)
 
 
 def read_holders(name_or_id: str | UUID | None = None) -> list[Holder]:
@@ -221,7 +218,7 @@ def read_holders(name_or_id: str | UUID | None = None) -> list[Holder]:
         LimitNotFoundError: there is no such limit.
         StoreError: the database can't be used.
     """
-    return reading.holders(registry.current(), name_or_id)
+    return registry.keeper().holders(name_or_id)
 
 
 def read_waiters(name_or_id: str | UUID | None = None) -> list[Waiter]:
@@ -240,7 +237,7 @@ def read_waiters(name_or_id: str | UUID | None = None) -> list[Waiter]:
         LimitNotFoundError: there is no such limit.
         StoreError: the database can't be used.
     """
-    return reading.waiters(registry.current(), name_or_id)
+    return registry.keeper().waiters(name_or_id)
 
 
 def pause_limit(name_or_id: str | UUID, seconds: float) -> Limit:
@@ -263,7 +260,7 @@ def pause_limit(name_or_id: str | UUID, seconds: float) -> Limit:
         ValueError, TypeError: `seconds` is out of range.
         StoreError: the database can't be used.
     """
-    return limits.pause(registry.current(), name_or_id, arguments.seconds("seconds", seconds, MAX_PAUSE_SECONDS))
+    return registry.keeper().pause(name_or_id, arguments.seconds("seconds", seconds, MAX_PAUSE_SECONDS))
 
 
 def resume_limit(name_or_id: str | UUID) -> Limit:
@@ -281,7 +278,7 @@ def resume_limit(name_or_id: str | UUID) -> Limit:
         LimitNotFoundError: there is none.
         StoreError: the database can't be used.
     """
-    return limits.resume(registry.current(), name_or_id)
+    return registry.keeper().resume(name_or_id)
 
 
 def read_history(
@@ -307,7 +304,7 @@ def read_history(
     """
     if newest is not None:
         newest = arguments.whole("newest", newest, 0)
-    return history.read(registry.current(), name_or_id, _wall(since), newest)
+    return list(registry.keeper().history(name_or_id, _wall(since), newest))
 
 
 def read_statistics(name_or_id: str | UUID, *, since: datetime | None = None) -> Statistics:
@@ -328,7 +325,7 @@ def read_statistics(name_or_id: str | UUID, *, since: datetime | None = None) ->
         TypeError: `since` is no datetime.
         StoreError: the database can't be used.
     """
-    return history.statistics(registry.current(), name_or_id, _wall(since))
+    return registry.keeper().statistics(name_or_id, _wall(since))
 
 
 def _wall(since: datetime | None) -> float | None:

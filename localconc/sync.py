@@ -18,7 +18,6 @@ from localconc._engine import registry
 from localconc._engine.core.arguments import printable
 from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, checked_call
 from localconc._engine.occupancy import Occupancy
-from localconc._engine.waiting import threads
 from localconc.errors import (
     AcquireConcurrencySlotTimeoutError,
     ConcurrencySlotAcquisitionError,
@@ -36,8 +35,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from localconc._engine.core.calls import Call
-    from localconc._engine.engine import Engine
-    from localconc._engine.holdings import Handle
+    from localconc._keeper import Handle, Keeper
 
 __all__ = [
     "AcquireConcurrencySlotTimeoutError",
@@ -87,8 +85,8 @@ class concurrency:  # noqa: N801
         strict: raise if a limit is missing or inactive, instead of going on without it; None for what
             `LOCALCONC_STRICT` says.
         label: up to 200 characters that say what the slots are for, wherever holders and waiters are shown.
-        lease_duration, holder, raise_on_lease_renewal_failure: accepted as Prefect's; no effect on one machine, where
-            nothing is leased.
+        lease_duration, holder, raise_on_lease_renewal_failure: as in Prefect if a Prefect server keeps the limits; no
+            effect on one machine, where nothing is leased.
 
     Returns:
         A context manager whose `with` returns an `Occupancy`, and a decorator, which acquires at each call.
@@ -104,7 +102,7 @@ class concurrency:  # noqa: N801
             background.
     """
 
-    __slots__ = ("__weakref__", "_call", "_engine", "_handle", "_is_entered")
+    __slots__ = ("__weakref__", "_call", "_handle", "_is_entered", "_keeper")
 
     def __init__(
         self,
@@ -138,7 +136,7 @@ class concurrency:  # noqa: N801
             raise_on_lease_renewal_failure,
         )
         self._is_entered = False
-        self._engine: Engine | None = None
+        self._keeper: Keeper | None = None
         self._handle: Handle | None = None
 
     def __enter__(self) -> Occupancy:
@@ -146,14 +144,14 @@ class concurrency:  # noqa: N801
             raise RuntimeError("this concurrency(…) is already entered; create a new one for each `with`")
         self._is_entered = True
         try:
-            self._engine, self._handle = _acquire(self._call, threading.get_ident())
+            self._keeper, self._handle = _acquire(self._call, threading.get_ident())
         except BaseException:
             self._is_entered = False
             raise
         handle = self._handle
         if handle is None or handle.grant is None:
             return Occupancy.of_nothing(self._call.request.names, _release)
-        return Occupancy(self._engine, handle.serial, handle.grant, self._call.request.names, _release)
+        return Occupancy(self._keeper, handle.serial, handle.grant, self._call.request.names, _release)
 
     def __exit__(
         self,
@@ -162,7 +160,7 @@ class concurrency:  # noqa: N801
         traceback: TracebackType | None,
     ) -> None:
         try:
-            _release(self._engine, self._handle)
+            _release(self._keeper, self._handle)
         finally:
             self._handle = None
             self._is_entered = False
@@ -181,11 +179,11 @@ class concurrency:  # noqa: N801
 
         @wraps(function)
         def limited(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
-            engine, handle = _acquire(call.as_of_now(), threading.get_ident())
+            keeper, handle = _acquire(call.as_of_now(), threading.get_ident())
             try:
                 return function(*args, **kwargs)
             finally:
-                _release(engine, handle)
+                _release(keeper, handle)
 
         return limited
 
@@ -230,8 +228,8 @@ def acquire(
         strict: raise if a limit is missing or inactive, instead of going on without it; None for what
             `LOCALCONC_STRICT` says.
         label: up to 200 characters that say what the slots are for, wherever holders and waiters are shown.
-        lease_duration, holder, raise_on_lease_renewal_failure: accepted as Prefect's; no effect on one machine, where
-            nothing is leased.
+        lease_duration, holder, raise_on_lease_renewal_failure: as in Prefect if a Prefect server keeps the limits; no
+            effect on one machine, where nothing is leased.
 
     Returns:
         The `Occupancy`, which is also a context manager.
@@ -258,10 +256,10 @@ def acquire(
         holder,
         raise_on_lease_renewal_failure,
     )
-    engine, handle = _acquire(call, 0)
+    keeper, handle = _acquire(call, 0)
     if handle is None or handle.grant is None:
         return Occupancy.of_nothing(call.request.names, _release)
-    return Occupancy(engine, handle.serial, handle.grant, call.request.names, _release, handle)
+    return Occupancy(keeper, handle.serial, handle.grant, call.request.names, _release, handle)
 
 
 def rate_limit(
@@ -318,23 +316,23 @@ def rate_limit(
     )
 
 
-def _acquire(call: Call, context: int) -> tuple[Engine | None, Handle | None]:
-    engine = registry.current_unless_disabled() if call.request.names else None
-    if engine is None:
+def _acquire(call: Call, context: int) -> tuple[Keeper | None, Handle | None]:
+    keeper = registry.keeper_unless_disabled() if call.request.names else None
+    if keeper is None:
         return None, None
     name = threading.current_thread().name
     if not name.isascii():
         name = printable(name)
-    return engine, threads.acquire(engine, call, name, context)
+    return keeper, keeper.acquire(call, name, context)
 
 
-def _release(engine: Engine | None, handle: Handle | None) -> None:
-    if engine is None or handle is None:
+def _release(keeper: Keeper | None, handle: Handle | None) -> None:
+    if keeper is None or handle is None:
         return
     try:
-        threads.release(engine, handle)
+        keeper.release(handle)
     except BaseException:
-        engine.holdings.release_later(handle)
+        keeper.release_later(handle)
         raise
 
 

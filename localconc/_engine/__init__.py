@@ -2,8 +2,9 @@
 
 The packages, from the bottom: `core` (values), `homes` (the directory), `store` (the file), `queue` (who is admitted),
 `liveness` (which processes live). Then come the files that put one home together: `finalizers`, `events`, `releases`,
-`holdings`, `acquisitions`, `queued`, `engine`. Above them are `waiting` (how a call waits), `registry`, `operations`
-(what operators do) and `occupancy`. Imports only point down this list, and each package says what it must not know.
+`holdings`, `acquisitions`, `queued`, `engine`. Above them are `waiting` (how a call waits), `operations` (what
+operators do), `machine`, `registry` and `occupancy`. Imports only point down this list, and each package says what it
+must not know. `machine` is this engine as a keeper of limits; `localconc._prefect` is the other one, a Prefect server.
 
 This is the way of a slot from `with concurrency("db")` to its row and back, while another process holds the only slot.
 It names every function in order. One without a file stands in the same file as the one before it.
@@ -11,8 +12,8 @@ It names every function in order. One without a file stands in the same file as 
 The caller asks.
 
 1.  `sync.concurrency.__init__` and `core.calls.checked_call` check the arguments, or find them checked before.
-2.  `sync.concurrency.__enter__`, `_acquire` and `registry.current_unless_disabled` find the engine of the home that the
-    environment names now.
+2.  `sync.concurrency.__enter__`, `_acquire` and `registry.keeper_unless_disabled` find the `Machine` of the home that
+    the environment names now, or the server. A `Machine` has the functions of `waiting` bound to its engine.
 3.  `waiting.threads.acquire` tries one statement. If that fails, it takes the steps of a call.
 
 One statement is enough if a slot is free and nobody waits.

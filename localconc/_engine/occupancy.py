@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from localconc._engine.core.clock import wall
 from localconc._engine.core.records import Grant
 from localconc._engine.core.views import moment
-from localconc._engine.operations.reading import numbers, read_refs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
     from pendulum import DateTime
 
     from localconc._engine.core.views import Limit
-    from localconc._engine.engine import Engine
-    from localconc._engine.holdings import Handle
+    from localconc._keeper import Handle, Keeper
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -37,16 +35,16 @@ class Occupancy:
         limits: the limits whose slots are held, as they are now; those not enforced are not among them.
     """
 
-    _engine: Engine | None
+    _keeper: Keeper | None
     _serial: int
     _grant: Grant
     _names: tuple[str, ...]
-    _release: Callable[[Engine | None, Handle | None], Any]
+    _release: Callable[[Keeper | None, Handle | None], Any]
     _handle: Handle | None = None  # a block keeps it itself: its slots are released when it is dropped
     _numbers: tuple[tuple[int, ...] | None, ...] = ()
 
     @classmethod
-    def of_nothing(cls, names: tuple[str, ...], release: Callable[[Engine | None, Handle | None], Any]) -> Occupancy:
+    def of_nothing(cls, names: tuple[str, ...], release: Callable[[Keeper | None, Handle | None], Any]) -> Occupancy:
         """Return the occupancy of a call that names no limit, or is made while limits are switched off."""
         return cls(None, 0, Grant((), 0, wall(), 0.0, 0.0, "", "", 0), names, release)
 
@@ -64,7 +62,7 @@ class Occupancy:
 
     @property
     def limits(self) -> tuple[Limit, ...]:
-        return () if self._engine is None else read_refs(self._engine, self._grant.refs)
+        return () if self._keeper is None else self._keeper.read_refs(self._grant.refs)
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -78,6 +76,7 @@ class Occupancy:
         Raises:
             ValueError: there are several limits (use `numbers_of`), or the limit has a decay.
             RuntimeError: the slots were released before anybody asked.
+            NotSupportedError: a server keeps the limit, and numbers no slots.
         """
         if len(self._names) > 1:
             names = ", ".join(map(repr, self._names))
@@ -93,14 +92,15 @@ class Occupancy:
         Raises:
             ValueError: the call did not name the limit, or the limit has a decay, so that its slots drain while held.
             RuntimeError: the slots were released before anybody asked.
+            NotSupportedError: a server keeps the limit, and numbers no slots.
         """
         if name not in self._names:
             raise ValueError(f"this occupancy has no limit {name!r}, but {', '.join(map(repr, self._names)) or 'none'}")
         index = next((index for index, ref in enumerate(self._grant.refs) if ref.name == name), None)
-        if index is None or self._engine is None:
+        if index is None or self._keeper is None:
             return ()
         if not self._numbers:
-            self._numbers = numbers(self._engine, self._serial)
+            self._numbers = self._keeper.numbers(self._serial)
         found = self._numbers[index]
         if found is None:
             raise ValueError(f"the slots of {name!r} drain while they are held, so they have no numbers")
@@ -112,9 +112,9 @@ class Occupancy:
         It never raises. Of `localconc.asyncio` it is awaited, and raises nothing but a cancellation.
         """
         handle, self._handle = self._handle, None
-        if handle is None and self._engine is not None:
-            handle = self._engine.holdings.handle_of(self._serial)
-        return self._release(self._engine, handle)
+        if handle is None and self._keeper is not None:
+            handle = self._keeper.handle_of(self._serial)
+        return self._release(self._keeper, handle)
 
     def __enter__(self) -> Occupancy:
         return self

@@ -1,4 +1,4 @@
-"""The engines of this process, one for each home that the environment has named."""
+"""Who keeps the limits that the environment names: an engine of this process, one for each home, or a server."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 from localconc._engine.core import environment
 from localconc._engine.core.clock import SystemClock
 from localconc._engine.engine import Engine
-from localconc._engine.homes.home import home
+from localconc._engine.homes.home import HOME_VARIABLE, SERVER, home, is_on_server
+from localconc._engine.machine import Machine
 from localconc._engine.waiting.mailboxes.notifier import Notifier
 from localconc._engine.waiting.mailboxes.pool import MailboxPool
+from localconc.errors import StoreError
 
 if TYPE_CHECKING:
     from localconc._engine.core.clock import Clock
+    from localconc._keeper import Keeper
 
 #: Pid of the process whose time a test moves, for the processes that it starts: they can't share that time.
 VIRTUAL_CLOCK: Final = "LOCALCONC_VIRTUAL_CLOCK"
@@ -34,7 +37,7 @@ _, _DISABLED_KEY = environment.look_up(environment.DISABLED)
 
 _engines: dict[Path, Engine] = {}
 _set_aside: dict[Path, Engine] = {}
-_by_environment: dict[Any, Engine] = {}
+_by_environment: dict[Any, Machine] = {}
 _lock = threading.RLock()
 _pid = getpid()
 _clock: Clock | None = None
@@ -42,37 +45,74 @@ _is_alone = False
 _is_ending = False
 
 
-def current_unless_disabled() -> Engine | None:
-    """Return the current engine, by the quickest way; None if limits are switched off."""
+def keeper_unless_disabled() -> Keeper | None:
+    """Return the current keeper, by the quickest way; None if limits are switched off."""
     if os.environ is not _ENVIRON or _look_up(_DISABLED_KEY) is not None:
-        return None if environment.is_disabled() else current()
+        return None if environment.is_disabled() else keeper()
     home_variable = _look_up(_HOME_KEY)
     if home_variable and getpid() == _pid:
-        engine = _by_environment.get(home_variable)
-        if engine is not None:
-            return engine
-    return current()
+        machine = _by_environment.get(home_variable)
+        if machine is not None:
+            return machine
+    return keeper()
 
 
-def current() -> Engine:
-    """Return the engine of the home that the environment names at this moment."""
+def current(what: str = "This") -> Engine:
+    """Return the engine of the home that the environment names at this moment.
+
+    Args:
+        what: what needs it, as a sentence begins.
+
+    Raises:
+        NotSupportedError: a server keeps the limits.
+    """
+    return keeper().machine(what)
+
+
+def refuse_server(what: str) -> None:
+    """Refuse what needs this machine's engine, before anything else is done for it.
+
+    Raises:
+        NotSupportedError: a server keeps the limits.
+    """
+    if is_on_server():
+        current(what)
+
+
+def keeper() -> Keeper:
+    """Return what keeps the limits that the environment names at this moment: the engine of a home, or a server."""
     if getpid() != _pid:
         _after_fork_in_child()  # C code has forked, which Python did not see
     key = _home() or tuple([variable() for variable in _other_variables])
     return _by_environment.get(key) or _find(key)
 
 
-def _find(key: Any) -> Engine:
+def _find(key: Any) -> Keeper:
+    configured = os.environ.get(HOME_VARIABLE)
+    if configured and configured.startswith(SERVER):
+        return _server(configured)
     directory = home()
     with _lock:
         engine = _engines.get(directory)
         if engine is None:
             _refuse_foreign_time()
             engine = _engines[directory] = _make(directory)
-        configured = os.environ.get("LOCALCONC_HOME")
+        machine = Machine(engine)
         if not configured or os.path.isabs(configured):  # a relative one depends on the working directory
-            _by_environment[key] = engine
-        return engine
+            _by_environment[key] = machine
+        return machine
+
+
+def _server(configured: str) -> Keeper:
+    """Return the keeper that is a Prefect server; it is not remembered here, because its address may change."""
+    if configured != SERVER:
+        raise StoreError(
+            f"LOCALCONC_HOME={SERVER} takes nothing behind the colon, but is {configured!r}: the address of the server "
+            "comes from Prefect's settings, such as PREFECT_API_URL."
+        )
+    from localconc._prefect import open_keeper  # heavy, and not installed for most
+
+    return open_keeper()
 
 
 def _make(directory: Path) -> Engine:

@@ -1,27 +1,27 @@
 """All that the command line takes from the engine, beside the public calls. No other module of it knows the engine.
 
 What it gives out is the command line's own: `Snapshot`, `LimitStatus` and `Entry`. They are read in one transaction,
-and without pendulum, which takes longer to import than most commands take to run.
+and without pendulum, which takes longer to import than most commands take to run. If a Prefect server keeps the limits,
+a snapshot has what the server tells, and says what it does not.
 """
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from localconc._engine import registry
 from localconc._engine.core import arguments, environment, rules, views
 from localconc._engine.core.calls import Request
-from localconc._engine.homes.home import DATABASE_NAME, home_source, other_homes
-from localconc._engine.operations import limits as operations
+from localconc._engine.homes.home import DATABASE_NAME, home_source, is_on_server, other_homes
 from localconc._engine.operations import reading
 from localconc._engine.waiting.threads import run
-from localconc.errors import NotSupportedError
+from localconc.errors import LimitNotFoundError, NotSupportedError
 from localconc.limits import home
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from pathlib import Path
 
     from localconc._engine.operations import doctor
     from localconc._engine.store.rows.ledger import Ledger
@@ -34,7 +34,19 @@ if TYPE_CHECKING:
     #: A limit as files define it: its name, its slots, whether it is enforced, its decay.
     Definition = tuple[str, int, bool, float]
 
-__all__ = ["DATABASE_NAME", "Entry", "LimitStatus", "NotSupportedError", "Snapshot", "home_source", "other_homes"]
+__all__ = [
+    "DATABASE_NAME",
+    "Entry",
+    "LimitStatus",
+    "NotSupportedError",
+    "Snapshot",
+    "home_source",
+    "is_on_server",
+    "other_homes",
+]
+
+#: What a snapshot of a server's limits says of itself.
+UNTOLD = "A Prefect server keeps these limits. It does not tell who holds slots, who waits, or for how long."
 
 
 class Entry(NamedTuple):
@@ -63,7 +75,7 @@ class LimitStatus(NamedTuple):
         next_slot_seconds: in how many seconds one more slot has decayed; None without decay, or if all are free.
         unowned_slots: occupied slots that no process holds, as `--active-slots` makes them; 0 with decay.
         grants_per_second: recent grants, if the snapshot was asked for them.
-        source: what `estimate_wait` needs of the engine.
+        source: what `estimate_wait` needs of the engine; None of a server's limit.
     """
 
     id: UUID
@@ -83,15 +95,21 @@ class LimitStatus(NamedTuple):
     holders: list[Entry]
     waiters: list[Entry]
     grants_per_second: float
-    source: tuple[Any, float]
+    source: tuple[Any, float] | None
 
 
 class Snapshot(NamedTuple):
-    """All limits by name at one moment of the wall clock; `owner_id` is this process's own."""
+    """All limits by name at one moment of the wall clock.
+
+    Attributes:
+        owner_id: this process's own.
+        untold: says that nobody tells who holds and who waits; "" if the snapshot tells it.
+    """
 
     wall: float
     owner_id: int
     limits: list[LimitStatus]
+    untold: str = ""
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
@@ -104,11 +122,37 @@ def take_snapshot(*, grants: bool = False, reap: bool = True) -> Snapshot:
         grants: whether to count recent grants.
         reap: whether to give back first what dead processes held.
     """
+    if is_on_server():
+        return Snapshot(time.time(), 0, [_server_status(limit) for limit in registry.keeper().read_all()], UNTOLD)
     engine = registry.current()
     if reap:
         reading.notice_deaths(engine)
     found = reading.snapshot(engine, grants=grants)
     return Snapshot(found.wall, engine.membership.owner_id, [_status(each, found) for each in found.limits])
+
+
+def _server_status(limit: Limit) -> LimitStatus:
+    """Show a server's limit, which says nothing of its holders and waiters."""
+    return LimitStatus(
+        id=limit.id,
+        name=limit.name,
+        limit=limit.limit,
+        active=limit.active,
+        active_slots=limit.active_slots,
+        denied_slots=limit.denied_slots,
+        slot_decay_per_second=limit.slot_decay_per_second,
+        avg_slot_occupancy_seconds=limit.avg_slot_occupancy_seconds,
+        created=limit.created.timestamp(),
+        updated=limit.updated.timestamp(),
+        paused_until=None,
+        configured=True,
+        next_slot_seconds=None,
+        unowned_slots=0,
+        holders=[],
+        waiters=[],
+        grants_per_second=0.0,
+        source=None,
+    )
 
 
 def _status(found: reading.LimitStatus, snapshot: reading.Snapshot) -> LimitStatus:
@@ -180,8 +224,7 @@ class Estimate(NamedTuple):
 
 def has_been_released(status: LimitStatus) -> bool:
     """Tell whether the average of a limit comes from releases, rather than from nowhere."""
-    found, _ = status.source
-    return reading.has_been_released(found.limit)
+    return status.source is not None and reading.has_been_released(status.source[0].limit)
 
 
 def estimate_wait(status: LimitStatus, wall: float, slots: int = 1, before: int | None = None) -> Estimate | None:
@@ -195,6 +238,8 @@ def estimate_wait(status: LimitStatus, wall: float, slots: int = 1, before: int 
     Returns:
         None if there is nothing to estimate from.
     """
+    if status.source is None:
+        return None
     found, now = status.source
     seconds = reading.expected_wait_seconds(found, now, slots, before)
     if seconds is None:
@@ -208,12 +253,21 @@ def estimate_wait(status: LimitStatus, wall: float, slots: int = 1, before: int 
 
 def missing_names(names: Iterable[str]) -> dict[str, bool]:
     """Find the names that limit nothing because nobody defined them; True for a placeholder, False for none at all."""
+    if is_on_server():
+        return {name: False for name in names if not _is_on_server_as(name)}
 
     def work(ledger: Ledger) -> dict[str, bool]:
         rows = {name: ledger.limit_named(name) for name in names}
         return {name: row is not None for name, row in rows.items() if row is None or not row.configured}
 
     return reading.look(registry.current(), work)
+
+
+def _is_on_server_as(name: str) -> bool:
+    try:
+        return registry.keeper().read(name).name == name  # an id would be found, too
+    except LimitNotFoundError:
+        return False
 
 
 def check_names(names: list[str]) -> None:
@@ -232,7 +286,7 @@ def limits_are_off() -> bool:
 
 def names_for_completion() -> list[str]:
     """List the limits by name; makes no store if there is none."""
-    if not (home() / DATABASE_NAME).exists():
+    if not is_on_server() and not (home() / DATABASE_NAME).exists():
         return []
     return [status.name for status in take_snapshot(reap=False).limits]
 
@@ -255,13 +309,17 @@ def checked_definition(name: Any, limit: Any, active: bool, slot_decay_per_secon
 
 
 def ensure_all(definitions: list[Definition]) -> list[Limit]:
-    """Create or update limits in one transaction: all of them, or none."""
-    return operations.ensure_all(registry.current(), definitions)
+    """Create or update limits in one transaction: all of them, or none.
+
+    Raises:
+        StoreError: a server, which has no such transaction, refused one; it says how far it came.
+    """
+    return registry.keeper().ensure_all(definitions)
 
 
 def reset(limit_id: UUID) -> list[Holder]:
-    """Forget every holder of a limit; return them."""
-    return operations.reset(registry.current(), limit_id)
+    """Forget every holder of a limit; return those that are known."""
+    return registry.keeper().reset(limit_id)
 
 
 # ---- slots that a command is to hold ---------------------------------------------------------------------------------
@@ -271,8 +329,10 @@ def held_descriptor() -> int | None:
     """Return the descriptor that proves that this process lives; a command that inherits it keeps the slots held.
 
     Returns:
-        None if no slot is held, because limits are off, missing or disabled.
+        None if no slot is held, because limits are off, missing or disabled; of a server, whose lease ends by itself.
     """
+    if is_on_server():
+        return None
     engine = registry.current()
     owner = engine.membership.owner
     return owner.descriptor if engine.holdings.grants and owner is not None else None
@@ -294,14 +354,38 @@ def become_command(pid: int, command: str) -> None:
     run(engine, lambda: engine.become_command(pid, command))
 
 
-# ---- homes, and the doctor -------------------------------------------------------------------------------------------
+# ---- homes, servers, and the doctor ----------------------------------------------------------------------------------
 
 
-def examine(directory: Path) -> list[Finding]:
-    """Look at everything about a home; changes nothing."""
+def server_address() -> str:
+    """Return the address of the server that keeps the limits, without credentials.
+
+    Raises:
+        StoreError: Prefect is not installed, or its settings name no server.
+    """
+    from localconc._prefect import server_address
+
+    return server_address()
+
+
+def examine() -> list[Finding]:
+    """Look at everything about the home, or at the server; changes nothing."""
     from localconc._engine.operations import doctor
 
-    return doctor.examine(directory)
+    if not is_on_server():
+        return doctor.examine(home())
+    from localconc._prefect.doctor import examine as examine_server
+
+    return [doctor.Finding(found.check, found.state, found.text, found.remedy) for found in examine_server()]
+
+
+def check_can_repair() -> None:
+    """Refuse to repair a server.
+
+    Raises:
+        NotSupportedError: a server keeps the limits.
+    """
+    registry.refuse_server("localconc doctor --repair")
 
 
 def repair(put_in_order: Callable[[Any], None]) -> None:

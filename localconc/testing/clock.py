@@ -247,7 +247,7 @@ class WakeupPipe:
 
 
 def _refuse_other_processes() -> None:
-    engine = registry.current()
+    engine = registry.current("virtual_clock()")
     others = set(engine.membership.living_others()) - slots.helpers - {os.getpid()}
     if others:
         raise RuntimeError(
@@ -306,6 +306,7 @@ def _in_virtual_time(autojump: bool) -> Iterator[VirtualClock]:
     if not _in_force.acquire(blocking=False):
         raise RuntimeError("virtual_clock() is in force already")
     try:
+        registry.refuse_server("virtual_clock()")
         with nullcontext() if os.environ.get("LOCALCONC_HOME") else temporary_home():
             clock = VirtualClock(autojump=autojump)
             pid = os.getpid()

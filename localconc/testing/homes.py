@@ -112,11 +112,11 @@ def left_in_home() -> list[str]:
 
 def reap_the_dead() -> None:
     """Release what dead processes hold, although no waiter needs it yet."""
-    notice_deaths(registry.current())
+    notice_deaths(registry.current("assert_no_leaks()"))
 
 
 def _left_behind(name_or_id: str | UUID | None) -> list[str]:
-    engine = registry.current()
+    engine = registry.current("assert_no_leaks()")
     if name_or_id is None and not engine.store.database.path.exists():
         return []  # the question does not create a store
     reap_the_dead()  # on a virtual clock, reading does not

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from localconc import sync
 from localconc._engine import registry
 from localconc._engine.core import arguments
-from localconc._engine.homes.home import home
+from localconc._engine.homes.home import home, is_on_server, user_home
 from localconc._engine.operations.reading import look
 from localconc.errors import AcquireConcurrencySlotTimeoutError, ConcurrencySlotAcquisitionError, LocalconcError
 from localconc.limits import read_holders, read_limit, read_waiters, update_limit
@@ -88,7 +88,8 @@ def home_of(variables: Mapping[str, str | None]) -> Path:
         StoreError: the environment names no home.
     """
     with _environment(variables):
-        return home() / "pytest"
+        # Markers limit the tests of this machine, whoever keeps the limits of what is tested.
+        return (user_home() if is_on_server() else home()) / "pytest"
 
 
 @contextmanager

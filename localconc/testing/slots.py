@@ -94,6 +94,7 @@ def hold(
 
 @contextmanager
 def _held(asked: tuple[str, int, int | None, float | None]) -> Iterator[HeldSlots]:
+    registry.refuse_server("hold()")
     source = Path(localconc.__file__).parent.parent
     path = os.pathsep.join(filter(None, (str(source), os.environ.get("PYTHONPATH"))))
     process = subprocess.Popen(
@@ -173,6 +174,7 @@ def peak(name: str) -> int:
         LimitNotFoundError: there is no such limit.
         StoreError: the database can't be used.
     """
+    registry.refuse_server("peak()")
     decays = read_limit(name).slot_decay_per_second > 0  # held slots drain then, so that more than the limit may hold
     held = most = 0
     for _, order, slots, limit in sorted(_changes(name)):

@@ -27,6 +27,7 @@ BENCHMARKS = {
     "names_once": "3,000 names used once each",
     "curves": "what acquire + release costs as all else grows",
     "start_up": "the import, and `localconc run`",
+    "prefect_server": "one call on a Prefect server, beside two bare requests and Prefect's own calls",
     "soak": "a million pairs in one process: files, memory, descriptors",
 }
 PATIENCE_SECONDS = 900.0

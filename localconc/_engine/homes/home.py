@@ -14,7 +14,7 @@ import platformdirs
 from localconc._engine.core.arguments import printable
 from localconc._engine.homes.files import make_directory
 from localconc._engine.homes.filesystems import filesystem_type, is_network_filesystem
-from localconc.errors import StoreError
+from localconc.errors import NotSupportedError, StoreError
 
 DATABASE_NAME: Final = "localconc.db"
 MAINTENANCE_LOCK_NAME: Final = "gate.lock"
@@ -23,6 +23,9 @@ OWNERS_NAME: Final = "owners"
 
 HOME_VARIABLE: Final = "LOCALCONC_HOME"
 _DATA_VARIABLE: Final = "XDG_DATA_HOME"
+
+#: The value of `LOCALCONC_HOME` with which a Prefect server keeps the limits.
+SERVER: Final = "prefect:"
 
 #: Where confined programs of the same user find their data, below the user's own directory.
 _DATA_OF_CONFINED_PROGRAMS: Final = (
@@ -33,6 +36,11 @@ _DATA_OF_CONFINED_PROGRAMS: Final = (
 
 
 # ---- which directory -------------------------------------------------------------------------------------------------
+
+
+def is_on_server() -> bool:
+    """Return whether the environment says that a Prefect server keeps the limits."""
+    return os.environ.get(HOME_VARIABLE) == SERVER
 
 
 def home() -> Path:
@@ -48,8 +56,14 @@ def home() -> Path:
 
     Raises:
         StoreError: it is relative to a directory, or to a user, that does not exist.
+        NotSupportedError: a server keeps the limits.
     """
     configured = os.environ.get(HOME_VARIABLE)
+    if configured == SERVER:
+        raise NotSupportedError(
+            "LOCALCONC_HOME=prefect: names a Prefect server, which has no home directory; `localconc path` shows its "
+            "address."
+        )
     if configured:
         try:
             return Path(configured).expanduser().absolute()
@@ -58,6 +72,15 @@ def home() -> Path:
                 f"LOCALCONC_HOME is {printable(configured)!r}, which can't be resolved ({error}): set it to an "
                 "absolute path."
             ) from error
+    return user_home()
+
+
+def user_home() -> Path:
+    """Return the home if `LOCALCONC_HOME` names none.
+
+    Raises:
+        StoreError: the user's data directory can't be told.
+    """
     try:
         directory = platformdirs.user_data_path("localconc")
     except (RuntimeError, KeyError, OSError) as error:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from localconc import limits
 from localconc.cli import engine_access, options
 from localconc.cli.errors import FAILED
 from localconc.cli.output import json
@@ -26,14 +25,15 @@ _MARKS = {"well": ("ok", "green"), "note": ("note", "yellow"), "wrong": ("WRONG"
 def doctor(repair: bool, as_json: bool) -> int:
     """Say whether all is well, and what to do if it is not.
 
-    Looks at where the database is, on what, whose, whether it is sound, and who uses it. Looking changes nothing. The
-    exit status is 1 when something is wrong.
+    Looks at where the database is, on what, whose, whether it is sound, and who uses it; or at the server that keeps
+    the limits. Looking changes nothing. The exit status is 1 when something is wrong.
     """
-    home = limits.home()
-    findings = engine_access.examine(home)
+    if repair:
+        engine_access.check_can_repair()
+    findings = engine_access.examine()
     if repair:
         tried = _repair(findings)
-        findings = engine_access.examine(home)
+        findings = engine_access.examine()
         _tell_of_repairs(tried, findings)
     wrong = any(finding.state == "wrong" for finding in findings)
     if as_json:

@@ -32,7 +32,7 @@ def ls(names: tuple[str, ...], as_json: bool) -> None:
     """List limits: slots in use, waiters, decay, age."""
     snapshot = chosen(take_snapshot(), names)
     if as_json:
-        json.print_json([json.listed_object(status) for status in snapshot.limits])
+        json.print_json([json.listed_object(status, snapshot) for status in snapshot.limits])
         return
     from localconc.cli.output import tables
 

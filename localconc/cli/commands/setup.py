@@ -19,11 +19,14 @@ SHELLS = ("bash", "zsh", "fish")
 @click.command(cls=options.Command, examples=("path", "path -o json"))
 @options.output
 def path(as_json: bool) -> None:
-    """Show where the database is, and on stderr why it is there.
+    """Show where the database is, or the server that keeps the limits, and on stderr why it is there.
 
     stderr also names other homes of this user: each is a set of limits of its own. It stays empty if there are none and
     it is no terminal, so that scripts can use the path.
     """
+    if engine_access.is_on_server():
+        _show_server(as_json)
+        return
     home = limits.home()
     others = engine_access.other_homes()
     if as_json:
@@ -42,6 +45,14 @@ def path(as_json: bool) -> None:
         say(f"This home comes from {engine_access.home_source()}.")
     for other in others:
         say(f"There is another home of this user, with limits of its own: {other}")
+
+
+def _show_server(as_json: bool) -> None:
+    address = engine_access.server_address()
+    if as_json:
+        json.print_json({"home": None, "database": None, "source": "LOCALCONC_HOME", "server": address})
+    else:
+        click.echo(address)
 
 
 @click.command(

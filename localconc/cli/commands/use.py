@@ -198,7 +198,7 @@ def _harmless(text: str) -> str:
 def _waiting(call: dict[str, Any], timed_out: int, *, needs_decay: bool = False) -> Iterator[None]:
     """Wait for the slots of a call in the block; if the wait ends without them, end the command with its status."""
     try:
-        with _signals_withdraw(), telling_of_the_wait():
+        with _signals_withdraw(), telling_of_the_wait(call["names"]):
             yield
     except AcquireConcurrencySlotTimeoutError as error:
         raise CommandError(str(error), timed_out) from None

@@ -34,7 +34,10 @@ def watch(names: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         json.print_json(
             [
-                {**json.inspected_object(status, snapshot), "grants_per_second": status.grants_per_second}
+                {
+                    **json.inspected_object(status, snapshot),
+                    "grants_per_second": None if snapshot.untold else status.grants_per_second,
+                }
                 for status in snapshot.limits
             ]
         )

@@ -48,13 +48,15 @@ def limit_object(limit: Limit | LimitStatus) -> dict[str, Any]:
     return {**fields, "id": str(limit.id)}
 
 
-def listed_object(status: LimitStatus) -> dict[str, Any]:
-    """Give a limit as `ls` has it, with the number of its waiters."""
-    return {**limit_object(status), "waiters": len(status.waiters)}
+def listed_object(status: LimitStatus, snapshot: Snapshot) -> dict[str, Any]:
+    """Give a limit as `ls` has it, with the number of its waiters; null if a server does not tell it."""
+    return {**limit_object(status), "waiters": None if snapshot.untold else len(status.waiters)}
 
 
 def inspected_object(status: LimitStatus, snapshot: Snapshot) -> dict[str, Any]:
-    """Give a limit as `inspect` has it, with all its holders and waiters."""
+    """Give a limit as `inspect` has it, with all its holders and waiters; null if a server does not tell them."""
+    if snapshot.untold:
+        return {**limit_object(status), "next_slot_at": None, "holders": None, "waiters": None}
     seconds = status.next_slot_seconds
     return {
         **limit_object(status),

@@ -32,12 +32,14 @@ def lines(snapshot: Snapshot, width: int, *, ascii_only: bool) -> list[Line]:
     names = [literal(status.name) for status in snapshot.limits]
     room = max(width - _FIGURES_CELLS, 8)
     name_cells = min(max([cell_len(name) for name in names] + [4]), room)
-    painted = [_summary(snapshot), _header(name_cells)]
+    painted = [_summary(snapshot), _header(name_cells, snapshot)]
     for status, name in zip(snapshot.limits, names, strict=True):
-        painted.append(_limit_line(status, _fitted(name, name_cells), snapshot.wall, ascii_only))
+        painted.append(_limit_line(status, _fitted(name, name_cells), snapshot, ascii_only))
         painted += _entry_lines(status, snapshot.wall)
     if not names:
         painted.append([("There are no limits yet. Make one: localconc create NAME --limit N", "")])
+    if snapshot.untold:
+        painted.append([(snapshot.untold, "dim")])
     return [_cut(line, width) for line in painted]
 
 
@@ -49,35 +51,44 @@ def trouble(error: Exception) -> list[Line]:
 def _summary(snapshot: Snapshot) -> Line:
     holders = sum(len(status.holders) for status in snapshot.limits)
     waiters = sum(len(status.waiters) for status in snapshot.limits)
-    text = f"localconc  {counted(len(snapshot.limits), 'limit')}, {holders} holding, {waiters} waiting"
+    text = f"localconc  {counted(len(snapshot.limits), 'limit')}"
+    if not snapshot.untold:
+        text += f", {holders} holding, {waiters} waiting"
     return [(text, "bold"), ("   q leaves, j and k scroll", "dim")]
 
 
 _FIGURES_CELLS = 2 + BAR_CELLS + 1 + 9 + 8 + 9 + 8 + 2 + 12
 
 
-def _header(name_cells: int) -> Line:
+def _header(name_cells: int, snapshot: Snapshot) -> Line:
     slots = f"{'SLOTS':<{BAR_CELLS + 10}}"
-    return [(f"{'NAME':<{name_cells}}  {slots}{'WAITING':>8}{'GRANTS/S':>9}{'WAIT':>8}  DECAY", "dim")]
+    figures = "" if snapshot.untold else f"{'WAITING':>8}{'GRANTS/S':>9}{'WAIT':>8}"
+    return [(f"{'NAME':<{name_cells}}  {slots}{figures}  DECAY", "dim")]
 
 
-def _limit_line(status: LimitStatus, name: str, wall: float, ascii_only: bool) -> Line:
-    used, limit, grants = status.active_slots, status.limit, status.grants_per_second
+def _limit_line(status: LimitStatus, name: str, snapshot: Snapshot, ascii_only: bool) -> Line:
+    used, limit, wall = status.active_slots, status.limit, snapshot.wall
     filled = 0 if not used else min(BAR_CELLS, -(-used * BAR_CELLS // max(limit, 1)))
     full, empty = ("#", ".") if ascii_only else ("█", "░")
     pause = pause_seconds(status, wall)
     state = f"paused {span(pause)}" if pause else "paused" if limit == 0 else rate_text(status.slot_decay_per_second)
-    wait = _wait_text(status, wall)
     return [
         (name, "bold" if status.active else "dim"),
         ("  ", ""),
         (full * filled, "dim" if not status.active else "red" if used >= limit else "green"),
         (empty * (BAR_CELLS - filled), "dim"),
         (f" {f'{used}/{limit}':<9}", ""),
+        *([] if snapshot.untold else _figures(status, wall)),
+        (f"  {state if status.active else 'disabled'}", "cyan" if status.active else "yellow"),
+    ]
+
+
+def _figures(status: LimitStatus, wall: float) -> Line:
+    grants, wait = status.grants_per_second, _wait_text(status, wall)
+    return [
         (f"{len(status.waiters) or '-':>8}", "yellow" if status.waiters else "dim"),
         (f"{f'{grants:.1f}' if grants else '-':>9}", "" if grants else "dim"),
         (f"{wait or '-':>8}", "" if wait else "dim"),
-        (f"  {state if status.active else 'disabled'}", "cyan" if status.active else "yellow"),
     ]
 
 

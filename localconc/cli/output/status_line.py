@@ -6,15 +6,16 @@ import logging
 import os
 import sys
 import threading
+import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from localconc.cli.engine_access import estimate_wait, pause_seconds, take_snapshot
+from localconc.cli.engine_access import estimate_wait, is_on_server, pause_seconds, take_snapshot
 from localconc.cli.output.text import clock_time, literal, ordinal, rate_text, short_command, span
 from localconc.errors import LocalconcError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from localconc.cli.engine_access import Entry, LimitStatus
 
@@ -29,14 +30,14 @@ ROOM_CELLS = 3
 
 
 @contextmanager
-def telling_of_the_wait() -> Iterator[None]:
-    """Tell what this process waits for while the block runs.
+def telling_of_the_wait(names: Sequence[str]) -> Iterator[None]:
+    """Tell what this process waits for, slots of limits of these names, while the block runs.
 
     On a terminal, a line shows it and disappears with the wait. Elsewhere, the lines that the library logs about a long
     wait are let through, which are few.
     """
     if sys.stderr.isatty():
-        with _status_line():
+        with _status_line(names):
             yield
         return
     logging.getLogger("localconc").setLevel(logging.INFO)
@@ -44,9 +45,9 @@ def telling_of_the_wait() -> Iterator[None]:
 
 
 @contextmanager
-def _status_line() -> Iterator[None]:
+def _status_line(names: Sequence[str]) -> Iterator[None]:
     over = threading.Event()
-    thread = threading.Thread(target=_keep_showing, args=(over,), name="localconc-status", daemon=True)
+    thread = threading.Thread(target=_keep_showing, args=(over, names), name="localconc-status", daemon=True)
     thread.start()
     try:
         yield
@@ -55,13 +56,14 @@ def _status_line() -> Iterator[None]:
         thread.join()
 
 
-def _keep_showing(over: threading.Event) -> None:
+def _keep_showing(over: threading.Event, names: Sequence[str]) -> None:
     shown = False
+    begun = time.monotonic()
     seconds = FIRST_AFTER_SECONDS
     while not over.wait(seconds):
         seconds = EVERY_SECONDS
         with suppress(LocalconcError, OSError):
-            text = _waiting_text() if _is_in_front() else None
+            text = _waiting_text(names, begun) if _is_in_front() else None
             if text is not None:
                 width = os.get_terminal_size(sys.stderr.fileno()).columns - ROOM_CELLS
                 sys.stderr.write(f"\r\x1b[K{shortened(text, width)}")
@@ -80,7 +82,9 @@ def _is_in_front() -> bool:
         return True
 
 
-def _waiting_text() -> str | None:
+def _waiting_text(names: Sequence[str], begun: float) -> str | None:
+    if is_on_server():
+        return _describe_wait_for_server(names, time.monotonic() - begun)
     snapshot = take_snapshot(reap=False)
     waits = [
         (status, before, entry)
@@ -92,6 +96,13 @@ def _waiting_text() -> str | None:
         return None
     status, before, entry = max(waits, key=lambda wait: _length(*wait, wall=snapshot.wall))
     return describe(status, before, entry, snapshot.wall)
+
+
+def _describe_wait_for_server(names: Sequence[str], waited_seconds: float) -> str:
+    limits = ", ".join(f"'{literal(name)}'" for name in names)
+    return (
+        f"Waiting for {limits} {span(waited_seconds)}: a Prefect server keeps it, which tells neither place nor holders"
+    )
 
 
 def _length(status: LimitStatus, before: int, entry: Entry, *, wall: float) -> tuple[bool, float]:

@@ -36,21 +36,24 @@ def print_list(snapshot: Snapshot) -> None:
         print("There are no limits yet. Make one: localconc create NAME --limit N")
         return
     screen = console()
-    table = new_table("NAME", "SLOTS", "WAITING", "DECAY", "STATE", "CHANGED")
+    headers = ["NAME", "SLOTS", "WAITING", "DECAY", "STATE", "CHANGED"]
+    table = new_table(*(["NAME", "SLOTS", "DECAY", "STATE"] if snapshot.untold else headers))
     names = [Text(literal(status.name), style="bold" if status.active else "dim") for status in snapshot.limits]
     table.columns[0].overflow = "fold"
     table.columns[0].min_width = min(MIN_NAME_CELLS, max(name.cell_len for name in names))
     for status, name in zip(snapshot.limits, names, strict=True):
         decay = status.slot_decay_per_second
-        table.add_row(
-            name,
-            slots_text(status, is_ascii_only(screen)),
-            Text(str(len(status.waiters)) if status.waiters else "-", style="yellow" if status.waiters else "dim"),
-            Text(rate_text(decay) or "-", style="" if decay else "dim"),
-            state_text(status, snapshot.wall),
-            Text(ago(status.updated)),
-        )
+        slots = slots_text(status, is_ascii_only(screen))
+        rate = Text(rate_text(decay) or "-", style="" if decay else "dim")
+        state = state_text(status, snapshot.wall)
+        if snapshot.untold:
+            table.add_row(name, slots, rate, state)
+            continue
+        waiting = Text(str(len(status.waiters)) if status.waiters else "-", style="yellow" if status.waiters else "dim")
+        table.add_row(name, slots, waiting, rate, state, Text(ago(status.updated)))
     screen.print(table)
+    if snapshot.untold:
+        screen.print(Text(snapshot.untold, style="dim"))
 
 
 def print_inspection(status: LimitStatus, snapshot: Snapshot) -> None:
@@ -58,17 +61,24 @@ def print_inspection(status: LimitStatus, snapshot: Snapshot) -> None:
     screen = console()
     title = Text(literal(status.name), style="bold")
     screen.print(Text("  ").join([title, slots_text(status, is_ascii_only(screen)), state_text(status, snapshot.wall)]))
-    screen.print(Text("\n".join(f"  {line}" for line in _facts(status, snapshot.wall))))
+    screen.print(Text("\n".join(f"  {line}" for line in _facts(status, snapshot))))
+    if snapshot.untold:
+        screen.print(Text(snapshot.untold, style="dim"))
+        return
     _print_entries(screen, "Holding", status.holders, snapshot.wall, numbered=False)
     _print_entries(screen, "Waiting", status.waiters, snapshot.wall, numbered=True)
 
 
-def _facts(status: LimitStatus, wall: float) -> list[str]:
+def _facts(status: LimitStatus, snapshot: Snapshot) -> list[str]:
+    wall = snapshot.wall
     facts = [f"{status.active_slots} of {status.limit} slots in use"]
     if status.slot_decay_per_second > 0:
         facts.append(f"{rate_text(status.slot_decay_per_second)} drain by themselves")
         seconds = status.next_slot_seconds
-        facts.append("All slots are free" if seconds is None else f"The next slot frees in {span(seconds)}")
+        if seconds is not None:
+            facts.append(f"The next slot frees in {span(seconds)}")
+        elif not status.active_slots:
+            facts.append("All slots are free")
     elif status.unowned_slots:
         facts[0] += f", {status.unowned_slots} of them set by an operator"
     if pause := pause_seconds(status, wall):
@@ -78,7 +88,8 @@ def _facts(status: LimitStatus, wall: float) -> list[str]:
         facts.append(f"A new request would {_wait_text(wait)}")
     if status.slot_decay_per_second <= 0 and has_been_released(status):
         facts.append(f"A slot is held for {span(status.avg_slot_occupancy_seconds)} on average")
-    facts.append(f"Made {ago(status.created)}, changed {ago(status.updated)}")
+    changed = "" if snapshot.untold else f", changed {ago(status.updated)}"  # a server counts every acquisition
+    facts.append(f"Made {ago(status.created)}{changed}")
     facts.append(f"Its id is {status.id}")
     return facts
 

@@ -1,0 +1,65 @@
+"""What this process is told of its own slots: events for subscribers, and one warning for a limit that is not set."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from localconc._prefect.shared import ACQUIRED, RELEASED, publish, subscribers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from uuid import UUID
+
+    from localconc._prefect.leases import Hold
+    from localconc._prefect.shared import LimitRef
+
+logger = logging.getLogger("localconc")
+
+
+class Acquisition(Protocol):
+    """What events tell of: a hold, or its lease after the hold is gone."""
+
+    @property
+    def id(self) -> UUID: ...
+
+    @property
+    def limits(self) -> tuple[LimitRef, ...]: ...
+
+    @property
+    def slots(self) -> int: ...
+
+
+def publish_acquired(hold: Hold) -> None:
+    """Tell subscribers that slots were acquired."""
+    _publish(ACQUIRED, hold.acquired_at, hold)
+
+
+def publish_released(hold: Acquisition) -> None:
+    """Tell subscribers that slots were released."""
+    _publish(RELEASED, time.time(), hold)
+
+
+def _publish(kind: str, occurred: float, hold: Acquisition) -> None:
+    if subscribers:
+        publish(kind, occurred, hold.limits, hold.slots, 0, hold.id.int)
+
+
+class UnsetWarnings:
+    """Warns once of each name whose limit is missing. Nothing is stored on the server for it."""
+
+    def __init__(self) -> None:
+        self._warned: set[str] = set()
+
+    def warn(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name in self._warned:
+                continue
+            self._warned.add(name)
+            logger.warning(
+                "The limit %r is not configured, so it is not enforced. Set it with localconc.ensure_limit(%r, "
+                "limit=N), or pass limit=N to the call.",
+                name,
+                name,
+            )

@@ -1,0 +1,23 @@
+"""All that this room takes from the machine's engine: checked calls, grants, what people see, and events."""
+
+from localconc._engine.core.calls import RATE_LIMIT, Call, Request
+from localconc._engine.core.records import Grant, LimitRef
+from localconc._engine.core.views import Holder, Limit, Waiter, moment
+from localconc._engine.events import ACQUIRED, RELEASED, Event, publish, subscribers
+
+__all__ = [
+    "ACQUIRED",
+    "RATE_LIMIT",
+    "RELEASED",
+    "Call",
+    "Event",
+    "Grant",
+    "Holder",
+    "Limit",
+    "LimitRef",
+    "Request",
+    "Waiter",
+    "moment",
+    "publish",
+    "subscribers",
+]

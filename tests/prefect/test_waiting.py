@@ -1,0 +1,121 @@
+"""How a call waits for a server that calls nobody back: when it asks again, and that nothing holds renewals up."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+pytest.importorskip("httpx", reason="Prefect is not installed")
+
+import localconc.asyncio
+from localconc import ensure_limit, read_limit
+from localconc._prefect import close_keepers, leases
+from localconc.errors import ConcurrencySlotAcquisitionError, StoreError
+from localconc.sync import concurrency
+from tests.kit.processes import wait_until
+from tests.prefect.faults import Wire, install
+from tests.prefect.server import PrefectServer
+
+
+@pytest.fixture
+def wire(monkeypatch: pytest.MonkeyPatch, on_server: PrefectServer) -> Iterator[Wire]:
+    """The way to the server, which counts what passes."""
+    close_keepers()
+    yield install(monkeypatch)
+    close_keepers()
+
+
+def _attempts(wire: Wire) -> int:
+    return sum(request.endswith("/increment-with-lease") for request in wire.seen)
+
+
+def test_a_retry_is_one_more_attempt(wire: Wire, name: str) -> None:
+    with concurrency(name, limit=1):
+        before = _attempts(wire)
+        with pytest.raises(ConcurrencySlotAcquisitionError, match="no retries"), concurrency(name, max_retries=1):
+            pass
+        assert _attempts(wire) == before + 2
+
+
+def test_a_waiter_asks_again_when_the_server_advises_to_and_not_before(wire: Wire, name: str) -> None:
+    with concurrency(name, limit=1):
+        before = _attempts(wire)
+        with pytest.raises(TimeoutError), concurrency(name, timeout_seconds=2):
+            pass
+        assert _attempts(wire) <= before + 5
+
+
+def test_slots_released_by_the_same_process_reach_a_waiter_at_once(wire: Wire, name: str) -> None:
+    entered: list[float] = []
+
+    def wait() -> None:
+        with concurrency(name):
+            entered.append(time.monotonic())
+
+    with concurrency(name, limit=1):
+        attempts = _attempts(wire)
+        thread = threading.Thread(target=wait)
+        thread.start()
+        wait_until(lambda: _attempts(wire) > attempts)
+        time.sleep(0.1)  # its answer is on the way; an early release would be noticed by the question itself
+    released = time.monotonic()
+    thread.join()
+    assert entered[0] - released < 0.5
+
+
+def test_they_reach_a_waiting_task_too(wire: Wire, name: str) -> None:
+    async def wait() -> float:
+        async with localconc.asyncio.concurrency(name):
+            return time.monotonic()
+
+    async def main() -> float:
+        async with localconc.asyncio.concurrency(name, limit=1):
+            task = asyncio.create_task(wait())
+            await asyncio.sleep(0.3)
+        released = time.monotonic()
+        return await task - released
+
+    assert asyncio.run(main()) < 0.5
+
+
+def test_many_questions_do_not_hold_renewals_up(wire: Wire, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "RENEW_SHARE", 0.1 / 60)
+    ensure_limit(name, 1)
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.is_set():
+            read_limit(name)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    with concurrency(name):
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: sum(request.endswith("/renew") for request in wire.seen) >= 5)
+        over.set()
+    for thread in threads:
+        thread.join()
+
+
+def test_a_destructor_that_calls_from_the_sending_thread_does_not_hang_it(wire: Wire, name: str) -> None:
+    from localconc._prefect import open_keeper
+
+    ensure_limit(name, 1)
+    caught: list[Exception] = []
+
+    def call_back(connection: object) -> None:
+        try:
+            read_limit(name)
+        except StoreError as error:
+            caught.append(error)
+
+    begun = time.monotonic()
+    keeper = open_keeper()
+    keeper.sender.at(0.0, call_back)  # before it starts to wait for the next question
+    assert read_limit(name).limit == 1
+    wait_until(lambda: caught)
+    assert time.monotonic() - begun < 5
