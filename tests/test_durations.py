@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from localconc.cli.output.durations import duration_text
+from localconc.cli.output.text import duration_text
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import pytest
 
-from localconc.cli.output.timeline import Timeline, timeline_of
-from localconc.cli.output.timeline_lanes import MAX_HOLDERS
-from localconc.cli.output.timeline_words import headline, middle_shortened
+from localconc.cli.output.timeline.lanes import MAX_HOLDERS
+from localconc.cli.output.timeline.model import Timeline, timeline_of
+from localconc.cli.output.timeline.words import headline, middle_shortened
 from tests.kit.made_up_history import BEGIN, Job, acquired, limit, served, waiter
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from localconc.cli.output.timeline import Timeline, timeline_of
-from localconc.cli.output.timeline_page import timeline_page
+from localconc.cli.output.timeline.model import Timeline, timeline_of
+from localconc.cli.output.timeline.page import timeline_page
 from tests.kit.browser import CHROMIUM, Browser, browser
 from tests.kit.hostile import HOSTILE, assert_harmless_on_a_terminal
 from tests.kit.made_up_history import BEGIN, Job, acquired, limit, served, waiter

@@ -10,11 +10,11 @@ from xml.etree import ElementTree
 import pytest
 from rich.text import Text
 
-from localconc.cli.output.timeline import Timeline, timeline_of
-from localconc.cli.output.timeline_clock import ticks
-from localconc.cli.output.timeline_svg import MAX_LANES, timeline_svg
-from localconc.cli.output.timeline_text import timeline_text
-from localconc.cli.output.timeline_trace import timeline_trace
+from localconc.cli.output.timeline.clock import ticks
+from localconc.cli.output.timeline.model import Timeline, timeline_of
+from localconc.cli.output.timeline.svg import MAX_LANES, timeline_svg
+from localconc.cli.output.timeline.text import timeline_text
+from localconc.cli.output.timeline.trace import timeline_trace
 from tests.kit.hostile import HOSTILE, assert_harmless_on_a_terminal
 from tests.kit.made_up_history import BEGIN, Job, acquired, limit, served, waiter
 

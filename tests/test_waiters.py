@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from localconc._engine.acquisitions import Queued, WaitTerms
+from localconc._engine.acquiring.terms import Queued, WaitTerms
 from localconc._engine.core.calls import Request
 from localconc._engine.engine import Engine
-from localconc._engine.holdings import Handle
+from localconc._engine.holding.holdings import Handle
 from localconc._engine.liveness import reaper
 from localconc._engine.operations import limits, reading
 from localconc._engine.waiting.mailboxes.mailbox import Mailbox

@@ -1,10 +1,10 @@
-"""The engine: who may acquire a slot, who waits, and who is next.
+"""The engine: who may acquire a slot, who waits, who is next.
 
 The packages, from the bottom: `core` (values), `homes` (the directory), `store` (the file), `queue` (who is admitted),
-`liveness` (which processes live). Then come the files that put one home together: `finalizers`, `events`, `releases`,
-`holdings`, `acquisitions`, `queued`, `engine`. Above them are `waiting` (how a call waits), `operations` (what
-operators do), `machine`, `registry` and `occupancy`. Imports only point down this list, and each package says what it
-must not know. `machine` is this engine as a keeper of limits; `localconc._prefect` is the other one, a Prefect server.
+`liveness` (which processes live), `holding` (what this process holds), `acquiring` (one try to acquire or release).
+`engine` puts one home together. Above it are `waiting` (how a call waits), `operations` (what operators do), `machine`
+and `registry`. Imports only point down this list, and each package says what it must not know. `machine` is this engine
+as a keeper of limits; `localconc._prefect` is the other one, a Prefect server.
 
 This is the way of a slot from `with concurrency("db")` to its row and back, while another process holds the only slot.
 It names every function in order. One without a file stands in the same file as the one before it.
@@ -18,8 +18,9 @@ The caller asks.
 
 One statement is enough if a slot is free and nobody waits.
 
-4.  `acquisitions.acquire_fast` calls `holdings.begin`, which makes a `Handle` (its finalizer releases what is dropped),
-    and `keep`, which notes the grant. Both come before the row, so that an interrupt in between is undone.
+4.  `acquiring.acquisitions.acquire_fast` calls `holding.holdings.begin`, which makes a `Handle` (its finalizer releases
+    what is dropped), and `keep`, which notes the grant. Both come before the row, so that an interrupt in between is
+    undone.
 5.  `store.database.execute_fast` and `_is_intact` run `ACQUIRE_FAST`, an INSERT; the trigger `guarded` lets it insert a
     row only if there is room and no queue. Here there is no room, so `holdings.forget` drops the note again.
 
@@ -27,31 +28,32 @@ The request joins the queue, in one transaction.
 
 6.  `waiting.threads.run_steps` drives the generator `waiting.steps.acquire`. The generator yields a `Backoff` if the
     store is busy, or a `Park` if the request is queued. The thread sleeps, and sends in the wakeups that came.
-7.  `waiting.mailbox_pool.take` returns a mailbox, the socket for the wakeup. Its address will be in the waiter's row.
-8.  `acquisitions.try_acquire`, `_acquire_or_enqueue`, `store.database.transact` and `acquisitions._enqueue_or_acquire`
+7.  `waiting.mailboxes.pool.take` returns a mailbox, the socket for the wakeup. Its address will be in the waiter's row.
+8.  `acquisitions.try_acquire`, `_acquire_or_enqueue`, `store.database.transact` and `fast_path.enqueue_or_acquire`
     insert a row into `waiters`, with the request as `core.calls.to_text` writes it, or acquire if a slot has come free.
     If the fast statements don't apply (several limits, decay, a pause, a new definition), `_try_by_rules` asks
     `queue.admission`, which has all the rules.
-9.  `waiting.threads._pause`, `core.clock.pause` and `waiting.mailbox.wait` sleep until a datagram or a moment.
+9.  `waiting.threads._pause`, `core.clock.pause` and `waiting.mailboxes.mailbox.wait` sleep until a datagram or a
+    moment.
 
 Meanwhile the holder leaves its block: this releases its slot and admits the waiter, in one transaction.
 
 10. `sync.concurrency.__exit__`, `_release`, `waiting.threads.release` and `acquisitions.release_fast` try one
     statement, which does nothing if there is a queue. Then comes `acquisitions.release`.
-11. `acquisitions._release_and_admit` marks the holder's row as released and the first waiter's row as granted. Triggers
-    delete both rows, and insert the new holder's row and the line of the history.
-12. After the commit, `_follow_up` sends the wakeup, with the secret of the waiter's row; `_released` and
+11. `acquiring.fast_path.release_and_admit` marks the holder's row as released and the first waiter's row as granted.
+    Triggers delete both rows, and insert the new holder's row and the line of the history.
+12. After the commit, `acquisitions._follow_up` sends the wakeup, with the secret of the waiter's row; `_released` and
     `holdings.forget` drop the holder's own record.
 
 The waiter wakes up, and needs no transaction.
 
-13. `waiting.mailbox._receive`, `from_bytes` and `take` give the wakeup to the steps.
+13. `waiting.mailboxes.mailbox._receive`, `from_bytes` and `take` give the wakeup to the steps.
 14. `acquisitions.accept_wakeup` compares the secret. `liveness.owner.acknowledge` notes that the grant was picked up,
     so that nobody takes it back as one of a stopped process. `holdings.hold` notes the grant.
-15. `waiting.mailbox_pool.put` keeps the mailbox for the next wait, and `sync.concurrency.__enter__` returns an
-    `occupancy.Occupancy`. The block runs. It ends as the holder's did, in 10 to 12.
+15. `waiting.mailboxes.pool.put` keeps the mailbox for the next wait, and `sync.concurrency.__enter__` returns an
+    `holding.occupancy.Occupancy`. The block runs. It ends as the holder's did, in 10 to 12.
 
-A wait of more than 70 ms goes on in `waiting.steps._Wait`: it watches the processes in front (`liveness.reaper`), looks
+A wait of more than 70 ms goes on in `waiting.wait.Wait`: it watches the processes in front (`liveness.reaper`), looks
 at its own row now and then (`queued.check`), and stands in for processes that are dead or stopped. A task takes the
 same steps: `waiting.tasks` awaits where a thread sleeps, and one `waiting.dispatcher` receives the wakeups of a whole
 event loop.

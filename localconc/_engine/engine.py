@@ -1,4 +1,4 @@
-"""One home, in this process: its parts put together, from the first use to the end and across forks."""
+"""One home, in this process: its parts put together, from the first use to the end."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from localconc._engine.acquisitions import Acquisitions
+from localconc._engine.acquiring.acquisitions import Acquisitions
+from localconc._engine.acquiring.queued import QueuedRequests
 from localconc._engine.core.errors import Busy, Damaged, shown
-from localconc._engine.holdings import Holdings
+from localconc._engine.holding.holdings import Holdings
 from localconc._engine.liveness.membership import Membership
 from localconc._engine.liveness.reaper import Reaper
 from localconc._engine.liveness.watch import Watch
 from localconc._engine.queue import admission
-from localconc._engine.queued import QueuedRequests
 from localconc._engine.store.store import Store, Transaction
 from localconc.errors import StoreError
 

@@ -1,4 +1,4 @@
-"""Events of acquisitions and releases, for this process's subscribers and for readers of the history."""
+"""Events of what this process acquires or releases, for its subscribers."""
 
 from __future__ import annotations
 

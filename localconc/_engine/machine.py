@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from localconc._engine.core.views import Holder, Limit, Waiter
     from localconc._engine.engine import Engine
     from localconc._engine.events import Event
-    from localconc._engine.holdings import Handle
+    from localconc._engine.holding.holdings import Handle
 
 
 class Machine:

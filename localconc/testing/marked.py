@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from localconc._engine.core.records import LimitRow
-    from localconc._engine.occupancy import Occupancy
+    from localconc._engine.holding.occupancy import Occupancy
 
 __all__ = ["Demand", "acquire", "demands_of", "home_of"]
 

@@ -15,7 +15,7 @@ from localconc._engine.waiting.mailboxes.pool import MailboxPool
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from localconc._engine.holdings import Handle
+    from localconc._engine.holding.holdings import Handle
 
 
 class Peer:

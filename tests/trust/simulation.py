@@ -22,13 +22,13 @@ from unittest import mock
 
 from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, Call, Request
 from localconc._engine.engine import Engine
-from localconc._engine.holdings import Handle
+from localconc._engine.holding.holdings import Handle
 from localconc._engine.homes.home import DATABASE_NAME, prepare
 from localconc._engine.liveness import reaper
 from localconc._engine.liveness.owner import Owner
 from localconc._engine.operations import limits as operations
 from localconc._engine.operations import reading
-from localconc._engine.waiting import steps
+from localconc._engine.waiting import pauses, steps
 from localconc._engine.waiting.mailboxes.mailbox import Mailbox
 from localconc.errors import LocalconcError, StoreError
 from tests.kit.engines import kill
@@ -138,7 +138,7 @@ class Thread:
         """Strike the call where it pauses."""
         self._go(lambda running: running.throw(KeyboardInterrupt()))
 
-    def _go(self, go: Callable[[steps.Steps[Any]], steps.Backoff | steps.Park]) -> None:
+    def _go(self, go: Callable[[steps.Steps[Any]], pauses.Backoff | pauses.Park]) -> None:
         assert self.steps is not None
         try:
             pause = go(self.steps)
@@ -151,7 +151,7 @@ class Thread:
         except (LocalconcError, KeyboardInterrupt):
             self.steps = self.mailbox = None
         else:
-            self.mailbox = pause.mailbox if isinstance(pause, steps.Park) else None
+            self.mailbox = pause.mailbox if isinstance(pause, pauses.Park) else None
 
 
 class Process:

@@ -1,4 +1,4 @@
-"""Checks of the arguments of public calls, made before the store is touched; errors name the argument and the value."""
+"""Checks of the arguments of public calls, made before the store is touched."""
 
 from __future__ import annotations
 

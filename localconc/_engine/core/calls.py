@@ -1,4 +1,4 @@
-"""One call of `concurrency` or `rate_limit`, checked; it is the same for threads and for tasks."""
+"""One call of `concurrency` or `rate_limit`, checked: the same for a thread as for a task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What time it is, and how a thread or task pauses: the one thing that tests replace to move time by hand.
+"""The clock: what tests replace to move time by hand.
 
 Programs under test replace the standard library's time, too: freezegun exchanges the functions of the module `time`,
 wherever they were imported to; time-machine changes what they do. The engine goes by the real time all the same, since

@@ -1,4 +1,4 @@
-"""What an error of SQLite or of the system means to the caller, and what to do about it."""
+"""What an error of SQLite or of the system means to the caller, with what to do about it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happened: acquisitions as callers read them, and the figures that sum them up."""
+"""What happened: acquisitions as callers read them, with the figures that sum them up."""
 
 from __future__ import annotations
 

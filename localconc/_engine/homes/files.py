@@ -1,4 +1,4 @@
-"""Files of a home: created with exact modes, opened without following links, read and written at a place."""
+"""Files of a home: created with exact modes, opened without following links, read at a place."""
 
 from __future__ import annotations
 

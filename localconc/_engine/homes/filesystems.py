@@ -1,4 +1,4 @@
-"""Filesystems, and which of them keep the promises that a database needs: locks and shared memory that work.
+"""Which filesystems keep the promises that a database needs: locks that lock, memory that is shared.
 
 Those that other machines can write to are refused, and so are those that a virtual machine shares with its host: their
 locks end at one machine, or do nothing. Most filesystems in user space (FUSE) are of these kinds, and new ones come up

@@ -1,4 +1,4 @@
-"""The directory where the database lives: which one, whether it can be trusted, and who may read it."""
+"""The directory where the database lives: which one it is, whether it can be trusted, who may read it."""
 
 from __future__ import annotations
 

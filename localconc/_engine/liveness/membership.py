@@ -12,7 +12,7 @@ from localconc._engine.liveness.processes import started
 from localconc._engine.queue import cleanup
 from localconc._engine.queue.definitions import define
 from localconc._engine.store import definitions_log
-from localconc._engine.store.rows import listings
+from localconc._engine.store.rows import listings, owner_rows
 from localconc._engine.store.rows.ledger import Ledger
 from localconc._engine.store.rows.schema import NEVER_BOOTED
 from localconc.errors import StoreError
@@ -77,7 +77,7 @@ class Membership:
         return True
 
     def _known_as(self, ledger: Ledger, key: str) -> int | None:
-        return None if self._is_of_another_boot(ledger) else ledger.owner_with_key(key)
+        return None if self._is_of_another_boot(ledger) else owner_rows.with_key(ledger.connection, key)
 
     def _locked_owner(self) -> Owner:
         try:
@@ -101,10 +101,10 @@ class Membership:
         elif self._is_of_another_boot(txn.ledger) and not self._somebody_lives(txn.ledger):
             cleanup.after_reboot(txn)
         txn.ledger.set_meta("boot_identity", self._clock.boot_identity())
-        owner_id = txn.ledger.owner_with_key(owner.key)
+        owner_id = owner_rows.with_key(txn.ledger.connection, owner.key)
         if owner_id is None:
             row = OwnerRow(0, owner.key, owner.pid, owner.pid_namespace, owner.started, owner.command)
-            owner_id = txn.ledger.insert_owner(row)
+            owner_id = owner_rows.insert(txn.ledger.connection, row)
         self.owner_id = owner_id
         definitions_log.rewrite_if_long(self._directory, lambda: listings.configured_limits(txn.ledger.connection))
         self._on_joined(txn)
@@ -127,7 +127,11 @@ class Membership:
 
     def _somebody_lives(self, ledger: Ledger) -> bool:
         own_key = "" if self.owner is None else self.owner.key
-        return any(owners.is_alive(self._directory, row) for row in ledger.all_owners() if row.key != own_key)
+        return any(
+            owners.is_alive(self._directory, row)
+            for row in owner_rows.read_all(ledger.connection)
+            if row.key != own_key
+        )
 
     def restore_definitions(self, txn: Transaction, names: Collection[str] | None = None) -> None:
         """Rebuild the definitions that a store lacks from the log beside it: those with some names, or all of them."""
@@ -153,7 +157,7 @@ class Membership:
 
     def become_command(self, txn: Transaction, pid: int, command: str) -> None:
         """Let what this process holds be held by a command that it started, for as long as that lives."""
-        txn.ledger.become_command(self.owner_id, pid, started(pid), command)
+        owner_rows.become_command(txn.ledger.connection, self.owner_id, pid, started(pid), command)
 
     def living_others(self) -> list[int]:
         """Return the pids of the other living processes that use the home, whether or not a store knows them."""

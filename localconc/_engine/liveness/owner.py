@@ -71,8 +71,7 @@ class Owner:
         self.path = directory / OWNERS_NAME / (self.key + _SUFFIX)
         self._mailboxes: set[int] = set()
         self._mailboxes_ever = 0
-        content = (b"%d\n" % self.pid).ljust(_FILE_BYTES, b"\0")
-        self.descriptor = self._create(content)
+        self.descriptor = self._create((b"%d\n" % self.pid).ljust(_FILE_BYTES, b"\0"))
         self._identity = identity_of(self.descriptor)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""What the operating system tells about a process: whether it has ended, whether it is stopped, and what it is."""
+"""What the operating system tells about a process: whether it has ended, whether it is stopped, what it is."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from localconc._engine.liveness import owner as owners
 from localconc._engine.liveness.processes import is_stopped, pid_namespace
 from localconc._engine.queue import cleanup
-from localconc._engine.store.rows import listings
+from localconc._engine.store.rows import listings, owner_rows
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -78,7 +78,7 @@ class Reaper:
         to look up but the newcomers.
         """
         newest = self._newest_watched
-        rows = self._store.read(lambda ledger: listings.owners_after(ledger.connection, newest, MAX_WATCHED_AT_ONCE))
+        rows = self._store.read(lambda ledger: owner_rows.after(ledger.connection, newest, MAX_WATCHED_AT_ONCE))
         if len(rows) < MAX_WATCHED_AT_ONCE:
             self._newest_watched = max([newest, *(row.id for row in rows)])
         else:
@@ -95,7 +95,7 @@ class Reaper:
         with self._store.database.lock:
             suspects = self._watch.take_suspects()
         for suspect in suspects:
-            row = self._store.read(lambda ledger, suspect=suspect: ledger.owner(suspect.id))  # type: ignore[misc]
+            row = self._store.read(lambda ledger, suspect=suspect: owner_rows.with_id(ledger.connection, suspect.id))  # type: ignore[misc]
             if row is None:  # it has left, or another process was quicker
                 with self._store.database.lock:
                     self._watch.remove(suspect)
@@ -117,7 +117,7 @@ class Reaper:
     def reap_served_first(self, limit_ids: Iterable[int], ticket: int | None, count: int) -> None:
         """Look at a few of those that are served first, and at all others in front only if one of these was dead."""
         ids, own = list(limit_ids), self._membership.owner_id
-        rows = self._store.read(lambda ledger: listings.owners_served_first(ledger.connection, ids, count, own))
+        rows = self._store.read(lambda ledger: owner_rows.served_first(ledger.connection, ids, count, own))
         dead = [self._reap_if_dead(row, was_seen=False) for row in rows]
         if any(dead):
             self.reap_in_front(ids, ticket)
@@ -125,13 +125,13 @@ class Reaper:
     def reap_owners(self, owner_ids: Iterable[int]) -> bool:
         """Look at some processes; return whether one of them was dead, or is not there any more."""
         ids = set(owner_ids)
-        rows = self._store.read(lambda ledger: listings.owners(ledger.connection, ids))
+        rows = self._store.read(lambda ledger: owner_rows.with_ids(ledger.connection, ids))
         dead = [self._reap_if_dead(row, was_seen=False) for row in rows]
         return any(dead) or len(rows) < len(ids)
 
     def reap_all(self) -> None:
         """Look at every process of the store, so that nobody is shown what a dead one held."""
-        for row in self._store.read(lambda ledger: ledger.all_owners()):
+        for row in self._store.read(lambda ledger: owner_rows.read_all(ledger.connection)):
             if row.id != self._membership.owner_id:
                 self._reap_if_dead(row, was_seen=False)
 
@@ -139,7 +139,7 @@ class Reaper:
         """Clean up after dead processes: a few at a time, other ones each time, so that starting stays quick."""
         owner = self._membership.owner
         seed = 0 if owner is None else int(owner.key[:8], 16)
-        rows = self._store.read(lambda ledger: listings.owners_to_sweep(ledger.connection, MAX_SWEPT_OWNERS, seed))
+        rows = self._store.read(lambda ledger: owner_rows.to_sweep(ledger.connection, MAX_SWEPT_OWNERS, seed))
         for row in rows:
             if row.id != self._membership.owner_id:
                 self._reap_if_dead(row, was_seen=False)
@@ -147,7 +147,7 @@ class Reaper:
     def _in_front(self, limit_ids: Iterable[int], ticket: int | None) -> list[OwnerRow]:
         own = self._membership.owner_id
         ids = list(limit_ids)
-        return self._store.read(lambda ledger: listings.owners_in_front(ledger.connection, ids, ticket, own))
+        return self._store.read(lambda ledger: owner_rows.in_front(ledger.connection, ids, ticket, own))
 
     def _reap_if_dead(self, row: OwnerRow, *, was_seen: bool) -> bool:
         if owners.is_alive(self._directory, row):
@@ -159,7 +159,7 @@ class Reaper:
         """Release everything that a dead process held or waited for."""
 
         def work(txn: Transaction) -> bool:
-            if txn.ledger.owner(row.id) not in (row, None):
+            if owner_rows.with_id(txn.ledger.connection, row.id) not in (row, None):
                 return False  # it became the command that it started, meanwhile
             cleanup.reap(txn, row, was_seen=was_seen)
             return True
@@ -188,7 +188,7 @@ class Reaper:
 
         passed_over = False
         for owner_id, serial in self._store.read(look):
-            row = self._store.read(lambda ledger, owner_id=owner_id: ledger.owner(owner_id))  # type: ignore[misc]
+            row = self._store.read(lambda ledger, owner_id=owner_id: owner_rows.with_id(ledger.connection, owner_id))  # type: ignore[misc]
             if row is not None and self._has_not_picked_up(row, serial):
                 passed_over = self._pass_over(row, serial) or passed_over
         return passed_over
@@ -200,7 +200,11 @@ class Reaper:
 
         def look(ledger: Ledger) -> list[tuple[float, OwnerRow | None]]:
             found = [listings.queued_holders_after(ledger.connection, limit_id, since) for limit_id in ids]
-            return [(granted_boot, ledger.owner(owner_id)) for rows in found for owner_id, granted_boot in rows]
+            return [
+                (granted_boot, owner_rows.with_id(ledger.connection, owner_id))
+                for rows in found
+                for owner_id, granted_boot in rows
+            ]
 
         moments = [granted_boot for granted_boot, row in self._store.read(look) if self._is_stopped(row)]
         return min(moments) + PICK_UP_SECONDS if moments else None
@@ -225,7 +229,11 @@ class Reaper:
             if not limit_ids or not self._has_not_picked_up(row, serial):
                 return False
             return cleanup.pass_over(
-                txn, row, serial, limit_ids, lambda owner_id: self._is_stopped(txn.ledger.owner(owner_id))
+                txn,
+                row,
+                serial,
+                limit_ids,
+                lambda owner_id: self._is_stopped(owner_rows.with_id(txn.ledger.connection, owner_id)),
             )
 
         return self._store.transact(work)

@@ -1,4 +1,4 @@
-"""What operators do: declare limits, read the store, examine and repair a home.
+"""What operators do: declare limits, read the store, examine or repair a home.
 
 Offers functions of an `Engine`, each of which runs one piece of work on the store; `doctor.examine` takes a directory.
 Must not know: how a caller waits for slots.

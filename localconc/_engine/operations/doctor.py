@@ -1,4 +1,4 @@
-"""Whether all is well with a home, in plain words, and what to do if it is not.
+"""Whether all is well with a home, in plain words, with what to do if it is not.
 
 Examining changes nothing: it does not open the store the way a call does, which repairs and cleans up as it goes.
 """
@@ -23,7 +23,7 @@ from localconc._engine.operations import repairs
 from localconc._engine.operations.log_readers import long_readers
 from localconc._engine.store import definitions_log
 from localconc._engine.store.migration import FROM_VERSIONS
-from localconc._engine.store.rows import integrity
+from localconc._engine.store.rows import integrity, owner_rows
 from localconc._engine.store.rows.ledger import Ledger
 from localconc._engine.store.rows.schema import LOG_BYTES, SCHEMA_VERSION
 
@@ -230,7 +230,7 @@ def _version(found: int) -> Finding:
 
 
 def _owners(directory: Path, ledger: Ledger) -> Finding:
-    rows = ledger.all_owners()
+    rows = owner_rows.read_all(ledger.connection)
     dead = [row for row in rows if not owners.is_alive(directory, row)]
     files = owners.orphaned_files(directory, {row.key for row in rows})
     if dead:

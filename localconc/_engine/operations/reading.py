@@ -1,4 +1,4 @@
-"""Reading the store: limits, holders, waiters, and all of it at one moment; what dead processes held is left out."""
+"""Reading the store: limits, holders, waiters; what dead processes held is left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cleaning up after callers, processes and boots that are gone, and noting what they really hold."""
+"""Cleaning up after callers, processes or boots that are gone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from localconc._engine.core.calls import CONCURRENCY, Request
 from localconc._engine.core.records import LimitRef, OwnerRow, Requester, WaiterRow
 from localconc._engine.queue import clocks
 from localconc._engine.queue.admission import admit_waiters
-from localconc._engine.store.rows import integrity, listings
+from localconc._engine.store.rows import integrity, listings, owner_rows, requeues
 from localconc._engine.store.rows.schema import GRANTED, KILLED, PASSED_OVER, UNSEEN, WAITING
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _remove_owner(txn: Transaction, owner_id: int, held: list[tuple[int, int]], 
     for waiter in txn.ledger.waiters_of(owner_id):
         touched += waiter.queued_on
         txn.ledger.delete_waiter(waiter.ticket)
-    txn.ledger.delete_owner(owner_id)
+    owner_rows.delete(txn.ledger.connection, owner_id)
     admit_waiters(txn, touched)
 
 
@@ -129,7 +129,8 @@ def pass_over(
     names = tuple(limit.name for limit in txn.ledger.limits_with_ids(limit_ids))
     request = Request(names=names, slots=first.slots, mode=CONCURRENCY, label=first.label or "")
     txn.ledger.delete_waiter(first.ticket)
-    txn.ledger.insert_passed_over(
+    requeues.insert_passed_over(
+        txn.ledger.connection,
         WaiterRow(
             ticket=first.ticket,
             owner_id=owner.id,
@@ -150,7 +151,7 @@ def pass_over(
             granted_wall=None,
             granted_boot=None,
             answer=None,
-        )
+        ),
     )
     touched = [*limit_ids]
     for limit_id in limit_ids:
@@ -170,7 +171,7 @@ def _pass_over_next(txn: Transaction, limit_id: int, is_stopped: Callable[[int],
         waiter = txn.ledger.first_waiter(limit_id)
         if waiter is None or not is_stopped(waiter.owner_id):
             break
-        txn.ledger.pass_over_waiter(waiter)
+        requeues.pass_over(txn.ledger.connection, waiter)
         txn.told.append((waiter.owner_id, waiter.serial, waiter.address))
         touched += waiter.queued_on
     return touched

@@ -1,4 +1,4 @@
-"""Creating, changing and deleting limits, with what is occupied of them."""
+"""What operators do to the definition of a limit, with what is occupied of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a request is not admitted, in words and in figures."""
+"""Why a request is not admitted."""
 
 from __future__ import annotations
 

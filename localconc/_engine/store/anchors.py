@@ -198,3 +198,39 @@ def _make_immortal(thing: object) -> None:
     import ctypes
 
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+
+
+class Logs:
+    """Which logs the store had while this process used it: what it wrote to one that was replaced may be lost.
+
+    Attributes:
+        generation: grows whenever that may be so.
+    """
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self._left: Identity | None = None  # the log that the store had when it was closed, if it stayed
+
+    def begin(self, anchors: Anchors) -> None:
+        """Note with which log the store goes on."""
+        if self._left not in (None, anchors.log_identity):
+            self.generation += 1
+
+    def before_closing(self, anchors: Anchors | None) -> None:
+        """Before a connection is closed, drop the locks, so that the last one to close can tidy up.
+
+        If another process goes on with a log of its own, they stay until after that: SQLite would bring the log that is
+        no more into the database, and remove the other one.
+        """
+        if anchors is None:
+            return
+        if anchors.are_in_place():
+            anchors.let_go()
+        else:
+            self.generation += 1
+
+    def after_closing(self, anchors: Anchors | None) -> None:
+        """After a connection was closed, close the anchors; remember with which log the store was left."""
+        if anchors is not None:
+            self._left = anchors.log_identity if anchors.is_log_in_place() else None
+            anchors.close()

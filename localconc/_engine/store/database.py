@@ -4,7 +4,7 @@ Writers exclude each other by SQLite's own write lock, asked for once without wa
 `Busy`, and the caller decides how to pause (a thread sleeps, a task awaits) and until when. So nobody holds a lock
 while waiting for another.
 
-A connection must not cross a fork, for SQLite's bookkeeping of file locks is per process. The connection is closed
+A connection must not cross a fork, for SQLite keeps its books of file locks for each process. The connection is closed
 before a fork, and both sides open anew at their next use.
 """
 
@@ -14,12 +14,13 @@ import os
 import sqlite3
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from localconc._engine.core.clock import monotonic
 from localconc._engine.core.errors import READONLY, Busy, error_code, explained, shown
 from localconc._engine.homes.home import DATABASE_NAME, prepare
-from localconc._engine.store.anchors import POSITION, Anchors, Identity, identity_at
+from localconc._engine.store.anchors import POSITION, Anchors, Logs, identity_at
 from localconc._engine.store.recovery import Recovery
 from localconc.errors import LocalconcError, StoreError
 
@@ -71,8 +72,7 @@ class Database:
         self._connection: sqlite3.Connection | None = None
         self._opening: sqlite3.Connection | None = None  # connected, but not in use yet
         self._anchors: Anchors | None = None
-        self._left_log: Identity | None = None  # the one that the store had when it was closed, if it was kept
-        self._generation = 0  # grows whenever what this process wrote may be lost
+        self._logs = Logs()
         self._being_opened: sqlite3.Connection | None = None  # while `on_open` runs
         self._on_open = on_open
         self._on_opened = on_opened
@@ -151,10 +151,8 @@ class Database:
         """Bring what was committed to the disk itself, so that it survives a power loss (not only any crash)."""
         with self.lock:
             connection = self._ready()
-            try:  # a checkpoint syncs the log; where it can't run, the log of definitions is synced already
+            with suppress(sqlite3.Error):  # where it can't run, the log of definitions is synced already
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-            except sqlite3.Error:
-                return
 
     def compact(self) -> None:
         """Give unused space back to the file system."""
@@ -183,11 +181,11 @@ class Database:
             opening, self._opening = self._opening, None
             anchors, self._anchors = self._anchors, None
             self.verify_after = 0.0
-            self._let_go(anchors)
+            self._logs.before_closing(anchors)
             for each in (connection, opening):
                 if each is not None and not each.in_transaction:
                     each.close()
-            self._leave(anchors)
+            self._logs.after_closing(anchors)
 
     def close_in_child(self) -> None:
         """Close what a fork copied that Python did not know of; the parent's connection is not touched.
@@ -277,8 +275,7 @@ class Database:
         connection = self.recovery.connect_in_place()
         try:
             self._anchors = Anchors(self.path)
-            if self._left_log not in (None, self._anchors.log_identity):
-                self._generation += 1
+            self._logs.begin(self._anchors)
             row = connection.execute("SELECT value FROM meta WHERE key = 'store_identity'").fetchone()
             self.identity = row[0] if row else ""
         except BaseException as error:
@@ -291,28 +288,9 @@ class Database:
 
     def _drop(self, connection: sqlite3.Connection) -> None:
         anchors, self._anchors = self._anchors, None
-        self._let_go(anchors)
+        self._logs.before_closing(anchors)
         connection.close()
-        self._leave(anchors)
-
-    def _let_go(self, anchors: Anchors | None) -> None:
-        """Before a connection is closed, drop the locks, so that the last one to close can tidy up.
-
-        If another process goes on with a log of its own, they stay until after that: SQLite would bring the log that is
-        no more into the database, and remove the other one.
-        """
-        if anchors is None:
-            return
-        if anchors.are_in_place():
-            anchors.let_go()
-        else:
-            self._generation += 1
-
-    def _leave(self, anchors: Anchors | None) -> None:
-        """After a connection was closed, close the anchors, and remember with which log the store was left."""
-        if anchors is not None:
-            self._left_log = anchors.log_identity if anchors.is_log_in_place() else None
-            anchors.close()
+        self._logs.after_closing(anchors)
 
     # ---- a store that was deleted, replaced, or lost ---------------------------------------------------------
 
@@ -347,10 +325,9 @@ class Database:
     def file_identity(self) -> object:
         """What tells the open store from any other one; None if it is not open.
 
-        A store that goes on with another log is another one: what this process has written to the former one may be
-        lost.
+        A store that goes on with another log is another one: what this process wrote to the former one may be lost.
         """
-        return None if self._anchors is None else (self._anchors.database_identity, self._generation)
+        return None if self._anchors is None else (self._anchors.database_identity, self._logs.generation)
 
     def was_moved(self) -> bool:
         """Whether the file at the path is another than the one that is open, or none."""

@@ -253,10 +253,8 @@ class Recovery:
         return next(path for path in map(self._path.with_name, names) if not os.path.lexists(path))
 
     def _is_damaged(self) -> bool:
-        if not os.path.lexists(self._path):
-            return False
         if not os.path.isfile(self._path):
-            return True
+            return os.path.lexists(self._path)
         connection = None
         try:
             connection = self._connect(self._path)

@@ -1,4 +1,4 @@
-"""The ledger in transactions: what one of them decides, and what has to happen around its commit."""
+"""The ledger in transactions: what one of them decides, with what has to happen around its commit."""
 
 from __future__ import annotations
 

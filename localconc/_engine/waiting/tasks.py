@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from localconc._engine.waiting import steps
 from localconc._engine.waiting.dispatcher import LoopDispatcher, dispatcher_of
-from localconc._engine.waiting.steps import Backoff, Park, Steps
+from localconc._engine.waiting.pauses import Backoff, Park, Steps
 from localconc._engine.waiting.throttle import MAX_SECONDS_AN_ITERATION, loop_budget
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from localconc._engine.core.calls import Call
     from localconc._engine.engine import Engine
-    from localconc._engine.holdings import Handle
+    from localconc._engine.holding.holdings import Handle
     from localconc._engine.liveness.owner import Owner
     from localconc._engine.waiting.mailboxes.mailbox import Mailbox
     from localconc._engine.waiting.throttle import TaskEvent

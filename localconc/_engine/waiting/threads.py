@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.waiting import outcomes, steps
-from localconc._engine.waiting.steps import Backoff, Park, Steps
+from localconc._engine.waiting.pauses import Backoff, Park, Steps, retry_while_busy
 from localconc._engine.waiting.timing import QUICK_RELEASES, STORE_TIMEOUT_SECONDS
 from localconc.errors import StoreError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from localconc._engine.core.calls import Call
     from localconc._engine.engine import Engine
-    from localconc._engine.holdings import Handle
+    from localconc._engine.holding.holdings import Handle
     from localconc._engine.waiting.mailboxes.mailbox import Wakeup
 
 Result = TypeVar("Result")
@@ -106,6 +106,6 @@ def run(engine: Engine, operation: Callable[[], Result]) -> Result:
     """
     deadline = engine.clock.now() + STORE_TIMEOUT_SECONDS
     try:
-        return run_steps(engine, steps.retry_while_busy(engine, operation, deadline))
+        return run_steps(engine, retry_while_busy(engine, operation, deadline))
     except outcomes.StoreTimeout:
         raise outcomes.store_held(str(engine.store.database.path), STORE_TIMEOUT_SECONDS) from None

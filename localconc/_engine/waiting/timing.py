@@ -1,4 +1,4 @@
-"""How long and how often a call waits: all constants of waiting, with their reasons."""
+"""All constants of waiting, with their reasons."""
 
 from __future__ import annotations
 

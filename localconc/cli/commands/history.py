@@ -16,8 +16,7 @@ from localconc.cli import options
 from localconc.cli.errors import CommandError, WrongUsage
 from localconc.cli.names import complete_name, naming
 from localconc.cli.output import json
-from localconc.cli.output.durations import duration_text
-from localconc.cli.output.files import write_file
+from localconc.cli.output.text import duration_text, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from pendulum import DateTime
 
     from localconc._engine.core.history import Statistics
-    from localconc.cli.output.timeline import Timeline
+    from localconc.cli.output.timeline.model import Timeline
 
 #: How many lines `history` prints, unless it is told.
 DEFAULT_LINES = 20
@@ -178,7 +177,7 @@ def _statistics(name: str | None, since: DateTime | None) -> list[Statistics]:
 
 
 def _timeline(names: Sequence[str], since: float | None) -> Timeline:
-    from localconc.cli.output.timeline import timeline_of
+    from localconc.cli.output.timeline.model import timeline_of
 
     chosen = []
     for name in dict.fromkeys(names):
@@ -202,15 +201,15 @@ def _drawing(path: Path) -> Callable[[Timeline], str]:
     """Choose how to draw by the ending of a file's name; what is not asked for is not imported."""
     ending = path.suffix.lower()
     if ending in (".html", ".htm"):
-        from localconc.cli.output.timeline_page import timeline_page
+        from localconc.cli.output.timeline.page import timeline_page
 
         return timeline_page
     if ending == ".svg":
-        from localconc.cli.output.timeline_svg import timeline_svg
+        from localconc.cli.output.timeline.svg import timeline_svg
 
         return timeline_svg
     if ending == ".json":
-        from localconc.cli.output.timeline_trace import timeline_trace
+        from localconc.cli.output.timeline.trace import timeline_trace
 
         return timeline_trace
     raise WrongUsage(f"--output must be a file that ends in .html, .svg or .json, not {str(path)!r}")
@@ -218,7 +217,7 @@ def _drawing(path: Path) -> Callable[[Timeline], str]:
 
 def _print_timeline(found: Timeline) -> None:
     from localconc.cli.output.tables import console, is_ascii_only
-    from localconc.cli.output.timeline_text import timeline_text
+    from localconc.cli.output.timeline.text import timeline_text
 
     screen = console()
     width = screen.width if sys.stdout.isatty() else shutil.get_terminal_size((PIPE_WIDTH, 24)).columns

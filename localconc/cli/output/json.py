@@ -7,7 +7,7 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from localconc.cli.output.files import write_file
+from localconc.cli.output.text import write_file
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from localconc.cli.output.durations import duration_text
 from localconc.cli.output.json import time_text
 from localconc.cli.output.tables import console, new_table
-from localconc.cli.output.text import literal
-from localconc.cli.output.timeline_clock import window_text
+from localconc.cli.output.text import duration_text, literal
+from localconc.cli.output.timeline.clock import window_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

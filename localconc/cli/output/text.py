@@ -9,7 +9,11 @@ import sys
 import time
 from typing import TYPE_CHECKING, TextIO
 
+from localconc.cli.errors import CommandError
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from localconc.limits import Limit
 
 #: The units of a rate.
@@ -122,3 +126,45 @@ def short_command(command: str) -> str:
     """Shorten a command line: no directory of its program, no interpreter of an installed script."""
     begins_with_name = re.sub(r"^\S*/(?=\S)", "", command)
     return re.sub(r"^python[\d.]*\s+/\S*/(?=\S)", "", begins_with_name)
+
+
+def duration_text(seconds: float) -> str:
+    """Write a duration with two or three figures: `0.4ms`, `38ms`, `0.42s`, `12.3s`, `3m12s`, `2h05m`, `4d06h`."""
+    if seconds <= 0:
+        return "0s"
+    if seconds < 0.0995:
+        milliseconds = max(seconds * 1_000, 0.1)
+        return f"{milliseconds:.{1 if milliseconds < 9.95 else 0}f}ms"
+    if seconds < 59.95:
+        return f"{seconds:.{2 if seconds < 9.995 else 1}f}s"
+    minutes, whole_seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d{hours:02}h"
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{whole_seconds:02}s"
+
+
+# ---- files ------------------------------------------------------------------------------------------------
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a file: whole, or not at all.
+
+    Raises:
+        CommandError: it can't be written.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")  # a pipe or a device
+            return
+        fresh = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            fresh.write_text(text, encoding="utf-8")
+            os.replace(fresh, path)
+        finally:
+            fresh.unlink(missing_ok=True)
+    except OSError as error:
+        raise CommandError(f"{str(path)!r} can't be written ({error.strerror})") from None
+    except ValueError as error:  # a name with a null character
+        raise CommandError(f"{str(path)!r} can't be written ({error})") from None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from localconc._engine.core.records import LimitRow, OwnerRow, WaiterRow
-from localconc._engine.store.rows.schema import GRANTED, INSTANT, OPERATOR, PASSED_OVER, REFUSED, TOTALS_ROW, WAITING
+from localconc._engine.core.records import LimitRow, WaiterRow
+from localconc._engine.store.rows.requeues import json_list
+from localconc._engine.store.rows.schema import GRANTED, INSTANT, OPERATOR, REFUSED, TOTALS_ROW, WAITING
 from localconc._engine.store.rows.statements import (
     ADMIT_FAST,
     ALL_LIMITS,
@@ -15,7 +16,6 @@ from localconc._engine.store.rows.statements import (
     LIMIT_BY_ID,
     LIMIT_BY_NAME,
     LIMIT_BY_UUID,
-    OWNER_COLUMNS,
     RELEASE,
     RELEASE_DRAINING,
     TOTAL_OF,
@@ -270,7 +270,7 @@ class Ledger:
                 WAITING,
                 request.slots,
                 limit_ids[0],
-                None if is_simple else _json_list(limit_ids),
+                None if is_simple else json_list(limit_ids),
                 request.to_text(),
                 requester.thread,
                 requester.context,
@@ -284,33 +284,6 @@ class Ledger:
         ).lastrowid
         assert ticket is not None
         return ticket
-
-    def insert_passed_over(self, waiter: WaiterRow) -> None:
-        """Note a waiter that was stopped when it was granted slots; it has no place in the queue."""
-        columns = ", ".join(WaiterRow._fields)
-        marks = ", ".join("?" for _ in WaiterRow._fields)
-        self._execute(f"INSERT INTO waiters ({columns}) VALUES ({marks})", waiter._replace(state=PASSED_OVER))
-
-    def pass_over_waiter(self, waiter: WaiterRow) -> None:
-        """Take a waiter that is stopped out of its queues before it is granted anything; it keeps its ticket."""
-        self._execute(
-            "UPDATE waiters SET state = ?, limit_ids = ?, secret = 0 WHERE ticket = ?",
-            (PASSED_OVER, _json_list(waiter.queued_on), waiter.ticket),
-        )
-
-    def requeue_elsewhere(self, ticket: int, limit_ids: list[int]) -> None:
-        """Queue a waiter on other limits, by its place in the order of arrival.
-
-        Without the secret, no wakeup can tell its process what it was granted: it has to look which limits they are.
-        """
-        self._execute("UPDATE waiters SET limit_ids = ?, secret = 0 WHERE ticket = ?", (_json_list(limit_ids), ticket))
-
-    def rejoin(self, ticket: int, limit_ids: list[int], request: str, address: str) -> None:
-        """Queue a waiter that was passed over, at its old place in the order of arrival."""
-        self._execute(
-            "UPDATE waiters SET state = ?, limit_ids = ?, request = ?, address = ? WHERE ticket = ?",
-            (WAITING, _json_list(limit_ids), request, address, ticket),
-        )
 
     def admit_first(
         self, limit_id: int, wall: float, now: float
@@ -367,36 +340,6 @@ class Ledger:
         )
         return [row[0] for row in self._execute(statement, (name,))]
 
-    # ---- owners ----------------------------------------------------------------------------------------------
-
-    def insert_owner(self, owner: OwnerRow) -> int:
-        owner_id = self._execute(
-            "INSERT INTO owners (key, pid, pid_namespace, started, command) VALUES (?, ?, ?, ?, ?)", owner[1:6]
-        ).lastrowid
-        assert owner_id is not None
-        return owner_id
-
-    def owner_with_key(self, key: str) -> int | None:
-        row = self._execute("SELECT id FROM owners WHERE key = ?", (key,)).fetchone()
-        return None if row is None else int(row[0])
-
-    def owner(self, owner_id: int) -> OwnerRow | None:
-        row = self._execute(f"SELECT {OWNER_COLUMNS} FROM owners WHERE id = ?", (owner_id,)).fetchone()
-        return None if row is None else OwnerRow._make(row)
-
-    def all_owners(self) -> list[OwnerRow]:
-        return [OwnerRow._make(row) for row in self._execute(f"SELECT {OWNER_COLUMNS} FROM owners ORDER BY id")]
-
-    def become_command(self, owner_id: int, pid: int, started: str, command: str) -> None:
-        """Let an owner be the command that it started."""
-        self._execute(
-            "UPDATE owners SET pid = ?, started = ?, command = ?, is_command = 1 WHERE id = ?",
-            (pid, started, command, owner_id),
-        )
-
-    def delete_owner(self, owner_id: int) -> None:
-        self._execute("DELETE FROM owners WHERE id = ?", (owner_id,))
-
     # ---- meta ------------------------------------------------------------------------------------------------
 
     def meta(self, key: str) -> str:
@@ -405,7 +348,3 @@ class Ledger:
 
     def set_meta(self, key: str, value: str) -> None:
         self._execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
-
-
-def _json_list(limit_ids: list[int]) -> str:
-    return f"[{','.join(map(str, limit_ids))}]"

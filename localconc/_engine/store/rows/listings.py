@@ -6,17 +6,16 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from localconc._engine.core import views
 from localconc._engine.core.calls import Request
-from localconc._engine.core.records import OwnerRow, limits_in
+from localconc._engine.core.records import limits_in
 from localconc._engine.store.rows.schema import GRANTED, PASSED_OVER, REFUSED, TOTALS_ROW, UNSEEN, WAITING
+from localconc._engine.store.rows.statements import HELD
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection
 
 #: The nearest requests ahead of one in a queue that are looked at for whose they are.
 MAX_LOOKED_AT: Final = 64
-
-_HELD: Final = f"slots.owner_id > {TOTALS_ROW}"
 
 
 class HolderEntry(NamedTuple):
@@ -108,7 +107,7 @@ _HOLDERS: Final = f"""
         coalesce(slots.label, ''), slots.acquired_wall
     FROM slots JOIN limits AS definition ON definition.id = slots.limit_id
         LEFT JOIN owners ON owners.id = slots.owner_id
-    WHERE {_HELD} {{}}
+    WHERE {HELD} {{}}
     ORDER BY slots.acquired_boot, slots.owner_id, slots.serial
 """
 
@@ -181,88 +180,6 @@ def endless_waiters(connection: sqlite3.Connection) -> list[EndlessWaiter]:
     return [EndlessWaiter._make(row) for row in rows]
 
 
-def owners_ahead(connection: sqlite3.Connection, limit_id: int, ticket: int) -> list[int]:
-    """Return the processes whose requests are the nearest ones ahead of a ticket."""
-    statement = f"""
-        SELECT DISTINCT owner_id FROM (
-            SELECT waiters.owner_id FROM queue JOIN waiters USING (ticket)
-            WHERE queue.limit_id = ? AND queue.ticket < ? ORDER BY queue.ticket DESC LIMIT {MAX_LOOKED_AT}
-        )
-    """
-    return [row[0] for row in connection.execute(statement, (limit_id, ticket))]
-
-
-def owners_in_front(
-    connection: sqlite3.Connection, limit_ids: Iterable[int], ticket: int | None, except_owner: int
-) -> list[OwnerRow]:
-    """Return the processes that hold slots of these limits, or are queued on them ahead of a ticket."""
-    ids: set[int] = set()
-    for limit_id in limit_ids:
-        ids.update(
-            row[0]
-            for row in connection.execute(
-                f"SELECT DISTINCT owner_id FROM slots WHERE limit_id = ? AND {_HELD}", (limit_id,)
-            )
-        )
-        ahead = "" if ticket is None else "AND queue.ticket < ?"
-        ids.update(
-            row[0]
-            for row in connection.execute(
-                "SELECT DISTINCT waiters.owner_id FROM queue JOIN waiters USING (ticket) "
-                f"WHERE queue.limit_id = ? {ahead}",
-                (limit_id,) if ticket is None else (limit_id, ticket),
-            )
-        )
-    ids.discard(except_owner)
-    return owners(connection, ids)
-
-
-def owners_served_first(
-    connection: sqlite3.Connection, limit_ids: Iterable[int], count: int, except_owner: int
-) -> list[OwnerRow]:
-    """Return a few of the processes that hold slots of these limits, and those at the head of their queues."""
-    holders = f"SELECT DISTINCT owner_id FROM slots WHERE limit_id = ? AND {_HELD} LIMIT ?"
-    waiters = """
-        SELECT waiters.owner_id FROM queue JOIN waiters USING (ticket)
-        WHERE queue.limit_id = ? ORDER BY queue.ticket LIMIT ?
-    """
-    ids: set[int] = set()
-    for limit_id in limit_ids:
-        for statement in (holders, waiters):
-            ids.update(row[0] for row in connection.execute(statement, (limit_id, count)))
-    ids.discard(except_owner)
-    return owners(connection, ids)
-
-
-def owners(connection: sqlite3.Connection, ids: Iterable[int]) -> list[OwnerRow]:
-    """Return the rows of these processes; those that have left are not among them."""
-    columns = ", ".join(OwnerRow._fields)
-    rows = (
-        connection.execute(f"SELECT {columns} FROM owners WHERE id = ?", (each,)).fetchone() for each in sorted(ids)
-    )
-    return [OwnerRow._make(row) for row in rows if row is not None]
-
-
-def owners_after(connection: sqlite3.Connection, owner_id: int, max_rows: int) -> list[OwnerRow]:
-    """Return the processes that joined the store after another one."""
-    columns = ", ".join(OwnerRow._fields)
-    rows = connection.execute(f"SELECT {columns} FROM owners WHERE id > ? ORDER BY id LIMIT ?", (owner_id, max_rows))
-    return [OwnerRow._make(row) for row in rows]
-
-
-def owners_to_sweep(connection: sqlite3.Connection, count: int, seed: int) -> list[OwnerRow]:
-    """Return some processes, other ones for each seed, so that all are looked at in time however many live long."""
-    columns = ", ".join(OwnerRow._fields)
-    bounds = connection.execute("SELECT min(id), max(id) FROM owners").fetchone()
-    if bounds[0] is None:
-        return []
-    start = bounds[0] + seed % (bounds[1] - bounds[0] + 1)
-    statement = f"SELECT {columns} FROM owners WHERE id {{}} ? ORDER BY id LIMIT ?"
-    rows = connection.execute(statement.format(">="), (start, count)).fetchall()
-    rows += connection.execute(statement.format("<"), (start, count - len(rows))).fetchall()
-    return [OwnerRow._make(row) for row in rows]
-
-
 def queued_holders(
     connection: sqlite3.Connection, owner_id: int, serial: int, limit_ids: Collection[int]
 ) -> list[QueuedHolder]:
@@ -282,8 +199,8 @@ def has_held(connection: sqlite3.Connection, owner_id: int, serial: int) -> bool
 def queued_holders_since(connection: sqlite3.Connection, limit_id: int, before: float) -> list[tuple[int, int]]:
     """Return owner and serial of those who were admitted from the queue before a moment and hold slots still."""
     return connection.execute(
-        f"SELECT owner_id, serial FROM slots WHERE limit_id = ? AND {_HELD} AND ticket IS NOT NULL "
-        f"AND acquired_boot <= ? LIMIT {MAX_LOOKED_AT}",
+        f"SELECT owner_id, serial FROM slots WHERE limit_id = ? AND {HELD} AND ticket IS NOT NULL "
+        f"AND acquired_boot <= ? ORDER BY random() LIMIT {MAX_LOOKED_AT}",  # among more of them, others each time
         (limit_id, before),
     ).fetchall()
 
@@ -291,7 +208,7 @@ def queued_holders_since(connection: sqlite3.Connection, limit_id: int, before: 
 def queued_holders_after(connection: sqlite3.Connection, limit_id: int, since: float) -> list[tuple[int, float]]:
     """Return owner and moment of those who were admitted from the queue after a moment, and hold slots."""
     return connection.execute(
-        f"SELECT owner_id, acquired_boot FROM slots WHERE limit_id = ? AND {_HELD} AND ticket IS NOT NULL "
+        f"SELECT owner_id, acquired_boot FROM slots WHERE limit_id = ? AND {HELD} AND ticket IS NOT NULL "
         f"AND acquired_boot > ? LIMIT {MAX_LOOKED_AT}",
         (limit_id, since),
     ).fetchall()
@@ -303,7 +220,7 @@ def numbers_on(
     """Return the slot numbers of one holder ('' without any, None if it holds nothing), and those of all others."""
     own, others = None, []
     for owner, number, numbers in connection.execute(
-        f"SELECT owner_id, serial, numbers FROM slots WHERE limit_id = ? AND {_HELD}", (limit_id,)
+        f"SELECT owner_id, serial, numbers FROM slots WHERE limit_id = ? AND {HELD}", (limit_id,)
     ):
         if (owner, number) == (owner_id, serial):
             own = numbers or ""
@@ -368,10 +285,10 @@ def forget_all_owners(connection: sqlite3.Connection) -> None:
             numbers, ending)
         SELECT limit_id, "limit", owner_id, serial, slots, acquired_wall, coalesce(waited_seconds, 0), thread, label,
             numbers, {UNSEEN}
-        FROM slots WHERE {_HELD} ORDER BY acquired_wall
+        FROM slots WHERE {HELD} ORDER BY acquired_wall
         """
     )
-    connection.execute(f"DELETE FROM slots WHERE {_HELD}")
+    connection.execute(f"DELETE FROM slots WHERE {HELD}")
     connection.execute("DELETE FROM waiters")
     connection.execute("DELETE FROM owners")
     connection.execute(f"UPDATE slots SET denied = 0, denied_at = 0 WHERE owner_id = {TOTALS_ROW}")

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from localconc._engine.core.records import PastAcquisition
-from localconc._engine.store.rows.schema import TOTALS_ROW
+from localconc._engine.store.rows.statements import HELD
 
 if TYPE_CHECKING:
     import sqlite3
 
-_HELD: Final = f"slots.owner_id > {TOTALS_ROW}"
 
 _PAST: Final = f"""
     SELECT definition.uuid, definition.name, part."limit", part.owner_id, part.serial, part.slots, part.acquired_wall,
@@ -24,7 +23,7 @@ _PAST: Final = f"""
         UNION ALL
         SELECT limit_id, "limit", owner_id, serial, slots, acquired_wall, NULL, coalesce(waited_seconds, 0), thread,
             label, numbers, NULL, 1
-        FROM slots WHERE {_HELD}
+        FROM slots WHERE {HELD}
     ) AS part
     JOIN (SELECT id, uuid, name FROM limits UNION ALL SELECT id, uuid, name FROM past_limits) AS definition
         ON definition.id = part.limit_id
@@ -61,7 +60,7 @@ def recent_grants(connection: sqlite3.Connection, since_wall: float, max_rows: i
         FROM (SELECT limit_id, acquired_wall FROM history ORDER BY seq DESC LIMIT ?)
         WHERE acquired_wall >= ?
         UNION ALL
-        SELECT limit_id, acquired_wall FROM slots WHERE {_HELD} AND acquired_wall >= ?
+        SELECT limit_id, acquired_wall FROM slots WHERE {HELD} AND acquired_wall >= ?
         """,
         (max_rows, since_wall, since_wall),
     ).fetchall()

@@ -1,4 +1,4 @@
-"""The statements whose text needs more than a line: the fast ones, and the columns that rows are read with."""
+"""The statements whose text needs more than a line: the fast ones, with the columns that rows are read with."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Final
 from localconc._engine.core.records import OwnerRow, WaiterRow
 from localconc._engine.store.rows.schema import GRANTED, TOTALS_ROW, WAITING
 
+#: What tells a holder's row from that of the totals.
+HELD: Final = f"slots.owner_id > {TOTALS_ROW}"
+
 TOTAL_OF: Final = f"limit_id = ? AND owner_id = {TOTALS_ROW} AND serial = 0"
-HELD: Final = f"owner_id > {TOTALS_ROW}"
 
 # The fast statements, for one limit that is enforced, has no decay, is not paused. Their triggers keep every rule that
 # `queue.admission` spells out for all other cases.

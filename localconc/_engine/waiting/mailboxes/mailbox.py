@@ -7,10 +7,8 @@ those who can read the store know, so it proves what the store says.
 
 from __future__ import annotations
 
-import errno
 import os
 import select
-import stat
 import threading
 from collections import deque
 from contextlib import suppress
@@ -19,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from localconc._engine.core.clock import SystemClock
 from localconc._engine.homes.files import close_same, identity_of, is_same
-from localconc._engine.homes.home import OWNERS_NAME, file_mode, is_group_shared
+from localconc._engine.waiting.mailboxes.sockets import bind, close_socket, new_socket
 from localconc._engine.waiting.timing import EXACT_SLEEP_SECONDS, MAX_EXACT_SECONDS, SLOW_POLL_SECONDS
 
 if TYPE_CHECKING:
@@ -30,10 +28,6 @@ if TYPE_CHECKING:
 _now = SystemClock.now
 
 MAX_WAKEUP_BYTES: Final = 128
-
-#: The longest path that the address of a socket can hold everywhere.
-MAX_PATH_BYTES: Final = 100
-
 
 #: What a waiter is told: the serial of its acquisition and, if it was granted its slots, the secret of its row with the
 #: moments of the grant, by the wall clock and by the boot clock. A secret of 0 tells it to look; a serial of 0 tells
@@ -188,7 +182,7 @@ class SocketMailbox(Mailbox):
                 self._identity = identity_of(opened.fileno())
                 self._poll = select.poll()
                 self._poll.register(opened, select.POLLIN)
-                self._path = _bind(opened, self._directory, self.name)
+                self._path = bind(opened, self._directory, self.name)
             except BaseException:
                 opened.close()
                 raise
@@ -307,76 +301,3 @@ class SocketMailbox(Mailbox):
     def close_in_child(self) -> None:
         self._lock = threading.RLock()  # another thread of the parent may have had it at the moment of the fork
         self.close()
-
-
-def _bind(opened: socket.socket, directory: Path, address: str) -> bytes:
-    """Give a socket its file in the home, open to those who may use the home; return the path to send to."""
-    owners = os.fsencode(directory / OWNERS_NAME)
-    name = address.encode()
-    path = owners + b"/" + name
-    if len(path) <= MAX_PATH_BYTES:
-        _bind_to_path(opened, path)
-    else:
-        descriptor = os.open(owners, os.O_RDONLY | os.O_DIRECTORY)
-        try:  # a short name for a directory, which only Linux has
-            _bind_to_path(opened, b"/proc/self/fd/%d/" % descriptor + name)
-        finally:
-            os.close(descriptor)
-    _open_to_users(path, directory)
-    return path
-
-
-def _bind_to_path(opened: socket.socket, path: bytes) -> None:
-    try:
-        opened.bind(path)
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        os.unlink(path)  # left by an earlier mailbox of this process
-        opened.bind(path)
-
-
-def _open_to_users(path: bytes, directory: Path) -> None:
-    """Let those send to a mailbox who may use the home, and let its file belong to the owner of the home.
-
-    It changes what it has opened, not what the path may have become in a directory that others can write.
-    """
-    if not hasattr(os, "O_PATH"):
-        with suppress(OSError, NotImplementedError):
-            os.chmod(path, file_mode(directory), follow_symlinks=False)
-        return
-    descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW)
-    try:
-        found, owner = os.fstat(descriptor), os.stat(directory)
-        if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.geteuid():
-            return
-        link = f"/proc/self/fd/{descriptor}"
-        if is_group_shared(directory):
-            with suppress(OSError):  # of a group that this user is not in
-                os.chown(link, -1, owner.st_gid)
-        os.chmod(link, file_mode(directory))
-        if found.st_uid == 0 and owner.st_uid != 0:
-            os.chown(link, owner.st_uid, owner.st_gid)
-    finally:
-        os.close(descriptor)
-
-
-def new_socket() -> socket.socket:
-    """Return a socket for datagrams within this machine, which never blocks.
-
-    Raises:
-        OSError, AttributeError: there are none here, or no descriptors are left.
-    """
-    import socket
-
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    made.setblocking(False)
-    return made
-
-
-def close_socket(opened: socket.socket, identity: tuple[int, int]) -> None:
-    """Close a socket, unless somebody has closed it already and its number is another file's by now."""
-    if is_same(opened.fileno(), identity):
-        opened.close()
-    else:
-        opened.detach()

@@ -1,4 +1,4 @@
-"""Sending wakeups to waiters, of this process and of others."""
+"""Sending wakeups to waiters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from localconc._engine.homes.files import identity_of, is_same
 from localconc._engine.homes.home import OWNERS_NAME, is_group_shared
-from localconc._engine.waiting.mailboxes.mailbox import MAX_PATH_BYTES, Wakeup, close_socket, new_socket, to_bytes
+from localconc._engine.waiting.mailboxes.mailbox import Wakeup, to_bytes
+from localconc._engine.waiting.mailboxes.sockets import MAX_PATH_BYTES, close_socket, new_socket
 
 if TYPE_CHECKING:
     import socket

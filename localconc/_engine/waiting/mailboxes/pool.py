@@ -1,4 +1,4 @@
-"""All mailboxes of a process in one home: made when a waiter needs one, and kept for the next ones within bounds."""
+"""All mailboxes of a process in one home: made when a waiter needs one, kept for the next ones within bounds."""
 
 from __future__ import annotations
 

@@ -10,15 +10,15 @@ from importlib.resources import files
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from localconc.cli.output.durations import duration_text
-from localconc.cli.output.timeline_lanes import names_of
-from localconc.cli.output.timeline_words import facts, headline, limit_text, middle_shortened, victims_text
+from localconc.cli.output.text import duration_text
+from localconc.cli.output.timeline.lanes import names_of
+from localconc.cli.output.timeline.words import facts, headline, limit_text, middle_shortened, victims_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from localconc.cli.output.timeline import Bar, Caller, Group, HoldUp, Timeline
-    from localconc.cli.output.timeline_curves import Curve
+    from localconc.cli.output.timeline.curves import Curve
+    from localconc.cli.output.timeline.model import Bar, Caller, Group, HoldUp, Timeline
 
 _SCRIPTS = ("timeline_data.js", "timeline_drawing.js", "timeline.js")
 _STYLE = "timeline.css"

@@ -13,7 +13,7 @@ from localconc.cli.output.text import short_command
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from localconc.cli.output.timeline import Bar, Caller
+    from localconc.cli.output.timeline.model import Bar, Caller
 
 #: With more holders than this, those of one process, command or program share lanes: ten thousand tasks or processes
 #: that ran once each make no picture.

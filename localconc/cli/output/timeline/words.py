@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from localconc._engine.core.history import percentiles
-from localconc.cli.output.durations import duration_text
-from localconc.cli.output.text import rate_text
-from localconc.cli.output.timeline_lanes import names_of
+from localconc.cli.output.text import duration_text, rate_text
+from localconc.cli.output.timeline.lanes import names_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from localconc.cli.output.timeline import Group, HoldUp, Timeline
+    from localconc.cli.output.timeline.model import Group, HoldUp, Timeline
 
 #: Shorter waits are the time that an acquisition takes.
 MIN_WAIT_SECONDS = 0.001

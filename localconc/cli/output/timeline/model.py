@@ -7,8 +7,8 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from localconc.cli.output.text import literal
-from localconc.cli.output.timeline_curves import Curve, Load, draining
-from localconc.cli.output.timeline_lanes import Lane, lanes_of
+from localconc.cli.output.timeline.curves import Curve, Load, draining
+from localconc.cli.output.timeline.lanes import Lane, lanes_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence

@@ -1,4 +1,4 @@
-"""What this process holds in one store: its grants by serial, and the handles that keep them."""
+"""What this process holds in one store: its grants by serial, with the handles that keep them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from localconc._engine import events
 from localconc._engine.core.calls import CONCURRENCY
 from localconc._engine.core.errors import Busy
 from localconc._engine.core.records import Grant
-from localconc._engine.finalizers import Finalizers
+from localconc._engine.holding.finalizers import Finalizers
+from localconc._engine.holding.releases import BackgroundReleases
 from localconc._engine.queue import admission, cleanup
-from localconc._engine.releases import BackgroundReleases
 
 if TYPE_CHECKING:
     from localconc._engine.core.calls import Request

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from localconc.cli.output.timeline import Bar, Group, Timeline
-    from localconc.cli.output.timeline_curves import Curve
+    from localconc.cli.output.timeline.curves import Curve
+    from localconc.cli.output.timeline.model import Bar, Group, Timeline
 
 _MICRO = 1e6
 

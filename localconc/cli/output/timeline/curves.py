@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from localconc.cli.output.timeline import Bar
+    from localconc.cli.output.timeline.model import Bar
 
 
 #: By how much a hold may seem to overlap the next one.

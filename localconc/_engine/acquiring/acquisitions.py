@@ -1,24 +1,21 @@
-"""Acquiring and releasing: what this process tries once in a store, without ever waiting."""
+"""What this process tries once in a store, without ever waiting: to acquire slots, to release them."""
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from localconc._engine import events
+from localconc._engine.acquiring.deadlocked import Deadlocked
+from localconc._engine.acquiring.fast_path import enqueue_or_acquire, release_and_admit
+from localconc._engine.acquiring.terms import Queued, Refused, WaitTerms
+from localconc._engine.acquiring.unadmitted import enqueue, refuse
 from localconc._engine.core.calls import CONCURRENCY, Request
 from localconc._engine.core.clock import monotonic
 from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.core.records import Grant, LimitRef, Requester
-from localconc._engine.queue import admission, deadlocks
-from localconc._engine.queue.explain import Caller, Moment, Reason, explain
-from localconc._engine.store.rows.ledger import Ledger
+from localconc._engine.queue import admission
 from localconc._engine.store.rows.statements import (
     ACQUIRE_FAST,
-    ADMIT_FAST,
-    ENQUEUE_FAST,
-    HAS_QUEUE,
-    RELEASE,
     RELEASE_FAST,
 )
 from localconc._engine.store.store import Transaction
@@ -26,11 +23,10 @@ from localconc.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from sqlite3 import Connection
 
-    from localconc._engine.core.clock import Clock, Mailbox
+    from localconc._engine.core.clock import Clock
     from localconc._engine.core.records import LimitRow
-    from localconc._engine.holdings import Handle, Holdings
+    from localconc._engine.holding.holdings import Handle, Holdings
     from localconc._engine.liveness.membership import Membership
     from localconc._engine.store.store import Store
 
@@ -40,70 +36,6 @@ MAX_FAST_RELEASE_SECONDS: Final = 0.0005
 #: A grant that is picked up later than this may have been taken back: the process was stopped when it was granted.
 #: It is less than `liveness.reaper.PICK_UP_SECONDS`, by more than the clocks of two processes differ.
 MAX_PICK_UP_SECONDS: Final = 0.8
-
-#: The ticket of a request that is not queued yet: after every other one.
-MAX_TICKET: Final = 2**63 - 1
-
-
-class Queued(NamedTuple):
-    """A request that was queued.
-
-    Attributes:
-        ticket: its place in the order of arrival.
-        secret: what a wakeup has to know to prove the grant; 0 if the store has to be looked at.
-        requester: its owner and serial.
-        refs: the limits that it was queued on.
-        mailbox: where its wakeups come.
-        is_simple: whether its row goes with the grant; else its process has to accept the outcome.
-        enqueued_boot: when it was queued.
-        due_at: when it can be admitted, if only time stands before it.
-        retry_after: after how many seconds a retry is worth while.
-    """
-
-    ticket: int
-    secret: int
-    requester: Requester
-    refs: tuple[LimitRef, ...]
-    mailbox: Mailbox
-    is_simple: bool
-    enqueued_boot: float
-    due_at: float | None
-    retry_after: float
-
-
-class WaitTerms(NamedTuple):
-    """How a caller waits, if it has to.
-
-    Attributes:
-        mailbox: where its wakeups are to come.
-        has_end: whether it waits with a time-out, or with retries.
-        needs_estimate: whether it goes by `retry_after`, which the fast statements don't tell.
-        stops: the threads and tasks of this process that hold something and can't go on while it waits.
-    """
-
-    mailbox: Mailbox
-    has_end: bool
-    needs_estimate: bool
-    stops: tuple[int, ...]
-
-
-class Deadlocked(NamedTuple):
-    """A request that was not queued, since it would have waited for something that its own caller holds.
-
-    Attributes:
-        text: the circle, in words.
-        owner_ids: the processes in it; if one of them is dead, there is no circle.
-    """
-
-    text: str
-    owner_ids: tuple[int, ...]
-
-
-class Refused(NamedTuple):
-    """A request that was neither admitted nor queued."""
-
-    reason: Reason
-    limit_ids: list[int]
 
 
 class Acquisitions:
@@ -241,7 +173,7 @@ class Acquisitions:
     ) -> Handle | Queued | None:
         """Acquire or enqueue by the fast statements, in one transaction; return None if they don't apply any more."""
         what = (self._membership, self._clock, request, handle, ref, terms)
-        outcome = self._store.database.transact("BEGIN IMMEDIATE", _enqueue_or_acquire, what)
+        outcome = self._store.database.transact("BEGIN IMMEDIATE", enqueue_or_acquire, what)
         if outcome is None:
             self._fast_path_limits.pop(ref.name, None)
             return None
@@ -270,8 +202,9 @@ class Acquisitions:
                 grant = Grant(refs, request.slots, txn.wall, txn.now, 0.0, handle.thread, handle.label, handle.context)
                 return grant, rows
             if terms is None:
-                return self._refuse(txn, request, requester, rows, is_retry), rows
-            return self._enqueue(txn, request, requester, rows, terms, hindered.until), rows
+                return refuse(txn, request, requester, rows, is_retry), rows
+            being_released = self._holdings.being_released
+            return enqueue(txn, request, requester, rows, terms, hindered.until, being_released), rows
 
         outcome, rows = self._store.transact(work)
         if len(rows) == 1 and rows[0].decay == 0 and request.mode == CONCURRENCY:
@@ -281,50 +214,6 @@ class Acquisitions:
             self._crowded.add(request.names[0])
         handle.limit_ids = () if isinstance(outcome, (Refused, Deadlocked)) else tuple(row.id for row in rows)
         return self._holdings.hold(handle, outcome, request) if isinstance(outcome, Grant) else outcome
-
-    def _enqueue(
-        self,
-        txn: Transaction,
-        request: Request,
-        requester: Requester,
-        rows: list[LimitRow],
-        terms: WaitTerms,
-        due_at: float | None,
-    ) -> Queued | Deadlocked:
-        ids = [row.id for row in rows]
-        if terms.stops and not terms.has_end:
-            deadlocked = _deadlock(txn, request, requester, ids, terms.stops, self._holdings.being_released())
-            if deadlocked is not None:
-                return deadlocked
-        secret = int.from_bytes(os.urandom(7)) + 1
-        is_simple = len(rows) == 1 and rows[0].decay == 0 and request.mode == CONCURRENCY
-        retry_after = admission.deny(txn, request, rows, counts=not is_simple)  # else its trigger counts it
-        ticket = txn.ledger.insert_waiter(
-            requester,
-            request,
-            ids,
-            terms.mailbox.address,
-            secret,
-            txn.wall,
-            txn.now,
-            is_simple=is_simple,
-            has_end=terms.has_end,
-            stops=",".join(map(str, terms.stops)),
-        )
-        refs = tuple(map(LimitRef.of, rows))
-        return Queued(ticket, secret, requester, refs, terms.mailbox, is_simple, txn.now, due_at, retry_after)
-
-    def _refuse(
-        self, txn: Transaction, request: Request, requester: Requester, rows: list[LimitRow], is_retry: bool
-    ) -> Refused:
-        if not is_retry:
-            admission.deny(txn, request, rows)
-            for row in rows:
-                txn.ledger.record_refusal(row.id, txn.wall)
-        caller = Caller(requester.owner_id, requester.context)
-        limit_ids = [row.id for row in rows]
-        reason = explain(Moment(txn.ledger, txn.now, txn.wall), limit_ids, None, caller, request.slots)
-        return Refused(reason, limit_ids)
 
     def accept_wakeup(
         self, request: Request, queued: Queued, handle: Handle, wakeup: tuple[int, int, float, float]
@@ -398,7 +287,7 @@ class Acquisitions:
             return False  # the parent's, seen by a forked child; or released already
         if len(grant.refs) == 1 and grant.refs[0].name in self._fast_path_limits:
             what = (self._membership, self._clock, self._holdings.grants, handle.serial)
-            released = self._store.database.transact("BEGIN IMMEDIATE", _release_and_admit, what)
+            released = self._store.database.transact("BEGIN IMMEDIATE", release_and_admit, what)
             if released is not None:
                 return self._follow_up(handle.serial, grant, *released)
         return self._release_by_rules(handle.serial)
@@ -443,87 +332,3 @@ class Acquisitions:
             released_wall = grant.acquired_wall + (now - grant.acquired_boot)  # as the history has it
             owner_id = self._membership.owner_id
             events.publish(events.RELEASED, released_wall, grant.refs, grant.slots, owner_id, serial)
-
-
-# ---- the fast statements, each function inside one transaction -------------------------------------------------------
-
-
-def _enqueue_or_acquire(
-    connection: Connection, what: tuple[Membership, Clock, Request, Handle, LimitRef, WaitTerms]
-) -> Grant | Queued | None:
-    """Enqueue a simple request, or acquire its slots if there is room; return None if neither applies."""
-    membership, clock, request, handle, ref, terms = what
-    owner_id, serial, thread, context = membership.owner_id, handle.serial, handle.thread, handle.context
-    wall, now, slots, limit_id = clock.wall(), clock.now(), request.slots, ref.limit_id
-    secret = int.from_bytes(os.urandom(7)) + 1
-    waiter = (owner_id, serial, slots, request.to_text(), thread, context, terms.has_end, terms.mailbox.address, secret)
-    cursor = connection.execute(ENQUEUE_FAST, (*waiter, wall, now, limit_id, ref.revision, now, slots))
-    if cursor.rowcount == 1:
-        assert cursor.lastrowid is not None
-        requester = Requester(owner_id, serial, thread, handle.label, context)
-        return Queued(cursor.lastrowid, secret, requester, (ref,), terms.mailbox, True, now, None, 0.0)
-    holder = (
-        limit_id,
-        ref.revision,
-        ref.limit,
-        owner_id,
-        serial,
-        slots,
-        wall,
-        now,
-        thread,
-        handle.label or None,
-        context,
-    )
-    if connection.execute(ACQUIRE_FAST, holder).rowcount == 1:
-        return Grant((ref,), slots, wall, now, 0.0, thread, handle.label, context)
-    return None
-
-
-def _release_and_admit(
-    connection: Connection, what: tuple[Membership, Clock, dict[int, Grant], int]
-) -> tuple[float, tuple[str, tuple[int, int, float, float]] | None, Transaction | None] | None:
-    """Release the slots of one limit and admit the first waiter; return None if the rules are needed.
-
-    Returns:
-        When it was, whom to wake, and what the rules did beyond that.
-    """
-    membership, clock, grants, serial = what
-    wall, now = clock.wall(), clock.now()
-    limit_id = grants[serial].refs[0].limit_id  # not from before: the store may have been opened anew
-    if connection.execute(RELEASE, (now, limit_id, membership.owner_id, serial)).rowcount != 1:
-        return None
-    row = connection.execute(ADMIT_FAST, (wall, now, limit_id, limit_id, now, limit_id)).fetchone()
-    if row is None:
-        woken, may_admit_more = None, connection.execute(HAS_QUEUE, (limit_id,)).fetchone() is not None
-    else:
-        room, slots, _, waiter_serial, address, secret, _ = row
-        woken, may_admit_more = (address, (waiter_serial, secret, wall, now)), room > slots
-    more = None
-    if may_admit_more:
-        more = Transaction(Ledger(connection), now, wall)
-        admission.admit_waiters(more, [limit_id])
-    return now, woken, more
-
-
-def _deadlock(
-    txn: Transaction,
-    request: Request,
-    requester: Requester,
-    limit_ids: list[int],
-    stops: tuple[int, ...],
-    being_released: set[int],
-) -> Deadlocked | None:
-    """Return the circle that a request would close; None if it would not wait for its own caller."""
-    contexts = tuple((requester.owner_id, context) for context in stops)
-    who = f"this very thread or task ({requester.thread})"
-    asked = deadlocks.Waiting(MAX_TICKET, contexts, request.slots, tuple(limit_ids), who, request.names)
-    waiting, held, sizes = deadlocks.situation(
-        txn.ledger, txn.now, [asked], {(requester.owner_id, serial) for serial in being_released}
-    )
-    stuck = deadlocks.find_stuck(waiting, held, sizes)
-    if asked not in stuck:
-        return None
-    circle = deadlocks.circle_of(asked, stuck, held)
-    owner_ids = {owner_id for each in stuck for owner_id, _ in each.contexts} - {requester.owner_id}
-    return Deadlocked(deadlocks.described(circle, held), tuple(owner_ids))

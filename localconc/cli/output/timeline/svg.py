@@ -7,16 +7,16 @@ from itertools import groupby
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from localconc.cli.output.durations import duration_text
-from localconc.cli.output.timeline_clock import ticks, window_text
-from localconc.cli.output.timeline_words import facts, headline, limit_text, middle_shortened
+from localconc.cli.output.text import duration_text
+from localconc.cli.output.timeline.clock import ticks, window_text
+from localconc.cli.output.timeline.words import facts, headline, limit_text, middle_shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from localconc.cli.output.timeline import Bar, Group, Timeline
-    from localconc.cli.output.timeline_curves import Curve
-    from localconc.cli.output.timeline_lanes import Lane
+    from localconc.cli.output.timeline.curves import Curve
+    from localconc.cli.output.timeline.lanes import Lane
+    from localconc.cli.output.timeline.model import Bar, Group, Timeline
 
 WIDTH = 1000
 LEFT = 270

@@ -1,16 +1,16 @@
-"""Queued requests of this process: how one stands, and what becomes of it."""
+"""Queued requests of this process: how one stands, what becomes of it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from localconc._engine.acquisitions import Queued
+from localconc._engine.acquiring.terms import Queued
 from localconc._engine.core.errors import shown
 from localconc._engine.core.records import Grant, LimitRef
 from localconc._engine.queue import admission
 from localconc._engine.queue.cleanup import cancel
 from localconc._engine.queue.explain import Caller, Moment, Reason, explain
-from localconc._engine.store.rows import listings
+from localconc._engine.store.rows import listings, owner_rows, requeues
 from localconc._engine.store.rows.schema import GRANTED, PASSED_OVER, REFUSED
 from localconc.errors import ConcurrencySlotAcquisitionError, StoreError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from localconc._engine.core.calls import Request
     from localconc._engine.core.clock import Clock
     from localconc._engine.core.records import WaiterRow
-    from localconc._engine.holdings import Handle, Holdings
+    from localconc._engine.holding.holdings import Handle, Holdings
     from localconc._engine.liveness.membership import Membership
     from localconc._engine.store.rows.ledger import Ledger
     from localconc._engine.store.store import Store, Transaction
@@ -76,9 +76,7 @@ class QueuedRequests:
             hindered = admission.blocked(waiter.slots, ledger.limits_with_ids(limit_ids), now, queued.ticket)
             due_at = now if hindered is None else hindered.until
             overdue = [each for each in limit_ids if due_at is None and self._is_overdue(ledger, each)]
-            ahead = {
-                owner for each in limit_ids for owner in listings.owners_ahead(ledger.connection, each, queued.ticket)
-            }
+            ahead = {owner for each in limit_ids for owner in owner_rows.ahead(ledger.connection, each, queued.ticket)}
             return WaiterStatus(True, limit_ids, due_at, overdue, len(ahead))
 
         return self._store.read(look)
@@ -210,7 +208,9 @@ class QueuedRequests:
             return self._granted_by_outcome(
                 txn, waiter._replace(limit_ids="[]", granted_wall=txn.wall, granted_boot=txn.now)
             )
-        txn.ledger.rejoin(waiter.ticket, [row.id for row in rows], request.to_text(), queued.mailbox.address)
+        requeues.rejoin(
+            txn.ledger.connection, waiter.ticket, [row.id for row in rows], request.to_text(), queued.mailbox.address
+        )
         admission.admit_waiters(txn, [row.id for row in rows])
         now_is = txn.ledger.waiter(waiter.ticket)
         if now_is is not None and now_is.state == GRANTED:

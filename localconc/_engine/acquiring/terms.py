@@ -1,0 +1,59 @@
+"""What a try comes to: queued or refused; on which terms its caller waits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from localconc._engine.core.clock import Mailbox
+    from localconc._engine.core.records import LimitRef, Requester
+    from localconc._engine.queue.explain import Reason
+
+
+class Queued(NamedTuple):
+    """A request that was queued.
+
+    Attributes:
+        ticket: its place in the order of arrival.
+        secret: what a wakeup has to know to prove the grant; 0 if the store has to be looked at.
+        requester: its owner and serial.
+        refs: the limits that it was queued on.
+        mailbox: where its wakeups come.
+        is_simple: whether its row goes with the grant; else its process has to accept the outcome.
+        enqueued_boot: when it was queued.
+        due_at: when it can be admitted, if only time stands before it.
+        retry_after: after how many seconds a retry is worth while.
+    """
+
+    ticket: int
+    secret: int
+    requester: Requester
+    refs: tuple[LimitRef, ...]
+    mailbox: Mailbox
+    is_simple: bool
+    enqueued_boot: float
+    due_at: float | None
+    retry_after: float
+
+
+class WaitTerms(NamedTuple):
+    """How a caller waits, if it has to.
+
+    Attributes:
+        mailbox: where its wakeups are to come.
+        has_end: whether it waits with a time-out, or with retries.
+        needs_estimate: whether it goes by `retry_after`, which the fast statements don't tell.
+        stops: the threads and tasks of this process that hold something and can't go on while it waits.
+    """
+
+    mailbox: Mailbox
+    has_end: bool
+    needs_estimate: bool
+    stops: tuple[int, ...]
+
+
+class Refused(NamedTuple):
+    """A request that was neither admitted nor queued."""
+
+    reason: Reason
+    limit_ids: list[int]

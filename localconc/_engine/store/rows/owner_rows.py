@@ -1,0 +1,129 @@
+"""Rows of owners: the processes that have joined."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from localconc._engine.core.records import OwnerRow
+from localconc._engine.store.rows.listings import MAX_LOOKED_AT
+from localconc._engine.store.rows.statements import HELD, OWNER_COLUMNS
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable
+
+
+def insert(connection: sqlite3.Connection, owner: OwnerRow) -> int:
+    owner_id = connection.execute(
+        "INSERT INTO owners (key, pid, pid_namespace, started, command) VALUES (?, ?, ?, ?, ?)", owner[1:6]
+    ).lastrowid
+    assert owner_id is not None
+    return owner_id
+
+
+def with_key(connection: sqlite3.Connection, key: str) -> int | None:
+    row = connection.execute("SELECT id FROM owners WHERE key = ?", (key,)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def with_id(connection: sqlite3.Connection, owner_id: int) -> OwnerRow | None:
+    row = connection.execute(f"SELECT {OWNER_COLUMNS} FROM owners WHERE id = ?", (owner_id,)).fetchone()
+    return None if row is None else OwnerRow._make(row)
+
+
+def read_all(connection: sqlite3.Connection) -> list[OwnerRow]:
+    return [OwnerRow._make(row) for row in connection.execute(f"SELECT {OWNER_COLUMNS} FROM owners ORDER BY id")]
+
+
+def become_command(connection: sqlite3.Connection, owner_id: int, pid: int, started: str, command: str) -> None:
+    """Let an owner be the command that it started."""
+    connection.execute(
+        "UPDATE owners SET pid = ?, started = ?, command = ?, is_command = 1 WHERE id = ?",
+        (pid, started, command, owner_id),
+    )
+
+
+def delete(connection: sqlite3.Connection, owner_id: int) -> None:
+    connection.execute("DELETE FROM owners WHERE id = ?", (owner_id,))
+
+
+def ahead(connection: sqlite3.Connection, limit_id: int, ticket: int) -> list[int]:
+    """Return the processes whose requests are the nearest ones ahead of a ticket."""
+    statement = f"""
+        SELECT DISTINCT owner_id FROM (
+            SELECT waiters.owner_id FROM queue JOIN waiters USING (ticket)
+            WHERE queue.limit_id = ? AND queue.ticket < ? ORDER BY queue.ticket DESC LIMIT {MAX_LOOKED_AT}
+        )
+    """
+    return [row[0] for row in connection.execute(statement, (limit_id, ticket))]
+
+
+def in_front(
+    connection: sqlite3.Connection, limit_ids: Iterable[int], ticket: int | None, except_owner: int
+) -> list[OwnerRow]:
+    """Return the processes that hold slots of these limits, or are queued on them ahead of a ticket."""
+    ids: set[int] = set()
+    for limit_id in limit_ids:
+        ids.update(
+            row[0]
+            for row in connection.execute(
+                f"SELECT DISTINCT owner_id FROM slots WHERE limit_id = ? AND {HELD}", (limit_id,)
+            )
+        )
+        ahead = "" if ticket is None else "AND queue.ticket < ?"
+        ids.update(
+            row[0]
+            for row in connection.execute(
+                "SELECT DISTINCT waiters.owner_id FROM queue JOIN waiters USING (ticket) "
+                f"WHERE queue.limit_id = ? {ahead}",
+                (limit_id,) if ticket is None else (limit_id, ticket),
+            )
+        )
+    ids.discard(except_owner)
+    return with_ids(connection, ids)
+
+
+def served_first(
+    connection: sqlite3.Connection, limit_ids: Iterable[int], count: int, except_owner: int
+) -> list[OwnerRow]:
+    """Return a few of the processes that hold slots of these limits, and those at the head of their queues."""
+    holders = f"SELECT DISTINCT owner_id FROM slots WHERE limit_id = ? AND {HELD} LIMIT ?"
+    waiters = """
+        SELECT waiters.owner_id FROM queue JOIN waiters USING (ticket)
+        WHERE queue.limit_id = ? ORDER BY queue.ticket LIMIT ?
+    """
+    ids: set[int] = set()
+    for limit_id in limit_ids:
+        for statement in (holders, waiters):
+            ids.update(row[0] for row in connection.execute(statement, (limit_id, count)))
+    ids.discard(except_owner)
+    return with_ids(connection, ids)
+
+
+def with_ids(connection: sqlite3.Connection, ids: Iterable[int]) -> list[OwnerRow]:
+    """Return the rows of these processes; those that have left are not among them."""
+    columns = ", ".join(OwnerRow._fields)
+    rows = (
+        connection.execute(f"SELECT {columns} FROM owners WHERE id = ?", (each,)).fetchone() for each in sorted(ids)
+    )
+    return [OwnerRow._make(row) for row in rows if row is not None]
+
+
+def after(connection: sqlite3.Connection, owner_id: int, max_rows: int) -> list[OwnerRow]:
+    """Return the processes that joined the store after another one."""
+    columns = ", ".join(OwnerRow._fields)
+    rows = connection.execute(f"SELECT {columns} FROM owners WHERE id > ? ORDER BY id LIMIT ?", (owner_id, max_rows))
+    return [OwnerRow._make(row) for row in rows]
+
+
+def to_sweep(connection: sqlite3.Connection, count: int, seed: int) -> list[OwnerRow]:
+    """Return some processes, other ones for each seed, so that all are looked at in time however many live long."""
+    columns = ", ".join(OwnerRow._fields)
+    bounds = connection.execute("SELECT min(id), max(id) FROM owners").fetchone()
+    if bounds[0] is None:
+        return []
+    start = bounds[0] + seed % (bounds[1] - bounds[0] + 1)
+    statement = f"SELECT {columns} FROM owners WHERE id {{}} ? ORDER BY id LIMIT ?"
+    rows = connection.execute(statement.format(">="), (start, count)).fetchall()
+    rows += connection.execute(statement.format("<"), (start, count - len(rows))).fetchall()
+    return [OwnerRow._make(row) for row in rows]

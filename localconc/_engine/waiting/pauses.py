@@ -1,0 +1,96 @@
+"""What the steps of a call yield: how to pause."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+from localconc._engine.core.errors import Busy, Damaged, shown
+from localconc._engine.waiting import outcomes
+from localconc._engine.waiting.timing import (
+    BACKOFF_GROWTH,
+    MAX_BACKOFF_HELD_UP_SECONDS,
+    MAX_BACKOFF_SECONDS,
+    MAX_BACKOFF_SHARE,
+    MAX_REBUILDS,
+    MIN_BACKOFF_SECONDS,
+    STORE_PATIENCE_SECONDS,
+)
+from localconc.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from localconc._engine.core.clock import Mailbox
+    from localconc._engine.engine import Engine
+    from localconc._engine.liveness.owner import Owner
+    from localconc._engine.waiting.mailboxes.mailbox import Wakeup
+
+Result = TypeVar("Result")
+
+
+class Mailboxes(Protocol):
+    """Where the steps of a call get the mailbox for its wakeups: a thread has its own, tasks share their loop's."""
+
+    def take(self, owner: Owner) -> Any:
+        """Return a mailbox."""
+
+    def put(self, mailbox: Any) -> None:
+        """Take a mailbox back."""
+
+
+class Backoff(NamedTuple):
+    """Pause for a moment, because the store is busy; `until`, on the engine's clock, is when to give up."""
+
+    seconds: float
+    until: float | None
+
+
+class Park(NamedTuple):
+    """Pause until a moment on the engine's clock, a wakeup for the serial, or news on the watched descriptor."""
+
+    until: float | None
+    serial: int
+    mailbox: Mailbox
+    watched_fd: int | None
+
+
+#: What a driver drives: it gets pauses, sends wakeups, and in the end has the result.
+Steps = Generator[Backoff | Park, "list[Wakeup] | None", Result]
+
+
+def retry_while_busy(engine: Engine, operation: Callable[[], Result], deadline: float | None) -> Steps[Result]:
+    """Try an operation until the store is free for it; rebuild a damaged store on the way.
+
+    Raises:
+        StoreTimeout: the store stayed busy until the deadline.
+        StoreError: the store can't be used.
+    """
+    seconds = MIN_BACKOFF_SECONDS
+    rebuilds = 0
+    is_damaged = False
+    busy_since = give_up_at = None
+    while True:
+        try:
+            if is_damaged:
+                engine.rebuild()
+                is_damaged = False
+            return operation()
+        except Busy:
+            now = engine.clock.now()
+            busy_since = busy_since or now
+            if deadline is not None:
+                give_up_at = give_up_at or max(deadline, now + STORE_PATIENCE_SECONDS)
+                if now >= give_up_at:
+                    raise outcomes.StoreTimeout from None
+            yield Backoff(seconds, give_up_at)
+            longest = max(MAX_BACKOFF_SECONDS, (now - busy_since) * MAX_BACKOFF_SHARE)
+            seconds = min(seconds * BACKOFF_GROWTH, longest, MAX_BACKOFF_HELD_UP_SECONDS)
+        except Damaged as damage:
+            rebuilds += 1
+            if rebuilds > MAX_REBUILDS:
+                raise StoreError(
+                    f"The database {shown(engine.store.database.path)} is damaged ({damage}) and can't be "
+                    "rebuilt: move it away."
+                ) from damage
+            is_damaged = True

@@ -1,0 +1,190 @@
+"""The longer waits: what a queued request looks at, from moment to moment."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING
+
+from localconc._engine.holding.holdings import Handle
+from localconc._engine.waiting import outcomes
+from localconc._engine.waiting.pauses import Park, Result, Steps, retry_while_busy
+from localconc._engine.waiting.timing import (
+    FAR_BEHIND,
+    OVERDUE_SECONDS,
+    REPORTS_SECONDS,
+    WATCH_AFTER_SECONDS,
+    poll_seconds,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from localconc._engine.acquiring.queued import WaiterStatus
+    from localconc._engine.acquiring.terms import Queued
+    from localconc._engine.core.calls import Call
+    from localconc._engine.engine import Engine
+
+logger = logging.getLogger("localconc")
+
+
+class Wait:
+    """One wait: the request stays in the queue until it is answered, the deadline passes, or the retries are used up.
+
+    No wakeup is lost. The mailbox's address is in the waiter's row before the row can be granted, and a mailbox keeps
+    what comes while nobody sleeps on it. So a wait parks right after it has enqueued or looked, and never in between.
+    Only a wakeup that the system drops is missed, until the poll.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        call: Call,
+        handle: Handle,
+        queued: Queued,
+        begun: float,
+        deadline: float | None,
+        *,
+        polls: bool,
+    ) -> None:
+        self._engine = engine
+        self._call = call
+        self._handle = handle
+        self._queued = queued
+        self._deadline = deadline
+        self._due_at = queued.due_at
+        self._retry_at = None if call.max_retries is None else begun + queued.retry_after
+        self._retries_left = call.max_retries or 0
+        self._polls = polls
+        self._watch_at = begun + WATCH_AFTER_SECONDS if polls else None
+        self._poll_at: float | None = None
+        self._begun = begun
+        self._reports = iter(REPORTS_SECONDS if self._is_reported() else ())
+        self._report_at = self._next_report()
+
+    def _is_reported(self) -> bool:
+        """Return whether reports of long waits are read; a virtual time could not stand still for them."""
+        return not self._engine.is_alone and logger.isEnabledFor(logging.INFO)
+
+    def _next_report(self) -> float | None:
+        seconds = next(self._reports, None)
+        return None if seconds is None else self._begun + seconds
+
+    def steps(self, *, is_told: bool) -> Steps[None]:
+        """Wait for the outcome; `is_told` if a wakeup has come that asks for a look."""
+        engine, serial = self._engine, self._handle.serial
+        if is_told and (yield from self._look(is_told=True)):
+            return
+        while True:
+            until = self._next_moment()
+            watched_fd = None if self._poll_at is None else engine.reaper.descriptor
+            wakeups = yield Park(until, serial, self._queued.mailbox, watched_fd)
+            is_told = False
+            for wakeup in wakeups or ():
+                if wakeup[0] == serial or wakeup[0] == 0:  # others are for an earlier user of the mailbox
+                    is_told = True
+                    if engine.acquisitions.accept_wakeup(self._call.request, self._queued, self._handle, wakeup):
+                        return
+            if (yield from self._look(is_told=is_told)):
+                return
+
+    def _next_moment(self) -> float | None:
+        recheck_at = None if self._poll_at is None else self._engine.reaper.recheck_at
+        first = None
+        moments = (self._deadline, self._retry_at, self._due_at, self._watch_at, self._poll_at, self._report_at)
+        for moment in (*moments, recheck_at):
+            if moment is not None and (first is None or moment < first):
+                first = moment
+        return first
+
+    def _is_due(self, now: float) -> bool:
+        moments = (self._deadline, self._retry_at, self._due_at, self._poll_at)
+        return any(moment is not None and moment <= now for moment in moments)
+
+    def _watch(self, now: float) -> Steps[None]:
+        """Watch the lives of the processes in front, now that this is one of the longer waits."""
+        self._watch_at = None
+        limit_ids = [ref.limit_id for ref in self._queued.refs]
+        watch = partial(self._engine.reaper.watch_in_front, limit_ids, self._queued.ticket)
+        yield from self._retry(watch)
+        self._poll_at = now + self._poll_seconds(0)
+
+    def _look(self, *, is_told: bool) -> Steps[bool]:
+        """Do what it is time for; return whether the request was granted. Raises if it is over.
+
+        Args:
+            is_told: whether a wakeup asks for a look at the store, whatever the time is.
+        """
+        engine, queued = self._engine, self._queued
+        now = engine.clock.now()
+        if not is_told and self._watch_at is not None and self._watch_at <= now:
+            yield from self._watch(now)
+        if self._poll_at is not None and engine.reaper.has_news():
+            yield from self._retry(engine.reaper.reap_suspects)
+        if self._report_at is not None and self._report_at <= now:
+            self._report_at = self._next_report()
+            reason = yield from self._retry(partial(engine.queued.explain, queued, self._call.request.slots))
+            outcomes.report_wait(now - self._begun, reason)
+        if not is_told and not self._is_due(now):
+            return False  # if a death made room, a wakeup tells so
+        status = yield from self._retry(partial(engine.queued.check, queued))
+        if not status.is_waiting:
+            outcome = yield from self._retry(partial(engine.queued.accept, self._call.request, queued, self._handle))
+            if isinstance(outcome, Handle):
+                return True
+            self._queued = outcome  # it was passed over while it was stopped
+            return False
+        self._due_at = status.due_at
+        now = engine.clock.now()
+        if status.due_at is not None and status.due_at <= now:
+            yield from self._retry(partial(engine.queued.admit_overdue, status.limit_ids))
+            return False
+        if self._deadline is not None and now >= self._deadline:
+            reason = yield from self._retry(partial(engine.queued.give_up, queued, self._call.request.slots))
+            raise outcomes.out_of_time(self._call, reason)
+        if self._retry_at is not None and now >= self._retry_at:
+            yield from self._count_retry(now)
+        if self._poll_at is not None and now >= self._poll_at:
+            yield from self._poll(now, status)
+        return False
+
+    def _count_retry(self, now: float) -> Steps[None]:
+        """Count one more refused attempt."""
+        engine, queued = self._engine, self._queued
+        self._retries_left -= 1
+        retry_after = yield from self._retry(partial(engine.queued.deny, self._call.request, queued))
+        if self._retries_left <= 0:
+            reason = yield from self._retry(partial(engine.queued.give_up, queued, self._call.request.slots))
+            raise outcomes.out_of_retries(reason)
+        self._retry_at = now + retry_after
+
+    def _poll(self, now: float, status: WaiterStatus) -> Steps[None]:
+        """Stand in for suspended and dead processes in front, and set the moment of the next poll."""
+        engine = self._engine
+        self._poll_at = now + self._poll_seconds(status.owners_ahead)
+        yield from self._retry(engine.store.database.ensure_open)
+        yield from self._retry(partial(self._look_in_front, status))
+        yield from self._retry(partial(engine.reaper.pass_over_stopped, status.limit_ids))
+        pass_over_at = yield from self._retry(partial(engine.reaper.next_pass_over, status.limit_ids))
+        if pass_over_at is not None:
+            self._poll_at = min(self._poll_at, pass_over_at + OVERDUE_SECONDS)
+        if status.overdue:
+            next_due = yield from self._retry(partial(engine.queued.admit_overdue, status.overdue))
+            if next_due is not None:  # the first in line is stopped, and the next one may be, too
+                self._poll_at = min(self._poll_at, next_due + OVERDUE_SECONDS)
+
+    def _look_in_front(self, status: WaiterStatus) -> None:
+        """Look for dead processes in front. Where they can't all be watched, that is left to the nearest waiters."""
+        reaper, limit_ids, ticket = self._engine.reaper, status.limit_ids, self._queued.ticket
+        if status.owners_ahead >= FAR_BEHIND and not reaper.is_complete:
+            reaper.reap_served_first(limit_ids, ticket, FAR_BEHIND)
+            return
+        reaper.watch_in_front(limit_ids, ticket)
+        if not reaper.is_complete:
+            reaper.reap_in_front(limit_ids, ticket)
+
+    def _poll_seconds(self, owners_ahead: int) -> float:
+        return poll_seconds(self._engine.reaper.is_complete and self._queued.mailbox.is_reachable, owners_ahead)
+
+    def _retry(self, operation: Callable[[], Result]) -> Steps[Result]:
+        return retry_while_busy(self._engine, operation, self._deadline)
