@@ -19,6 +19,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from localconc._engine import registry
+from localconc._engine.acquiring.parents import note_task
 from localconc._engine.core.arguments import printable
 from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, checked_call
 from localconc._engine.holding.occupancy import Occupancy
@@ -341,7 +342,9 @@ async def _release(keeper: Keeper | None, handle: Handle | None) -> None:
 
 def _context() -> int:
     """Return what identifies the running task among all threads and tasks of this process."""
-    return id(asyncio.current_task())
+    context = id(asyncio.current_task())
+    note_task(context)
+    return context
 
 
 def _refuse_others_than_coroutine_functions(function: Any) -> None:

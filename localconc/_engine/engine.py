@@ -11,10 +11,12 @@ from localconc._engine.acquiring.acquisitions import Acquisitions
 from localconc._engine.acquiring.queued import QueuedRequests
 from localconc._engine.core.errors import Busy, Damaged, shown
 from localconc._engine.holding.holdings import Holdings
+from localconc._engine.homes.home import hint_of_other_homes
 from localconc._engine.liveness.membership import Membership
 from localconc._engine.liveness.reaper import Reaper
 from localconc._engine.liveness.watch import Watch
 from localconc._engine.queue import admission
+from localconc._engine.queue.admission import NOT_CONFIGURED
 from localconc._engine.store.store import Store, Transaction
 from localconc.errors import StoreError
 
@@ -75,6 +77,7 @@ class Engine:
         self.mailboxes = mailboxes
         self._notifier = notifier
         self._warned: set[tuple[str, str]] = set()
+        self.parents_looked_at = -1.0
         self._has_to_sweep = False
         self.membership = Membership(directory, clock, self._on_joined)
         self.store = Store(
@@ -134,9 +137,16 @@ class Engine:
         if txn.definitions:
             self.acquisitions.forget_definitions()
         for owner_id, kind, name, message in txn.warnings:
-            if owner_id == self.membership.owner_id and (kind, name) not in self._warned:
-                self._warned.add((kind, name))
-                logger.warning(message, extra={"localconc_kind": kind, "localconc_limit": name})
+            if owner_id == self.membership.owner_id:
+                self.warn_once(kind, name, message)
+
+    def warn_once(self, kind: str, name: str, message: str) -> None:
+        """Log a warning about a limit, unless this process was warned of the same already."""
+        if (kind, name) not in self._warned:
+            self._warned.add((kind, name))
+            if kind == NOT_CONFIGURED and (hint := hint_of_other_homes()):
+                message = f"{message} {hint}"
+            logger.warning(message, extra={"localconc_kind": kind, "localconc_limit": name})
 
     def _on_opened(self) -> None:
         """Clean up after some dead processes, once after each joining of a store."""

@@ -131,6 +131,13 @@ def take_snapshot(*, grants: bool = False, reap: bool = True) -> Snapshot:
     return Snapshot(found.wall, engine.membership.owner_id, [_status(each, found) for each in found.limits])
 
 
+def deadlocks_with(name: str) -> list[str]:
+    """Return the circles of requests that wait forever, and for this limit, in words."""
+    if is_on_server():
+        return []
+    return [circle.text for circle in reading.deadlocks(registry.current()) if name in circle.names]
+
+
 def _server_status(limit: Limit) -> LimitStatus:
     """Show a server's limit, which says nothing of its holders and waiters."""
     return LimitStatus(

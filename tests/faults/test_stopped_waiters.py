@@ -138,6 +138,7 @@ def test_several_stopped_waiters_are_passed_over_together(programs: Cast, localc
     assert alive.outcome("waits", LATE_SECONDS + 1) == "done"
     for puppet in stopped:
         puppet.go_on()
+    until(lambda: in_line(home) == len(stopped), "those that go on are back in the queue, in their order")
     alive.leave("L")
     for puppet in stopped:
         assert puppet.outcome("waits", 5) == "done"

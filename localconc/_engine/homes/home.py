@@ -6,12 +6,14 @@ import os
 import stat
 import sys
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
 import platformdirs
 
 from localconc._engine.core.arguments import printable
+from localconc._engine.core.errors import shown
 from localconc._engine.homes.files import make_directory
 from localconc._engine.homes.filesystems import filesystem_type, is_network_filesystem
 from localconc.errors import NotSupportedError, StoreError
@@ -127,6 +129,23 @@ def other_homes() -> list[Path]:
                 seen.add(place)
                 others.append(candidate)
     return others
+
+
+def hint_of_other_homes() -> str:
+    """Return a sentence on further homes of the same user, to end a message with; empty if `LOCALCONC_HOME` decides."""
+    if os.environ.get(HOME_VARIABLE):
+        return ""
+    with suppress(StoreError):
+        return _hint_beside(home())
+    return ""
+
+
+@lru_cache(maxsize=8)
+def _hint_beside(directory: Path) -> str:
+    others = ", ".join(shown(other) for other in other_homes())
+    if not others:
+        return ""
+    return f"This user has other limits in another home ({others}); these are those of {shown(directory)}."
 
 
 def _usual_homes() -> list[Path]:

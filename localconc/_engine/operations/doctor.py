@@ -15,12 +15,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
+from localconc._engine.core.clock import SystemClock
 from localconc._engine.core.errors import Damaged, explained, shown
 from localconc._engine.homes import home
 from localconc._engine.homes.filesystems import filesystem_type, is_network_filesystem
 from localconc._engine.liveness import owner as owners
 from localconc._engine.operations import repairs
 from localconc._engine.operations.log_readers import long_readers
+from localconc._engine.queue import deadlocks
 from localconc._engine.store import definitions_log
 from localconc._engine.store.migration import FROM_VERSIONS
 from localconc._engine.store.rows import integrity, owner_rows
@@ -199,6 +201,7 @@ def _database(directory: Path, path: Path) -> Iterator[Finding]:
             yield _kept_beside(directory, Ledger(connection))
             yield _owners(directory, Ledger(connection))
             yield from _rows(connection)
+            yield from _deadlocks(Ledger(connection))
             unused = integrity.unused_bytes(connection)
         yield from _size(path, unused)
     except sqlite3.DatabaseError as error:
@@ -274,6 +277,12 @@ def _rows(connection: sqlite3.Connection) -> Iterator[Finding]:
     if places:
         text = f"{len(places)} orphaned queue entries block the requests behind them."
         yield Finding("queues", "wrong", text, "--repair removes them.", repairs.repair_rows)
+
+
+def _deadlocks(ledger: Ledger) -> Iterator[Finding]:
+    for circle in deadlocks.circles(ledger, SystemClock().now()):
+        text = f"Requests wait for each other forever: {circle.text}."
+        yield Finding("deadlocks", "wrong", text, "End one of these processes, or let it release what it holds.")
 
 
 def _size(path: Path, unused: int) -> Iterator[Finding]:

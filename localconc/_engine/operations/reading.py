@@ -7,6 +7,7 @@ from uuid import UUID
 
 from localconc._engine.core import rules, views
 from localconc._engine.operations.limits import find
+from localconc._engine.queue.deadlocks import Circle, circles
 from localconc._engine.store.rows import listings, past
 from localconc._engine.waiting.threads import run
 
@@ -130,6 +131,11 @@ def snapshot(engine: Engine, *, grants: bool = False) -> Snapshot:
         return Snapshot(now, wall, statuses)
 
     return run(engine, lambda: engine.read(work))
+
+
+def deadlocks(engine: Engine) -> list[Circle]:
+    """Return the circles of requests that wait for each other forever."""
+    return run(engine, lambda: engine.read(lambda ledger: circles(ledger, engine.clock.now())))
 
 
 def notice_deaths(engine: Engine) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import count
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from localconc._engine.core import rules, views
 from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, Request
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     from localconc._engine.core.records import Grant, LimitRow, Requester, WaiterRow
     from localconc._engine.store.store import Transaction
+
+#: The kind of warning that says of a call that its limit does not exist.
+NOT_CONFIGURED: Final = "not configured"
 
 
 class Blocked(NamedTuple):
@@ -84,7 +87,7 @@ def _find_or_create(txn: Transaction, name: str, request: Request, owner_id: int
             f"localconc: the limit {name!r} is not configured, so it is not enforced. Set it with "
             f"localconc.ensure_limit({name!r}, limit=N), or pass limit=N to the call."
         )
-        txn.warnings.append((owner_id, "not configured", name, message))
+        txn.warnings.append((owner_id, NOT_CONFIGURED, name, message))
     return row
 
 

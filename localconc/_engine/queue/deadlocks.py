@@ -154,16 +154,24 @@ def _waiting(entry: listings.EndlessWaiter) -> Waiting:
     return Waiting(entry.ticket, contexts, entry.slots, entry.queued_on, who, Request.from_text(entry.request).names)
 
 
-def circles(ledger: Ledger, now: float) -> list[str]:
-    """Return every circle of requests that wait forever, in words."""
+class Circle(NamedTuple):
+    """Requests that wait for each other forever: the limits that they wait for, and the circle in words."""
+
+    names: frozenset[str]
+    text: str
+
+
+def circles(ledger: Ledger, now: float) -> list[Circle]:
+    """Return every circle of requests that wait forever."""
     found = situation(ledger, now)
     stuck = find_stuck(found.waiting, found.held, found.sizes)
-    texts: list[str] = []
+    found_circles: list[Circle] = []
     told: set[int] = set()
     for request in stuck:
         circle = circle_of(request, stuck, found.held)
         tickets = frozenset(each.ticket for each in circle)
         if not tickets & told:
             told |= tickets
-            texts.append(described(circle, found.held))
-    return texts
+            names = frozenset(name for each in circle for name in each.names)
+            found_circles.append(Circle(names, described(circle, found.held)))
+    return found_circles

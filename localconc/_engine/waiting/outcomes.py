@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from localconc._engine.core.errors import shown
+from localconc._engine.homes.home import hint_of_other_homes
 from localconc._engine.queue.explain import Reason
 from localconc.errors import (
     AcquireConcurrencySlotTimeoutError,
@@ -35,9 +36,9 @@ def report_wait(seconds: float, reason: Reason) -> None:
 
 def out_of_time(call: Call, reason: Reason) -> AcquireConcurrencySlotTimeoutError:
     """Return the error for a request that was not admitted within its time-out."""
-    error = AcquireConcurrencySlotTimeoutError(
-        f"Attempt to acquire concurrency slots timed out after {call.timeout_seconds} second(s): {reason.text}"
-    )
+    message = f"Attempt to acquire concurrency slots timed out after {call.timeout_seconds} second(s): {reason.text}"
+    hint = hint_of_other_homes()
+    error = AcquireConcurrencySlotTimeoutError(f"{message}. {hint}" if hint else message)
     error.names = reason.names
     error.holders = reason.holders
     error.requests_ahead = reason.requests_ahead

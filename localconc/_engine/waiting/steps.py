@@ -19,6 +19,7 @@ from localconc._engine.holding.releases import report_late_release
 from localconc._engine.waiting import outcomes
 from localconc._engine.waiting.pauses import Mailboxes, Park, Steps, retry_while_busy
 from localconc._engine.waiting.timing import (
+    PARENT_AFTER_SECONDS,
     RELEASE_PATIENCE_SECONDS,
     STORE_TIMEOUT_SECONDS,
     WATCH_AFTER_SECONDS,
@@ -84,7 +85,7 @@ def acquire(
             polls = polls and not engine.is_alone
             wakeups = None
             if outcome.is_simple and outcome.due_at is None and max_retries is None:  # most waits are short
-                first_look_at = _first_look_at(begun, deadline, polls)
+                first_look_at = _first_look_at(engine, begun, deadline, polls)
                 wakeups = yield Park(first_look_at, handle.serial, outcome.mailbox, None)
                 for wakeup in wakeups or ():
                     if wakeup[0] == handle.serial and engine.acquisitions.accept_wakeup(
@@ -103,11 +104,11 @@ def acquire(
     return handle
 
 
-def _first_look_at(begun: float, deadline: float | None, polls: bool) -> float | None:
-    watch_at = begun + WATCH_AFTER_SECONDS
-    if not polls or (deadline is not None and deadline < watch_at):
+def _first_look_at(engine: Engine, begun: float, deadline: float | None, polls: bool) -> float | None:
+    first = begun + (WATCH_AFTER_SECONDS if polls else PARENT_AFTER_SECONDS)
+    if engine.is_alone or (deadline is not None and deadline < first):
         return deadline
-    return watch_at
+    return first
 
 
 def _terms(engine: Engine, call: Call, mailbox: Mailbox, stopped: Callable[[], Iterable[int]]) -> WaitTerms:

@@ -57,6 +57,12 @@ QUICK_RELEASES: Final = 2
 #: How often one call rebuilds a store that is found damaged again and again.
 MAX_REBUILDS: Final = 2
 
+#: After this long, a waiter looks whether the holder is the process or the task that started it.
+PARENT_AFTER_SECONDS: Final = 1.0
+
+#: Of many that begin to wait at the same time, one looks.
+PARENT_EVERY_SECONDS: Final = 0.1
+
 
 def poll_seconds(is_told: bool, owners_ahead: int) -> float:
     """Return how long a waiter sleeps at most without a wakeup, before it looks at the store.

@@ -6,12 +6,15 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
+from localconc._engine.acquiring.parents import warning_of_parent
 from localconc._engine.holding.holdings import Handle
 from localconc._engine.waiting import outcomes
 from localconc._engine.waiting.pauses import Park, Result, Steps, retry_while_busy
 from localconc._engine.waiting.timing import (
     FAR_BEHIND,
     OVERDUE_SECONDS,
+    PARENT_AFTER_SECONDS,
+    PARENT_EVERY_SECONDS,
     REPORTS_SECONDS,
     WATCH_AFTER_SECONDS,
     poll_seconds,
@@ -61,6 +64,7 @@ class Wait:
         self._begun = begun
         self._reports = iter(REPORTS_SECONDS if self._is_reported() else ())
         self._report_at = self._next_report()
+        self._parent_at = None if engine.is_alone else begun + PARENT_AFTER_SECONDS
 
     def _is_reported(self) -> bool:
         """Return whether reports of long waits are read; a virtual time could not stand still for them."""
@@ -92,7 +96,7 @@ class Wait:
         recheck_at = None if self._poll_at is None else self._engine.reaper.recheck_at
         first = None
         moments = (self._deadline, self._retry_at, self._due_at, self._watch_at, self._poll_at, self._report_at)
-        for moment in (*moments, recheck_at):
+        for moment in (*moments, self._parent_at, recheck_at):
             if moment is not None and (first is None or moment < first):
                 first = moment
         return first
@@ -125,6 +129,8 @@ class Wait:
             self._report_at = self._next_report()
             reason = yield from self._retry(partial(engine.queued.explain, queued, self._call.request.slots))
             outcomes.report_wait(now - self._begun, reason)
+        if self._parent_at is not None and self._parent_at <= now:
+            yield from self._warn_of_parent(now)
         if not is_told and not self._is_due(now):
             return False  # if a death made room, a wakeup tells so
         status = yield from self._retry(partial(engine.queued.check, queued))
@@ -147,6 +153,18 @@ class Wait:
         if self._poll_at is not None and now >= self._poll_at:
             yield from self._poll(now, status)
         return False
+
+    def _warn_of_parent(self, now: float) -> Steps[None]:
+        """Warn if the holder probably waits for this very call. One of many that begin to wait together looks."""
+        self._parent_at = None
+        engine = self._engine
+        if now < engine.parents_looked_at + PARENT_EVERY_SECONDS:
+            return
+        engine.parents_looked_at = now
+        reason = yield from self._retry(partial(engine.queued.explain, self._queued, self._call.request.slots))
+        warning = warning_of_parent(reason.entries, engine.membership.owner_id, self._queued.requester.context)
+        if warning is not None:
+            engine.warn_once("parent", *warning)
 
     def _count_retry(self, now: float) -> Steps[None]:
         """Count one more refused attempt."""

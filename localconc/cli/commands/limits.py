@@ -11,7 +11,7 @@ import click
 
 from localconc import limits
 from localconc.cli import options
-from localconc.cli.engine_access import missing_names, take_snapshot
+from localconc.cli.engine_access import deadlocks_with, missing_names, take_snapshot
 from localconc.cli.engine_access import reset as reset_limit
 from localconc.cli.errors import CommandError, WrongUsage, refused_arguments
 from localconc.cli.names import chosen, find, naming
@@ -50,11 +50,14 @@ def inspect(name: str, as_json: bool, file: str | None) -> None:
     snapshot = take_snapshot()
     status = find(snapshot, name)
     if as_json:
-        json.print_json(json.inspected_object(status, snapshot), None if file is None else Path(file))
+        found = {**json.inspected_object(status, snapshot), "deadlocks": deadlocks_with(status.name)}
+        json.print_json(found, None if file is None else Path(file))
         return
     from localconc.cli.output import tables
 
     tables.print_inspection(status, snapshot)
+    for circle in deadlocks_with(status.name):
+        click.echo(literal(f"Deadlock: {circle}. End one of these processes, or let it release what it holds."))
 
 
 # ---- making and changing ---------------------------------------------------------------------------------------------

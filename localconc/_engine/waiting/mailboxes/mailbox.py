@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from localconc._engine.core.clock import SystemClock
 from localconc._engine.homes.files import close_same, identity_of, is_same
-from localconc._engine.waiting.mailboxes.sockets import bind, close_socket, new_socket
+from localconc._engine.waiting.mailboxes.sockets import bind, close_socket, load, new_socket
 from localconc._engine.waiting.timing import EXACT_SLEEP_SECONDS, MAX_EXACT_SECONDS, SLOW_POLL_SECONDS
 
 if TYPE_CHECKING:
@@ -146,6 +146,7 @@ class SocketMailbox(Mailbox):
 
     def __init__(self, directory: Path, name: str) -> None:
         super().__init__(name)
+        load()
         self._directory = directory
         self._was_opened = False
         self._lock = threading.RLock()  # a sender must not write to an eventfd that is closed at this moment

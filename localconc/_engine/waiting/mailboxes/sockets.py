@@ -84,6 +84,11 @@ def new_socket() -> socket.socket:
     return made
 
 
+def load() -> None:
+    """Load what sockets need, before a transaction in which all others would wait for it."""
+    import socket  # noqa: F401
+
+
 def close_socket(opened: socket.socket, identity: tuple[int, int]) -> None:
     """Close a socket, unless somebody has closed it already and its number is another file's by now."""
     if is_same(opened.fileno(), identity):

@@ -1,0 +1,56 @@
+"""Who may be waiting for a waiter: the tasks that started it, or the process that did."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final
+
+from localconc._engine.core.arguments import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from localconc._engine.store.rows.listings import HolderEntry
+
+#: Tasks are told apart as far back as this.
+MAX_ANCESTORS: Final = 8
+
+#: The tasks that use limits, from the first one to the running one: a task begins with a copy of its parent's context.
+_tasks: ContextVar[tuple[int, ...]] = ContextVar("localconc_tasks", default=())
+
+
+def note_task(context: int) -> None:
+    """Note that the running task uses limits, for the tasks and threads that it will start."""
+    tasks = _tasks.get()
+    if not tasks or tasks[-1] != context:
+        _tasks.set((*tasks[-MAX_ANCESTORS:], context))
+
+
+def warning_of_parent(entries: Iterable[HolderEntry], owner_id: int, context: int) -> tuple[str, str] | None:
+    """Return the name of a limit and a warning, if one of its holders probably waits for the running thread or task.
+
+    Args:
+        entries: the holders that a request waits for.
+        owner_id: this process.
+        context: the thread or task that waits.
+    """
+    tasks = [each for each in _tasks.get() if each != context]
+    pids = {os.getpid(), os.getppid()}
+    processes = sys.modules.get("multiprocessing.process")  # behind a fork server, the parent is another one
+    parent = None if processes is None else processes.parent_process()
+    if parent is not None:
+        pids.add(parent.pid)
+    for entry in entries:
+        if entry.owner_id == owner_id and entry.context in tasks:
+            who = f"{printable(entry.thread)}, the task that started this one"
+        elif entry.owner_id != owner_id and entry.pid in pids:
+            who = f"pid {entry.pid} ({printable(entry.command)}), the process that started this one"
+        else:
+            continue
+        return entry.name, (
+            f"localconc: a call has waited for a second for {entry.name!r}, which is held by {who}. If that waits for "
+            "this one to end, both wait forever: let it release the slots first, or take the limit in one of them only."
+        )
+    return None

@@ -1,0 +1,139 @@
+"""Whoever waits for the process or the task that started it is warned; requests that wait for each other are told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from localconc import asyncio as of_tasks
+from localconc import create_limit, ensure_limit, read_waiters, update_limit
+from localconc.sync import acquire, concurrency
+from tests.kit.command_line import localconc, ok
+from tests.kit.processes import wait_until
+
+_CHILD = """
+import logging
+from localconc.sync import concurrency
+logging.basicConfig(level=logging.WARNING)
+try:
+    with concurrency("gpu", timeout_seconds=1.5): pass
+except TimeoutError: pass
+"""
+
+#: How long the others wait at most, should the warning not come.
+WAIT_SECONDS = 1.5
+
+
+def _warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if getattr(record, "localconc_kind", "") == "parent"]
+
+
+def test_a_process_that_waits_for_the_one_that_started_it_is_warned() -> None:
+    ensure_limit("gpu", 1)
+    with concurrency("gpu"):
+        run = subprocess.run([sys.executable, "-c", _CHILD], capture_output=True, text=True, timeout=60, check=True)
+    assert run.stderr.count("the process that started this one") == 1
+    assert f"pid {os.getpid()}" in run.stderr
+    assert "'gpu'" in run.stderr
+
+
+def test_a_task_that_waits_for_the_task_that_started_it_is_warned(caplog: pytest.LogCaptureFixture) -> None:
+    ensure_limit("gpu", 1)
+
+    async def use() -> None:
+        async with of_tasks.concurrency("gpu", timeout_seconds=WAIT_SECONDS):
+            pass
+
+    async def start() -> None:
+        async with of_tasks.concurrency("gpu"):
+            with pytest.raises(TimeoutError):
+                await asyncio.create_task(use())
+
+    with caplog.at_level(logging.WARNING, "localconc"):
+        asyncio.run(start())
+    assert len(_warnings(caplog)) == 1
+    assert "the task that started this one" in _warnings(caplog)[0]
+
+
+def test_a_task_that_waits_for_another_one_is_not_warned(caplog: pytest.LogCaptureFixture) -> None:
+    ensure_limit("gpu", 1)
+
+    async def start() -> None:
+        inside = asyncio.Event()
+
+        async def hold() -> None:
+            async with of_tasks.concurrency("gpu"):
+                inside.set()
+                await waiting
+
+        waiting = asyncio.create_task(use(inside))
+        await asyncio.gather(hold(), waiting)
+
+    async def use(inside: asyncio.Event) -> None:
+        await inside.wait()
+        with pytest.raises(TimeoutError):
+            async with of_tasks.concurrency("gpu", timeout_seconds=WAIT_SECONDS):
+                pass
+
+    with caplog.at_level(logging.WARNING, "localconc"):
+        asyncio.run(start())
+    assert not _warnings(caplog)
+
+
+def test_the_doctor_and_inspect_tell_of_requests_that_wait_for_themselves() -> None:
+    """Nobody closed this circle by a request: an operator lowered the limit."""
+    ensure_limit("gpu", 2)
+    other = acquire("gpu")
+
+    def nest() -> None:
+        with concurrency("gpu"), concurrency("gpu"):
+            pass
+
+    thread = threading.Thread(target=nest, name="nesting")
+    thread.start()
+    try:
+        wait_until(lambda: len(read_waiters("gpu")) == 1)
+        assert "Deadlock" not in ok("inspect", "gpu")
+        update_limit("gpu", limit=1)
+        other.release()
+
+        examined = localconc("doctor", "-o", "json")
+        found = {one["check"]: one for one in json.loads(examined.stdout)["findings"]}
+        assert "nesting" in found["deadlocks"]["text"]
+        assert found["deadlocks"]["state"] == "wrong"
+        assert "Deadlock: " in ok("inspect", "gpu")
+        assert json.loads(ok("inspect", "gpu", "-o", "json"))["deadlocks"]
+    finally:
+        update_limit("gpu", limit=2)
+        thread.join(timeout=60)
+    assert not thread.is_alive()
+
+
+def test_who_finds_no_slot_is_told_of_limits_in_another_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCALCONC_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "snap"))
+    create_limit("gpu", 1)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / ".local" / "share"))
+    create_limit("gpu", 0)
+
+    with (
+        pytest.raises(TimeoutError, match="other limits in another home") as raised,
+        concurrency("gpu", timeout_seconds=0),
+    ):
+        pass
+    assert str(tmp_path / "snap" / "localconc") in str(raised.value)
+
+    monkeypatch.setenv("LOCALCONC_HOME", str(tmp_path / "chosen"))
+    create_limit("gpu", 0)
+    with pytest.raises(TimeoutError) as raised, concurrency("gpu", timeout_seconds=0):
+        pass
+    assert "another home" not in str(raised.value)
