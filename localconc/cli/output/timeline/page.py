@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from localconc.cli.output.timeline.curves import Curve
     from localconc.cli.output.timeline.model import Bar, Caller, Group, HoldUp, Timeline
 
-_SCRIPTS = ("timeline_data.js", "timeline_drawing.js", "timeline.js")
-_STYLE = "timeline.css"
+_SCRIPTS = ("page_data.js", "page_drawing.js", "page.js")
+_STYLE = "page.css"
 
 #: As the script numbers them.
 _ENDINGS = ("released", "held", "killed", "unseen", "instant", "waiting")
