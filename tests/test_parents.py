@@ -120,9 +120,10 @@ def test_the_doctor_and_inspect_tell_of_requests_that_wait_for_themselves() -> N
 def test_who_finds_no_slot_is_told_of_limits_in_another_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LOCALCONC_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "snap"))
+    usual = tmp_path / ".local" / "share"
+    monkeypatch.setenv("XDG_DATA_HOME", str(usual))
     create_limit("gpu", 1)
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / ".local" / "share"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "snap"))
     create_limit("gpu", 0)
 
     with (
@@ -130,7 +131,7 @@ def test_who_finds_no_slot_is_told_of_limits_in_another_home(tmp_path: Path, mon
         concurrency("gpu", timeout_seconds=0),
     ):
         pass
-    assert str(tmp_path / "snap" / "localconc") in str(raised.value)
+    assert str(usual / "localconc") in str(raised.value)
 
     monkeypatch.setenv("LOCALCONC_HOME", str(tmp_path / "chosen"))
     create_limit("gpu", 0)

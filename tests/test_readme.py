@@ -52,7 +52,7 @@ def test_the_script_that_locks_itself_runs_once_at_a_time(tmp_path: Path) -> Non
 
 
 def test_a_newcomer_can_read_it_in_one_go() -> None:
-    assert len(README.splitlines()) <= 250
+    assert len(README.splitlines()) <= 220
 
 
 def test_the_two_commands_are_one_line_each_and_set_themselves_up() -> None:
