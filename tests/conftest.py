@@ -23,7 +23,7 @@ PROCESSES = 3
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Run the whole suite in several processes; what is named on the command line runs in this one, unless `-n` asks."""
+    """Run the whole suite in several processes; what the command line names runs in this one, unless `-n` is given."""
     is_whole = config.args_source is not pytest.Config.ArgsSource.ARGS and config.option.markexpr == "not sweep"
     if is_whole and getattr(config.option, "numprocesses", 0) is None:
         config.option.numprocesses = PROCESSES
