@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Final
 
 from localconc._engine.core.clock import SystemClock
 from localconc._engine.homes.files import close_same, identity_of, is_same
-from localconc._engine.waiting.mailboxes.sockets import bind, close_socket, load, new_socket
+from localconc._engine.waiting.mailboxes.sockets import (
+    MAX_PATH_BYTES,
+    bind,
+    close_socket,
+    load,
+    new_socket,
+    send_to_opened,
+)
 from localconc._engine.waiting.timing import EXACT_SLEEP_SECONDS, MAX_EXACT_SECONDS, SLOW_POLL_SECONDS
 
 if TYPE_CHECKING:
@@ -276,10 +283,13 @@ class SocketMailbox(Mailbox):
 
     def _send_to_itself(self) -> None:
         """Ring by an empty datagram: even if the descriptors were closed, a thread that sleeps on them receives it."""
-        with suppress(OSError):
+        with suppress(OSError, AttributeError):
             sender = new_socket()
             try:
-                sender.sendto(b"", self._path)
+                if len(self._path) <= MAX_PATH_BYTES:
+                    sender.sendto(b"", self._path)
+                else:
+                    send_to_opened(sender, b"", self._path)
             finally:
                 sender.close()
 

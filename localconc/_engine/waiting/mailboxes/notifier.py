@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from localconc._engine.homes.files import identity_of, is_same
 from localconc._engine.homes.home import OWNERS_NAME, is_group_shared
 from localconc._engine.waiting.mailboxes.mailbox import Wakeup, to_bytes
-from localconc._engine.waiting.mailboxes.sockets import MAX_PATH_BYTES, close_socket, new_socket
+from localconc._engine.waiting.mailboxes.sockets import MAX_PATH_BYTES, close_socket, new_socket, send_to_opened
 
 if TYPE_CHECKING:
     import socket
@@ -66,21 +66,12 @@ class Notifier:
                 self._open()
             path = self._prefix + address.encode()
             if self._opens_paths:
-                self._send_to_opened(path, datagram)
+                send_to_opened(self._socket or self._open(), datagram, path)
             elif self._socket is not None:
                 if len(self._paths) >= MAX_PATHS:
                     self._paths.clear()
                 self._paths[address] = path
                 self._socket.sendto(datagram, path)
-
-    def _send_to_opened(self, path: bytes, datagram: bytes) -> None:
-        sender = self._socket
-        assert sender is not None
-        descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW)
-        try:
-            sender.sendto(datagram, b"/proc/self/fd/%d" % descriptor)
-        finally:
-            os.close(descriptor)
 
     def _open(self) -> socket.socket:
         self.close()

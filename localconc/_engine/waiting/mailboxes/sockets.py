@@ -89,6 +89,19 @@ def load() -> None:
     import socket  # noqa: F401
 
 
+def send_to_opened(sender: socket.socket, datagram: bytes, path: bytes) -> None:
+    """Send to a socket whose path is too long for an address, or may be a link; only Linux can do so.
+
+    Raises:
+        OSError, AttributeError: there is no such socket, or no way to send to it.
+    """
+    descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW)
+    try:
+        sender.sendto(datagram, b"/proc/self/fd/%d" % descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def close_socket(opened: socket.socket, identity: tuple[int, int]) -> None:
     """Close a socket, unless somebody has closed it already and its number is another file's by now."""
     if is_same(opened.fileno(), identity):
