@@ -75,9 +75,9 @@ def test_an_interrupt_before_the_command_has_begun_is_one_too() -> None:
 
 
 def _loaded(*arguments: str) -> set[str]:
-    """The modules that a command loads, beyond those that its parser needs anyway."""
+    """The modules that a command loads, beyond what its parser and filelock need anyway."""
     script = (
-        "import json, sys\nimport click\nbefore = set(sys.modules)\n"
+        "import json, sys\nimport click, filelock\nbefore = set(sys.modules)\n"
         "from localconc.cli import main\nsys.argv = ['localconc', *sys.argv[1:]]\n"
         "main()\nprint(json.dumps(sorted(set(sys.modules) - before)), file=sys.stderr)"
     )
