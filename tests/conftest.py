@@ -17,19 +17,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-#: The whole suite runs in so many processes, since most tests wait most of the time.
-PROCESSES = 3
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Run the whole suite in several processes; what the command line names runs in this one, unless `-n` is given."""
-    is_whole = config.args_source is not pytest.Config.ArgsSource.ARGS and config.option.markexpr == "not sweep"
-    if is_whole and getattr(config.option, "numprocesses", 0) is None:
-        config.option.numprocesses = PROCESSES
-        config.option.dist = "worksteal"
-
-
 @pytest.fixture(autouse=True)
 def localconc_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A fresh home for this test and the processes that it starts."""
