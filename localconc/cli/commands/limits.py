@@ -49,14 +49,15 @@ def inspect(name: str, as_json: bool, file: str | None) -> None:
         raise WrongUsage("--file writes JSON: give --output json as well")
     snapshot = take_snapshot()
     status = find(snapshot, name)
+    circles = None if snapshot.untold else deadlocks_with(status.name)
     if as_json:
-        found = {**json.inspected_object(status, snapshot), "deadlocks": deadlocks_with(status.name)}
+        found = {**json.inspected_object(status, snapshot), "deadlocks": circles}
         json.print_json(found, None if file is None else Path(file))
         return
     from localconc.cli.output import tables
 
     tables.print_inspection(status, snapshot)
-    for circle in deadlocks_with(status.name):
+    for circle in circles or ():
         click.echo(literal(f"Deadlock: {circle}. End one of these processes, or let it release what it holds."))
 
 
