@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 EXAMPLE = Path(__file__).parent.parent / "examples" / "async_crawler.py"
 
 
+@pytest.mark.sweep
 def test_two_crawlers_together_keep_both_limits() -> None:
     run = subprocess.run([sys.executable, str(EXAMPLE)], capture_output=True, text=True, check=False, timeout=100)
     assert run.returncode == 0, run.stderr

@@ -11,6 +11,7 @@ import pytest
 CHECKED = Path(__file__).parent / "typing" / "check_asyncio.py"
 
 
+@pytest.mark.sweep
 def test_the_face_for_tasks_is_typed(tmp_path: Path) -> None:
     pytest.importorskip("mypy")
     options = ["--strict", "--warn-unused-ignores", "--config-file=", "--cache-dir", str(tmp_path)]

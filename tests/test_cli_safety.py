@@ -40,6 +40,7 @@ def _is_harmless(text: str) -> bool:
     return not FORBIDDEN & set(text)
 
 
+@pytest.mark.sweep
 def test_no_name_of_a_limit_acts_on_a_terminal() -> None:
     create_limit(HOSTILE, 1)
     for command in (("ls",), ("inspect", HOSTILE), ("watch",), ("update", HOSTILE, "--limit", "2"), ("doctor",)):

@@ -347,6 +347,7 @@ def test_watch_goes_on_when_what_it_shows_is_deleted() -> None:
         assert screen.end() == 0
 
 
+@pytest.mark.sweep
 def test_watching_fifty_busy_limits_costs_less_than_two_percent_of_a_core() -> None:
     names = [f"limit-{number:02}" for number in range(50)]
     for name in names:

@@ -274,7 +274,32 @@ def test_a_fork_while_other_threads_use_limits_harms_neither_side(localconc_home
     check_store(localconc_home_directory)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_a_hundred_processes_open_a_store_that_does_not_exist_yet(localconc_home_directory: Path) -> None:
+    script = (
+        "import os, sys\n"
+        "from localconc.sync import concurrency\n"
+        "gate, opener = os.pipe()\n"
+        "def use_at_once():\n"
+        "    os.close(opener)\n"
+        "    os.read(gate, 1)\n"  # returns when this pipe is open for writing in no process any more
+        "    with concurrency('db', limit=100): pass\n"
+        "children = []\n"
+        "for _ in range(100):\n"
+        "    children.append(os.fork())\n"
+        "    if not children[-1]: use_at_once(); sys.exit()\n"
+        "print(os.path.exists(os.environ['LOCALCONC_HOME']))\n"
+        "os.close(opener)\n"
+        "print(sum(os.waitpid(child, 0)[1] == 0 for child in children))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=False)
+    assert (result.stderr, result.stdout) == ("", "False\n100\n")
+    assert read_limit("db").active_slots == 0
+    check_store(localconc_home_directory)
+
+
+@pytest.mark.sweep
+def test_a_hundred_programs_open_a_store_that_does_not_exist_yet(localconc_home_directory: Path) -> None:
     script = (
         "import sys; sys.stdin.readline()\n"
         "from localconc.sync import concurrency\n"

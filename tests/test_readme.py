@@ -59,10 +59,11 @@ def test_the_two_commands_are_one_line_each_and_set_themselves_up() -> None:
     commands = re.findall(r"^python3 -m venv .*$", README, flags=re.MULTILINE)
     assert len(commands) == 2
     assert commands[0].endswith("examples/quickstart.py")
-    assert commands[1].endswith("-m pytest")
+    assert commands[1].endswith("-m pytest -n 4 --dist worksteal")
 
 
 @pytest.mark.parametrize("name", ["quickstart", "killed_worker", "polite_client", "gpu_pool", "downloads"])
+@pytest.mark.sweep
 def test_each_example_runs_and_shows_what_it_promises(name: str) -> None:
     result = subprocess.run(
         [sys.executable, str(ROOT / "examples" / f"{name}.py")],

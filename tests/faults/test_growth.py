@@ -106,6 +106,7 @@ if sys.argv[2] != "dies":
 """
 
 
+@pytest.mark.sweep
 def test_dead_processes_leave_nothing_behind_beside_many_that_live(
     programs: Cast, localconc_home_directory: Path
 ) -> None:
