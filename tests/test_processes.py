@@ -301,17 +301,18 @@ def test_a_hundred_processes_open_a_store_that_does_not_exist_yet(localconc_home
 @pytest.mark.sweep
 def test_a_hundred_programs_open_a_store_that_does_not_exist_yet(localconc_home_directory: Path) -> None:
     script = (
-        "import sys; sys.stdin.readline()\n"
+        "import sys\n"
         "from localconc.sync import concurrency\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
         "with concurrency('db', limit=100): pass\n"
     )
-    processes = [
-        subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(100)
-    ]
+    processes = []
+    for _ in range(100):  # one after the other, so that what runs beside this test gets its share of the processors
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        processes.append(subprocess.Popen([sys.executable, "-c", script], text=True, **pipes))
+        assert processes[-1].stdout.readline() == "ready\n"
     assert not localconc_home_directory.exists()
     for process in processes:
-        assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
     complaints = [process.communicate(timeout=100)[1] for process in processes]
