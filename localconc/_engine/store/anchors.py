@@ -15,6 +15,8 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from localconc._engine.homes.files import read_at
+
 if sys.platform != "win32":
     import fcntl
 
@@ -29,6 +31,11 @@ POSITION: Final = 0x6C636F6E
 #: log's index. A process that finds either locked does not take itself for the only one.
 _SHARED_RANGE: Final = (0x40000000 + 2, 510)
 _DEAD_MANS_SWITCH: Final = (128, 1)
+
+#: Where the log's index tells how many pages the log holds, and how many of them are in the database.
+_FRAMES_AT: Final = 16
+_BROUGHT_IN_AT: Final = 96
+_NUMBER: Final = struct.Struct("=I")
 
 #: Set a lock of an open file description (`fcntl(2)`): Linux only.
 _SET_LOCK: Final = getattr(fcntl, "F_OFD_SETLK", None) if sys.platform == "linux" else None
@@ -104,6 +111,19 @@ class Anchors:
     def is_log_in_place(self) -> bool:
         """Whether the open log is the one at its path."""
         return _is_at(self._paths[1], self._identities[1])
+
+    def log_frames(self) -> tuple[int, int]:
+        """Return how many pages the log holds, and how many of them are in the database already.
+
+        Both stand in the index of the log, whose form SQLite documents («WAL-index format»).
+        """
+        try:
+            index = read_at(self._descriptors[2], _BROUGHT_IN_AT + 4, 0)
+        except OSError:  # the descriptors were closed under this process
+            return 0, 0
+        if len(index) < _BROUGHT_IN_AT + 4:
+            return 0, 0
+        return _NUMBER.unpack_from(index, _FRAMES_AT)[0], _NUMBER.unpack_from(index, _BROUGHT_IN_AT)[0]
 
     # ---- letting go ------------------------------------------------------------------------------------------
 

@@ -65,7 +65,7 @@ class Recovery:
                 "or set LOCALCONC_HOME to the directory it points to."
             )
         if not os.path.lexists(self._path):
-            with self._maintenance_lock():
+            with self.maintenance_lock():
                 if not os.path.lexists(self._path):
                     self._create()
         connection = self._connect(self._path)
@@ -95,7 +95,7 @@ class Recovery:
         try:
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA temp_store = MEMORY")
-            connection.execute(f"PRAGMA wal_autocheckpoint = {schema.CHECKPOINT_PAGES}")
+            connection.execute("PRAGMA wal_autocheckpoint = 0").fetchall()  # see `checkpoints`
             connection.execute(f"PRAGMA journal_size_limit = {schema.LOG_BYTES}").fetchall()
             connection.execute("PRAGMA trusted_schema = OFF")
         except sqlite3.Error as error:
@@ -170,7 +170,7 @@ class Recovery:
 
         Processes that still have the deleted file open find its tables gone and come over.
         """
-        with self._maintenance_lock():
+        with self.maintenance_lock():
             if not anchors.are_unlinked():
                 return  # another process was quicker
             try:
@@ -197,7 +197,7 @@ class Recovery:
         Processes of the older version find their tables gone, look at the path, and say that the store is newer. The
         tables go before the new file is in its place: nobody is admitted by both.
         """
-        with self._maintenance_lock():
+        with self.maintenance_lock():
             old = self._connect(self._path)
             try:
                 version = self._version(old)
@@ -228,7 +228,7 @@ class Recovery:
         Raises:
             StoreError: other living processes use it, whose slots a new store would not know.
         """
-        with self._maintenance_lock():
+        with self.maintenance_lock():
             if not self._is_damaged():
                 return None
             others = self._living_users()
@@ -274,8 +274,12 @@ class Recovery:
     # ---- the maintenance lock --------------------------------------------------------------------------------
 
     @contextmanager
-    def _maintenance_lock(self) -> Iterator[None]:
-        """Let only one process at a time create, restore, rebuild or migrate; for the others the store is busy."""
+    def maintenance_lock(self) -> Iterator[None]:
+        """Let only one process at a time create, restore, rebuild, migrate or checkpoint.
+
+        Raises:
+            Busy: another process has the lock.
+        """
         try:
             descriptor = open_or_create_file(self._directory / MAINTENANCE_LOCK_NAME, file_mode(self._directory))
         except OSError as error:
