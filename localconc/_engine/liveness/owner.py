@@ -3,8 +3,9 @@
 The kernel releases the lock at the moment of death, whatever killed the process; so there is no lease, no heartbeat,
 and no time-out that a stopped or slow process could miss.
 
-The file also tells which of its mailboxes exist, and it is the board on which the process acknowledges the grants that
-it has picked up. Its bytes: the pid as text, at 32 the number of mailboxes, from 64 the board.
+The file also tells which mailboxes and which log the process has (see `open_logs`), and it is the board on which the
+process acknowledges the grants that it has picked up. Its bytes: the pid as text, at 32 the number of mailboxes, at 40
+the log, from 64 the board.
 """
 
 from __future__ import annotations
@@ -263,15 +264,14 @@ def remove_file(directory: Path, row: OwnerRow) -> None:
         os.unlink(path)
 
 
-def living_pids(directory: Path, except_key: str) -> list[int]:
-    """Return the processes that own a locked file in the home, whether or not a database knows them."""
-    pids = []
-    for key, paths in _files_by_key(directory).items():
-        path = path_of(directory, key)
-        if key != except_key and path in paths and _is_locked(path):
-            with suppress(OSError, ValueError):
-                pids.append(_pid_in(path))
-    return sorted(pids)
+def living(directory: Path, except_key: str) -> dict[str, int]:
+    """Return the pids of the processes that own a locked file in the home, by their keys."""
+    pids = {}
+    for key in _files_by_key(directory):
+        with suppress(OSError, ValueError):
+            if key != except_key and _is_locked(path := path_of(directory, key)):
+                pids[key] = _pid_in(path)
+    return pids
 
 
 def orphaned_files(directory: Path, known_keys: set[str]) -> list[Path]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from localconc._engine.core.clock import Clock
+    from localconc._engine.store.lost_logs import Users
 
 Result = TypeVar("Result")
 Work = TypeVar("Work")
@@ -45,7 +46,7 @@ class Database:
         clock: tells the moments that a migration needs.
         on_open: called after each opening, before anything else uses the connection.
         on_opened: called after that, when the store is in use; must not raise.
-        living_users: tells which other living processes use the home, so that nothing is rebuilt behind their backs.
+        users: the other processes that use the home: nothing is rebuilt behind their backs.
 
     Attributes:
         lock: guards the connection among the threads of this process.
@@ -59,19 +60,19 @@ class Database:
         clock: Clock,
         on_open: Callable[[], None],
         on_opened: Callable[[], None],
-        living_users: Callable[[], list[int]],
+        users: Users,
     ) -> None:
         self.directory = directory
         self.path = directory / DATABASE_NAME
         self._path_text = str(self.path)
-        self.recovery = Recovery(self.path, clock, living_users)
+        self.recovery = Recovery(self.path, clock, users)
         self.lock = threading.RLock()
         self.identity = ""
         self.verify_after = 0.0
         self._connection: sqlite3.Connection | None = None
         self._opening: sqlite3.Connection | None = None  # connected, but not in use yet
         self._anchors: Anchors | None = None
-        self._logs = Logs()
+        self._logs = Logs(users.close_log)
         self._being_opened: sqlite3.Connection | None = None  # while `on_open` runs
         self._on_open = on_open
         self._on_opened = on_opened
@@ -322,6 +323,11 @@ class Database:
         A store that goes on with another log is another one: what this process wrote to the former one may be lost.
         """
         return None if self._anchors is None else (self._anchors.database_identity, self._logs.generation)
+
+    @property
+    def inodes(self) -> tuple[int, int]:
+        """The inodes of the open database and its log."""
+        return (0, 0) if self._anchors is None else (self._anchors.database_identity[1], self._anchors.log_identity[1])
 
     def was_moved(self) -> bool:
         """Whether the file at the path is another than the one that is open, or none."""
