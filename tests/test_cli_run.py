@@ -16,7 +16,7 @@ import pytest
 
 from localconc import create_limit, read_holders, read_limit, read_limits, read_waiters
 from localconc._engine import registry
-from localconc._engine.liveness.owner import living_pids
+from localconc._engine.liveness.owner import living
 from localconc.cli import child
 from localconc.sync import concurrency, rate_limit
 from tests.kit.command_line import (
@@ -414,10 +414,10 @@ def test_the_command_of_a_killed_run_counts_as_a_user_of_the_home(localconc_home
     with running("run", "gpu", "--", *SAY_AND_READ) as holder:
         pid = int(holder.read_line())
         _kill_run(holder, pid)
-        assert living_pids(localconc_home_directory, _own_key()) == [holder.pid]  # the file names who made it
+        assert list(living(localconc_home_directory, _own_key()).values()) == [holder.pid]  # the file names who made it
         holder.write_line()
         until(lambda: not process_lives(pid))
-        assert living_pids(localconc_home_directory, _own_key()) == []
+        assert list(living(localconc_home_directory, _own_key()).values()) == []
 
 
 def _own_key() -> str:

@@ -220,15 +220,15 @@ def test_the_command_of_a_process_is_printable() -> None:
 def test_the_living_are_found_without_a_database(directory: Path) -> None:
     with another(directory) as process:
         owner = Owner(directory)
-        assert owners.living_pids(directory, "") == sorted([os.getpid(), process.row.pid])
-        assert owners.living_pids(directory, owner.key) == [process.row.pid]
+        assert sorted(owners.living(directory, "").values()) == sorted([os.getpid(), process.row.pid])
+        assert sorted(owners.living(directory, owner.key).values()) == [process.row.pid]
         process.kill()
         owner.retire()
-        assert owners.living_pids(directory, "") == []
+        assert sorted(owners.living(directory, "").values()) == []
 
 
 def test_a_home_without_owners_has_no_living(tmp_path: Path) -> None:
-    assert owners.living_pids(tmp_path, "") == []
+    assert sorted(owners.living(tmp_path, "").values()) == []
     assert owners.orphaned_files(tmp_path, set()) == []
 
 
@@ -256,7 +256,7 @@ def test_a_file_that_somebody_deleted_is_put_back(directory: Path) -> None:
     assert not owner.ensure_file()
     os.unlink(owner.path)
     assert owner.ensure_file()
-    assert owners.living_pids(directory, "") == [os.getpid()]
+    assert sorted(owners.living(directory, "").values()) == [os.getpid()]
     owner.retire()
     assert os.listdir(directory / "owners") == []
 

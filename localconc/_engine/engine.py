@@ -87,7 +87,7 @@ class Engine:
             on_opened=self._on_opened,
             reevaluate=admission.reevaluate,
             announce=self._announce,
-            living_users=self.membership.living_others,
+            users=self.membership,
         )
         self._watch = Watch(directory, clock.now)
         self.reaper = Reaper(directory, clock, self.store, self.membership, self._watch)
@@ -110,7 +110,10 @@ class Engine:
 
     def _on_open(self) -> None:
         is_new = self.membership.join(
-            self.store.file_identity, self.store.read_while_opening, self.store.transact_while_opening
+            self.store.file_identity,
+            self.store.database.inodes,
+            self.store.read_while_opening,
+            self.store.transact_while_opening,
         )
         if is_new:
             self.reaper.forget()  # in another store, the same numbers are other processes

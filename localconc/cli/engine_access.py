@@ -15,6 +15,7 @@ from localconc._engine import registry
 from localconc._engine.core import arguments, environment, rules, views
 from localconc._engine.core.calls import Request
 from localconc._engine.homes.home import DATABASE_NAME, home_source, is_on_server, other_homes
+from localconc._engine.liveness import handing_on
 from localconc._engine.operations import reading
 from localconc._engine.waiting.threads import run
 from localconc.errors import LimitNotFoundError, NotSupportedError
@@ -330,7 +331,7 @@ def reset(limit_id: UUID) -> list[Holder]:
 # ---- slots that a command is to hold ---------------------------------------------------------------------------------
 
 
-def held_descriptor() -> int | None:
+def descriptor_to_hand_on() -> int | None:
     """Return the descriptor that proves that this process lives; a command that inherits it keeps the slots held.
 
     Returns:
@@ -340,7 +341,10 @@ def held_descriptor() -> int | None:
         return None
     engine = registry.current()
     owner = engine.membership.owner
-    return owner.descriptor if engine.holdings.grants and owner is not None else None
+    if owner is None or not engine.holdings.grants:
+        return None
+    handing_on.hand_on(owner.descriptor)
+    return owner.descriptor
 
 
 def slot_numbers(occupancy: Occupancy) -> tuple[int, ...]:

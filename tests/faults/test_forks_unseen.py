@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from localconc import ensure_limit, read_holders
-from tests.faults.programs import Cast, in_line, until
+from tests.faults.programs import Cast, in_line, process_state, until
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -144,6 +144,64 @@ sys.stdin.read()
     assert newcomer.enters("L", timeout_seconds=3)
     newcomer.leave("L")
     assert parent.hear() == "reaped"
+
+
+@pytest.mark.parametrize("is_waited_for", [True, False])
+def test_a_child_forked_in_c_that_uses_no_limits_keeps_no_slot_of_its_parent_that_was_killed(
+    is_waited_for: bool, programs: Cast
+) -> None:
+    """Such a child has its parent's locks without knowing it."""
+    ensure_limit("L", 1)
+    parent = programs.python(
+        _FORKS_IN_C
+        + """
+block = concurrency("L")
+block.__enter__()
+pid = fork()
+if pid == 0:
+    print(os.getpid(), flush=True)
+    sys.stdin.read()
+    os._exit(0)
+os.waitpid(pid, 0)
+"""
+    )
+    child = int(parent.hear())
+    newcomer = programs.puppet()
+    if is_waited_for:
+        newcomer.begins_to_enter("L", timeout_seconds=5)
+        until(lambda: newcomer.evaluate("len(localconc.read_waiters())") == 1, "it waits")
+
+    parent.kill()
+
+    assert process_state(child) == "S"
+    if is_waited_for:
+        assert newcomer.outcome("L", 5) == "done"
+    else:
+        assert newcomer.enters("L", timeout_seconds=3)
+    assert process_state(child) == "S"
+
+
+def test_a_command_keeps_the_slot_though_it_was_not_noted_before_its_parent_was_killed(programs: Cast) -> None:
+    parent = programs.python(
+        """
+import subprocess, sys
+from localconc.cli import engine_access
+from localconc.sync import concurrency
+block = concurrency("L", limit=1)
+block.__enter__()
+descriptor = engine_access.descriptor_to_hand_on()
+command = subprocess.Popen(["sleep", "60"], pass_fds=[descriptor], stdout=subprocess.DEVNULL)
+print(command.pid, flush=True)
+sys.stdin.read()
+"""
+    )
+    command = int(parent.hear())
+    parent.kill()
+    try:
+        assert not programs.puppet().enters("L")
+    finally:
+        os.kill(command, signal.SIGKILL)
+    assert programs.puppet().enters("L", timeout_seconds=3)
 
 
 def test_a_child_forked_in_c_in_the_middle_of_waiting_threads_works(programs: Cast) -> None:

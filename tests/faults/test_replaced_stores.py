@@ -232,6 +232,105 @@ def test_a_process_that_comes_over_to_the_log_of_another_one_that_is_dead_does_n
     _doctor_is_content(programs)
 
 
+def _remove(home: Path, what: str) -> None:
+    for suffix in what.split():
+        (home / f"localconc.db{suffix}").unlink()
+
+
+@pytest.mark.parametrize("what", ["-wal", "-shm", "-wal -shm"])
+@pytest.mark.parametrize("first", ["a newcomer", "the doctor, and a newcomer", "a process that was there before"])
+def test_what_an_idle_process_holds_outlives_the_removal_of_the_log(
+    what: str, first: str, programs: Cast, localconc_home_directory: Path
+) -> None:
+    another = programs.puppet()
+    another.must_enter("other", limit=5)
+    idle = programs.puppet()
+    idle.must_enter("L", limit=1)
+
+    _remove(localconc_home_directory, what)
+    if first == "the doctor, and a newcomer":
+        status, report = programs.command(sys.executable, "-m", "localconc", "doctor").end(30)
+        assert what == "-shm" or (status != 0 and str(idle.pid) in report), report
+    time.sleep(NOTICED_WITHIN_SECONDS)
+    asker = another if first == "a process that was there before" else programs.puppet()
+
+    assert not asker.enters("L"), "two hold a limit of 1"
+    asker.must_enter("M", limit=1)
+    assert {(holder.name, holder.pid) for holder in read_holders()} == {
+        ("L", idle.pid),
+        ("M", asker.pid),
+        ("other", another.pid),
+    }
+    idle.leave("L")
+    assert asker.enters("L", timeout_seconds=2)
+    assert not idle.enters("L"), "two hold a limit of 1"
+    _doctor_is_content(programs)
+
+
+def test_the_doctors_repair_brings_a_removed_log_back(programs: Cast, localconc_home_directory: Path) -> None:
+    idle = programs.puppet()
+    idle.must_enter("L", limit=1)
+    _remove_sidecars(localconc_home_directory)
+
+    programs.command(sys.executable, "-m", "localconc", "doctor", "--repair").finish(30)
+
+    _doctor_is_content(programs)
+    assert [(holder.name, holder.pid) for holder in read_holders()] == [("L", idle.pid)]
+
+
+@needs_root
+@pytest.mark.skipif(not shutil.which("unshare"), reason="needs unshare")
+def test_a_removed_log_that_cannot_be_read_is_an_error_and_nobody_is_admitted(
+    programs: Cast, localconc_home_directory: Path
+) -> None:
+    idle = programs.puppet()
+    idle.must_enter("L", limit=1)
+    _remove_sidecars(localconc_home_directory)
+    confined = programs.puppet(prefix=("unshare", "--pid", "--fork", "--kill-child", "--mount-proc"))
+
+    answer = confined.do("enter", "L", timeout_seconds=1)
+    assert answer[0] == "StoreError"
+    assert str(idle.pid) in answer[1]
+
+    idle.must_enter("M", limit=1)  # it notes what it holds
+    assert not confined.enters("L"), "two hold a limit of 1"
+    idle.leave("L")
+    assert confined.enters("L", timeout_seconds=2)
+
+
+def test_a_log_that_the_last_one_to_close_it_removed_is_not_missed(
+    programs: Cast, localconc_home_directory: Path
+) -> None:
+    """What a process holds whose connection is closed (it has forked), or that has ended before its command."""
+    forked = programs.puppet()
+    forked.must_enter("L", limit=1)
+    run = (sys.executable, "-m", "localconc", "run", "M", "--limit", "1", "--", "sh", "-c", "echo in; exec cat")
+    command = programs.command(*run)
+    assert command.hear() == "in"
+    command.kill()
+    forked.run("if (pid := os.fork()) == 0: os._exit(0)\nos.waitpid(pid, 0)")
+    _ends_after_one_use(programs)
+    assert not (localconc_home_directory / "localconc.db-wal").exists()
+
+    newcomer = programs.puppet()
+    assert not newcomer.enters("L"), "two hold a limit of 1"
+    assert not newcomer.enters("M"), "two hold a limit of 1"
+
+
+@needs_root
+@pytest.mark.skipif(not shutil.which("unshare"), reason="needs unshare")
+def test_a_container_does_not_miss_the_log_of_a_process_that_closed_it(
+    programs: Cast, localconc_home_directory: Path
+) -> None:
+    forked = programs.puppet()
+    forked.must_enter("L", limit=1)
+    forked.run("if (pid := os.fork()) == 0: os._exit(0)\nos.waitpid(pid, 0)")
+    assert not (localconc_home_directory / "localconc.db-wal").exists()
+
+    confined = programs.puppet(prefix=("unshare", "--pid", "--fork", "--kill-child", "--mount-proc"))
+    assert not confined.enters("L"), "two hold a limit of 1"
+
+
 _READS_THE_HOME = {
     "a copy of the tree": "import shutil\nshutil.copytree(localconc.home(), os.environ['COPY'], dirs_exist_ok=True)",
     "a plain read": "for path in localconc.home().glob('localconc.db*'): path.read_bytes()",

@@ -137,6 +137,22 @@ class OwnerRow(NamedTuple):
     is_command: int = 0
 
 
+class LostLog(NamedTuple):
+    """A log of the store that a living process has open, and that is not at its path.
+
+    Attributes:
+        key: the key of that process, as an owner.
+        pid: its pid, in its own numbering of processes.
+        log: the inode of the log.
+        is_visible: whether this process has the same numbering.
+    """
+
+    key: str
+    pid: int
+    log: int
+    is_visible: bool
+
+
 class PastAcquisition(NamedTuple):
     """One limit's part of an acquisition, as the history tells it."""
 

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from localconc._engine.core import rules
 from localconc._engine.core.errors import malformed
+from localconc.errors import StoreError
 
 if TYPE_CHECKING:
     from pendulum import DateTime
@@ -101,6 +102,11 @@ def moment(seconds: float) -> DateTime:
     """Return a moment of the wall clock as people get it."""
     import pendulum
 
+    if not hasattr(pendulum, "from_timestamp"):  # other threads wait for the import: this one has interrupted it
+        raise StoreError(
+            "A signal handler or finalizer used limits while it interrupted the import of pendulum: set a flag in the "
+            "handler, and use limits outside it."
+        )
     try:
         return pendulum.from_timestamp(seconds, tz="UTC")
     except (OverflowError, ValueError, OSError, TypeError) as error:

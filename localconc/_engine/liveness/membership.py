@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from localconc._engine.core.errors import shown
-from localconc._engine.core.records import OwnerRow
+from localconc._engine.core.records import LostLog, OwnerRow
+from localconc._engine.liveness import open_logs
 from localconc._engine.liveness import owner as owners
 from localconc._engine.liveness.owner import Owner
 from localconc._engine.liveness.processes import started
@@ -59,15 +60,19 @@ class Membership:
         """Whether this process is known to a store: what it never asked for, it need not undo."""
         return self.owner_id != NOT_JOINED
 
-    def join(self, store: object, read: Callable[..., object], transact: Callable[..., object]) -> bool:
+    def join(
+        self, store: object, inodes: tuple[int, int], read: Callable[..., object], transact: Callable[..., object]
+    ) -> bool:
         """Make this process known to a store that has just been opened; return whether it was not known before.
 
         Args:
             store: what tells this store's file from any other.
+            inodes: of the open database and its log.
             read: does some work on the ledger while the store is being opened.
             transact: does some work in a transaction while the store is being opened.
         """
         owner = self._locked_owner()
+        open_logs.note(owner, *inodes)
         owner_id = read(lambda ledger: self._known_as(ledger, owner.key))
         if owner_id is not None and store == self._joined:
             self.owner_id = int(str(owner_id))
@@ -161,7 +166,21 @@ class Membership:
 
     def living_others(self) -> list[int]:
         """Return the pids of the other living processes that use the home, whether or not a store knows them."""
-        return owners.living_pids(self._directory, self.owner.key if self.owner else "")
+        return sorted(owners.living(self._directory, self.owner.key if self.owner else "").values())
+
+    def lost_logs(self) -> list[LostLog]:
+        """Return the logs that others have open and that were removed from their path."""
+        return open_logs.lost_logs(self._directory, self.owner.key if self.owner else "")
+
+    def forget_logs(self, logs: list[LostLog]) -> None:
+        """Let logs that were brought back count as lost no more."""
+        for lost in logs:
+            open_logs.forget(self._directory, lost.key)
+
+    def close_log(self) -> None:
+        """Note that this process closes the log that it has open."""
+        if self.owner is not None:
+            open_logs.note_none(self.owner)
 
     def leave(self, txn: Transaction, *, may_hold: bool) -> None:
         """Take this process out of the store; `may_hold` tells whether calls of it are under way."""

@@ -3,8 +3,8 @@
 The kernel releases the lock at the moment of death, whatever killed the process; so there is no lease, no heartbeat,
 and no time-out that a stopped or slow process could miss.
 
-The file also tells which of its mailboxes exist, and it is the board on which the process acknowledges the grants that
-it has picked up. Its bytes: the pid as text, at 32 the number of mailboxes, from 64 the board.
+The file also tells which mailboxes and which log the process has, and on its board the process acknowledges grants.
+It has the pid, at 31 see `handing_on`, at 32 the mailboxes, at 40 see `open_logs`, from 64 the board.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from filelock import lock_descriptor
 from localconc._engine.core.clock import wall
 from localconc._engine.homes.files import close_same, create_file, identity_of, is_same, open_to_read, read_at, write_at
 from localconc._engine.homes.home import OWNERS_NAME, file_mode
+from localconc._engine.liveness.handing_on import is_handed_on
 from localconc._engine.liveness.processes import command, has_exited, pid_namespace, started
 
 if TYPE_CHECKING:
@@ -206,11 +207,11 @@ def is_alive(directory: Path, row: OwnerRow) -> bool:
     """Return whether the process of a row still runs; if nobody can tell, it does."""
     if row.is_command and row.pid_namespace == pid_namespace():
         return not has_ended(row)  # a command may close the lock that it inherited, or leave it to children
-    locked = _is_locked(path_of(directory, row.key))
-    if locked is not None:
-        return locked
-    # The file was deleted, or may not be opened: the process table is the next best witness, if it is the same one.
-    return row.pid_namespace != pid_namespace() or not has_ended(row)
+    path = path_of(directory, row.key)
+    if (locked := _is_locked(path)) is False:
+        return False
+    # The process table is the next best witness, if it is the same one: the file may be gone, or C code forked a child.
+    return row.pid_namespace != pid_namespace() or not has_ended(row) or (locked is True and is_handed_on(path))
 
 
 def has_ended(row: OwnerRow) -> bool:
@@ -263,15 +264,14 @@ def remove_file(directory: Path, row: OwnerRow) -> None:
         os.unlink(path)
 
 
-def living_pids(directory: Path, except_key: str) -> list[int]:
-    """Return the processes that own a locked file in the home, whether or not a database knows them."""
-    pids = []
-    for key, paths in _files_by_key(directory).items():
-        path = path_of(directory, key)
-        if key != except_key and path in paths and _is_locked(path):
-            with suppress(OSError, ValueError):
-                pids.append(_pid_in(path))
-    return sorted(pids)
+def living(directory: Path, except_key: str) -> dict[str, int]:
+    """Return the pids of the processes that own a locked file in the home, by their keys."""
+    pids = {}
+    for key in _files_by_key(directory):
+        with suppress(OSError, ValueError):
+            if key != except_key and _is_locked(path := path_of(directory, key)):
+                pids[key] = _pid_in(path)
+    return pids
 
 
 def orphaned_files(directory: Path, known_keys: set[str]) -> list[Path]:

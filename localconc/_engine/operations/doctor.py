@@ -19,6 +19,7 @@ from localconc._engine.core.clock import SystemClock
 from localconc._engine.core.errors import Damaged, explained, shown
 from localconc._engine.homes import home
 from localconc._engine.homes.filesystems import filesystem_type, is_network_filesystem
+from localconc._engine.liveness import open_logs
 from localconc._engine.liveness import owner as owners
 from localconc._engine.operations import repairs
 from localconc._engine.operations.log_readers import long_readers
@@ -76,6 +77,7 @@ def examine(directory: Path) -> list[Finding]:
     path = directory / home.DATABASE_NAME
     findings = [Finding("path", "well", f"The database is {shown(path)}."), _filesystem(directory)]
     findings += _permissions(directory)
+    findings += _lost_logs(directory, path)
     if path.is_symlink():
         findings.append(
             Finding(
@@ -158,7 +160,7 @@ def _mode(path: Path) -> int:
 
 
 def _missing(directory: Path, path: Path) -> Finding:
-    users = owners.living_pids(directory, "")
+    users = sorted(owners.living(directory, "").values())
     if users:
         text = f"The database {shown(path)} is gone, and processes use it: {_listed(users)}."
         return Finding("database", "wrong", text, "One of them restores it at its next call; otherwise end them.")
@@ -167,6 +169,14 @@ def _missing(directory: Path, path: Path) -> Finding:
         text = f"The database {shown(path)} is gone; the definitions of {definitions} limit(s) are safe beside it."
         return Finding("database", "note", text, "It is built anew from them at the next use.")
     return Finding("database", "well", "There is no database yet; it is made at the first use.")
+
+
+def _lost_logs(directory: Path, path: Path) -> Iterator[Finding]:
+    users = [lost.pid for lost in open_logs.lost_logs(directory, "")]
+    if users:
+        text = f"The log of the database {shown(path)} was removed while processes use it: pid {_listed(users)}."
+        remedy = "The next use brings back what they hold, and so does --repair."
+        yield Finding("log", "wrong", text, remedy, repairs.bring_log_back)
 
 
 def _left_behind(directory: Path) -> Iterator[Finding]:

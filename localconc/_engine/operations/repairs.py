@@ -73,6 +73,11 @@ def rebuild(engine: Engine) -> None:
     run(engine, engine.store.database.ensure_open)
 
 
+def bring_log_back(engine: Engine) -> None:
+    """Bring back a log that was removed under those who use it: opening the store does so."""
+    run(engine, engine.store.database.ensure_open)
+
+
 def compact(engine: Engine) -> None:
     """Give unused space back to the file system."""
     run(engine, engine.store.database.compact)

@@ -15,11 +15,14 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from localconc._engine.homes.files import read_at
+
 if sys.platform != "win32":
     import fcntl
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Callable
     from pathlib import Path
 
 #: Where the anchor on the database is positioned; a file that took its number over is hardly ever.
@@ -29,6 +32,11 @@ POSITION: Final = 0x6C636F6E
 #: log's index. A process that finds either locked does not take itself for the only one.
 _SHARED_RANGE: Final = (0x40000000 + 2, 510)
 _DEAD_MANS_SWITCH: Final = (128, 1)
+
+#: Where the log's index tells how many pages the log holds, and how many of them are in the database.
+_FRAMES_AT: Final = 16
+_BROUGHT_IN_AT: Final = 96
+_NUMBER: Final = struct.Struct("=I")
 
 #: Set a lock of an open file description (`fcntl(2)`): Linux only.
 _SET_LOCK: Final = getattr(fcntl, "F_OFD_SETLK", None) if sys.platform == "linux" else None
@@ -89,21 +97,37 @@ class Anchors:
         return all(map(_is_at, self._paths, self._identities))
 
     def are_unlinked(self) -> bool:
-        """Whether one of the open files was deleted, and no other one has taken its place.
+        """Whether one of the open files was deleted, and nothing of use has taken its place.
 
         A database that has a name elsewhere was not deleted: this process only can't see the path any more. What was
         replaced is not deleted either, be it by an older copy or by a log that another process has begun: what is at
-        the path counts, for others go by it already.
+        the path counts, for others go by it already. Nobody goes by a log that is empty.
         """
-        at_paths = [identity_at(path) for path in self._paths]
-        if at_paths[0] is None:
+        database, log, index = [identity_at(path) for path in self._paths]
+        if database is None:
             return os.fstat(self._first).st_nlink == 0
-        is_replaced = any(found not in (None, ours) for found, ours in zip(at_paths, self._identities, strict=True))
-        return None in at_paths and not is_replaced
+        if database != self.database_identity:
+            return False
+        if log != self.log_identity:
+            return log is None or _is_empty(self._paths[1])
+        return index is None
 
     def is_log_in_place(self) -> bool:
         """Whether the open log is the one at its path."""
         return _is_at(self._paths[1], self._identities[1])
+
+    def log_frames(self) -> tuple[int, int]:
+        """Return how many pages the log holds, and how many of them are in the database already.
+
+        Both stand in the index of the log, whose form SQLite documents («WAL-index format»).
+        """
+        try:
+            index = read_at(self._descriptors[2], _BROUGHT_IN_AT + 4, 0)
+        except OSError:  # the descriptors were closed under this process
+            return 0, 0
+        if len(index) < _BROUGHT_IN_AT + 4:
+            return 0, 0
+        return _NUMBER.unpack_from(index, _FRAMES_AT)[0], _NUMBER.unpack_from(index, _BROUGHT_IN_AT)[0]
 
     # ---- letting go ------------------------------------------------------------------------------------------
 
@@ -185,6 +209,13 @@ def _is_at(path: str, identity: Identity) -> bool:
     return identity_at(path) == identity
 
 
+def _is_empty(path: str) -> bool:
+    try:
+        return os.stat(path).st_size == 0
+    except OSError:
+        return True
+
+
 def _identity_of(descriptor: int) -> Identity | None:
     try:
         found = os.fstat(descriptor)
@@ -203,11 +234,15 @@ def _make_immortal(thing: object) -> None:
 class Logs:
     """Which logs the store had while this process used it: what it wrote to one that was replaced may be lost.
 
+    Args:
+        on_close: called before a log is closed.
+
     Attributes:
         generation: grows whenever that may be so.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_close: Callable[[], None]) -> None:
+        self._on_close = on_close
         self.generation = 0
         self._left: Identity | None = None  # the log that the store had when it was closed, if it stayed
 
@@ -224,6 +259,7 @@ class Logs:
         """
         if anchors is None:
             return
+        self._on_close()
         if anchors.are_in_place():
             anchors.let_go()
         else:

@@ -12,24 +12,24 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import sys
 import threading
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from localconc._engine.core.clock import monotonic
 from localconc._engine.core.errors import READONLY, Busy, error_code, explained, shown
 from localconc._engine.homes.home import DATABASE_NAME, prepare
+from localconc._engine.store import checkpoints
 from localconc._engine.store.anchors import POSITION, Anchors, Logs, identity_at
 from localconc._engine.store.recovery import Recovery
+from localconc._engine.store.reentry import is_interrupted, used_from_handler
 from localconc.errors import LocalconcError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
-    from types import CodeType, FrameType
 
     from localconc._engine.core.clock import Clock
+    from localconc._engine.store.lost_logs import Users
 
 Result = TypeVar("Result")
 Work = TypeVar("Work")
@@ -46,7 +46,7 @@ class Database:
         clock: tells the moments that a migration needs.
         on_open: called after each opening, before anything else uses the connection.
         on_opened: called after that, when the store is in use; must not raise.
-        living_users: tells which other living processes use the home, so that nothing is rebuilt behind their backs.
+        users: the other processes that use the home: nothing is rebuilt behind their backs.
 
     Attributes:
         lock: guards the connection among the threads of this process.
@@ -60,19 +60,19 @@ class Database:
         clock: Clock,
         on_open: Callable[[], None],
         on_opened: Callable[[], None],
-        living_users: Callable[[], list[int]],
+        users: Users,
     ) -> None:
         self.directory = directory
         self.path = directory / DATABASE_NAME
         self._path_text = str(self.path)
-        self.recovery = Recovery(self.path, clock, living_users)
+        self.recovery = Recovery(self.path, clock, users)
         self.lock = threading.RLock()
         self.identity = ""
         self.verify_after = 0.0
         self._connection: sqlite3.Connection | None = None
         self._opening: sqlite3.Connection | None = None  # connected, but not in use yet
         self._anchors: Anchors | None = None
-        self._logs = Logs()
+        self._logs = Logs(users.close_log)
         self._being_opened: sqlite3.Connection | None = None  # while `on_open` runs
         self._on_open = on_open
         self._on_opened = on_opened
@@ -138,31 +138,26 @@ class Database:
             except (sqlite3.Error, OSError) as error:
                 raise self._explained(error) from error
 
-    def _is_below(self, *codes: CodeType) -> bool:
-        """Whether this thread is inside one of these functions of this database, further down its stack."""
-        frame: FrameType | None = sys._getframe(2)
-        while frame is not None:
-            if frame.f_code in codes and frame.f_locals.get("self") is self:
-                return True
-            frame = frame.f_back
-        return False
-
     def make_durable(self) -> None:
         """Bring what was committed to the disk itself, so that it survives a power loss (not only any crash)."""
         with self.lock:
             connection = self._ready()
-            with suppress(sqlite3.Error):  # where it can't run, the log of definitions is synced already
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            if self._anchors is not None:  # where it can't run, the log of definitions is synced already
+                checkpoints.checkpoint(connection, self._anchors, self.recovery.maintenance_lock())
 
     def compact(self) -> None:
         """Give unused space back to the file system."""
         with self.lock:
             connection = self._ready()
+            assert self._anchors is not None
             try:
-                connection.execute("VACUUM")
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                checkpoints.compact(connection, self._anchors, self.recovery.maintenance_lock())
             except sqlite3.Error as error:
                 raise self._explained(error) from error
+
+    def _checkpoint_if_due(self, connection: sqlite3.Connection) -> None:
+        if self._anchors is not None and checkpoints.is_due(self._anchors):
+            checkpoints.checkpoint(connection, self._anchors, self.recovery.maintenance_lock())
 
     # ---- opening and closing ---------------------------------------------------------------------------------
 
@@ -211,23 +206,17 @@ class Database:
         if connection is not None and connection.in_transaction:
             # Only this very thread can be here: it interrupted itself, in a signal handler, inside a transaction; or an
             # exception out of nowhere (a debugger's, say) struck as the transaction was to end.
-            if self._is_below(Database.transact.__code__):
-                raise self._used_from_handler("one of its own transactions")
+            if is_interrupted(self, Database.transact):
+                raise used_from_handler(self.path, "one of its own transactions")
             connection.rollback()
         if connection is not None and monotonic() >= self.verify_after:
             self._verify()
             connection = self._connection
         if connection is None:
-            if self._is_below(Database._open.__code__):
-                raise self._used_from_handler("the opening of the database")
+            if is_interrupted(self, Database._open):
+                raise used_from_handler(self.path, "the opening of the database")
             connection = self._open()
         return connection
-
-    def _used_from_handler(self, what: str) -> StoreError:
-        return StoreError(
-            f"A signal handler or finalizer used the database {shown(self.path)} while it interrupted {what}: set a "
-            "flag in the handler, and use limits outside it."
-        )
 
     def _open(self) -> sqlite3.Connection:
         connection, self._opening = self._opening, None
@@ -249,6 +238,7 @@ class Database:
             self._being_opened = None
         self._connection = connection
         self.verify_after = monotonic() + VERIFY_EVERY_SECONDS
+        self._checkpoint_if_due(connection)  # a process may never do more than this one transaction
         self._on_opened()
         if self._connection is None:  # it proved to be of no use
             raise Busy
@@ -308,13 +298,18 @@ class Database:
             )
 
     def _verify(self) -> None:
-        """Notice a store that was deleted or replaced while it was open, and restore a deleted one from memory."""
+        """Notice a store that was deleted or replaced while it was open, and restore a deleted one from memory.
+
+        Where all is in its place, bring a log that has grown long into the database.
+        """
         self.verify_after = monotonic() + VERIFY_EVERY_SECONDS
         anchors = self._anchors
-        if anchors is None or anchors.are_in_place():
+        assert anchors is not None
+        assert self._connection is not None
+        if anchors.are_in_place():
+            self._checkpoint_if_due(self._connection)
             return
         if anchors.are_unlinked():
-            assert self._connection is not None
             prepare(self.directory)
             self.recovery.restore(self._connection, anchors)
         elif not os.path.lexists(self._path_text):
@@ -328,6 +323,11 @@ class Database:
         A store that goes on with another log is another one: what this process wrote to the former one may be lost.
         """
         return None if self._anchors is None else (self._anchors.database_identity, self._logs.generation)
+
+    @property
+    def inodes(self) -> tuple[int, int]:
+        """The inodes of the open database and its log."""
+        return (0, 0) if self._anchors is None else (self._anchors.database_identity[1], self._anchors.log_identity[1])
 
     def was_moved(self) -> bool:
         """Whether the file at the path is another than the one that is open, or none."""

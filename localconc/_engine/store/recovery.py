@@ -17,16 +17,17 @@ from filelock import lock_descriptor, unlock_descriptor
 from localconc._engine.core.errors import Busy, Damaged, explained, shown
 from localconc._engine.homes.files import create_file, open_or_create_file
 from localconc._engine.homes.home import MAINTENANCE_LOCK_NAME, file_mode, give_to_group, is_group_shared
-from localconc._engine.store import migration
+from localconc._engine.store import lost_logs, migration
 from localconc._engine.store.rows import integrity, schema
 from localconc.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from localconc._engine.core.clock import Clock
     from localconc._engine.store.anchors import Anchors
+    from localconc._engine.store.lost_logs import Users
 
 #: How many processes an error message lists.
 MAX_LISTED_PIDS: Final = 8
@@ -40,14 +41,14 @@ class Recovery:
     Args:
         path: of the database.
         clock: tells the moments that a migration needs.
-        living_users: tells which other living processes use the home.
+        users: the other processes that use the home.
     """
 
-    def __init__(self, path: Path, clock: Clock, living_users: Callable[[], list[int]]) -> None:
+    def __init__(self, path: Path, clock: Clock, users: Users) -> None:
         self._path = path
         self._directory = path.parent
         self._clock = clock
-        self._living_users = living_users
+        self._users = users
 
     # ---- connecting ------------------------------------------------------------------------------------------
 
@@ -65,9 +66,12 @@ class Recovery:
                 "or set LOCALCONC_HOME to the directory it points to."
             )
         if not os.path.lexists(self._path):
-            with self._maintenance_lock():
+            with self.maintenance_lock():
                 if not os.path.lexists(self._path):
                     self._create()
+        if lost_logs.may_be_lost(self._path) and self._users.lost_logs():
+            with self.maintenance_lock():
+                lost_logs.bring_back(self._path, self._users)
         connection = self._connect(self._path)
         try:
             version = self._version(connection)
@@ -95,7 +99,7 @@ class Recovery:
         try:
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA temp_store = MEMORY")
-            connection.execute(f"PRAGMA wal_autocheckpoint = {schema.CHECKPOINT_PAGES}")
+            connection.execute("PRAGMA wal_autocheckpoint = 0").fetchall()  # see `checkpoints`
             connection.execute(f"PRAGMA journal_size_limit = {schema.LOG_BYTES}").fetchall()
             connection.execute("PRAGMA trusted_schema = OFF")
         except sqlite3.Error as error:
@@ -119,7 +123,7 @@ class Recovery:
     # ---- building aside --------------------------------------------------------------------------------------
 
     def _create(self) -> None:
-        others = self._living_users()
+        others = self._users.living_others()
         if others:
             raise StoreError(
                 f"The database {shown(self._path)} was deleted while other processes use it (pids {_listed(others)}): "
@@ -170,7 +174,7 @@ class Recovery:
 
         Processes that still have the deleted file open find its tables gone and come over.
         """
-        with self._maintenance_lock():
+        with self.maintenance_lock():
             if not anchors.are_unlinked():
                 return  # another process was quicker
             try:
@@ -197,7 +201,7 @@ class Recovery:
         Processes of the older version find their tables gone, look at the path, and say that the store is newer. The
         tables go before the new file is in its place: nobody is admitted by both.
         """
-        with self._maintenance_lock():
+        with self.maintenance_lock():
             old = self._connect(self._path)
             try:
                 version = self._version(old)
@@ -228,10 +232,10 @@ class Recovery:
         Raises:
             StoreError: other living processes use it, whose slots a new store would not know.
         """
-        with self._maintenance_lock():
+        with self.maintenance_lock():
             if not self._is_damaged():
                 return None
-            others = self._living_users()
+            others = self._users.living_others()
             if others:
                 raise StoreError(
                     f"The database {shown(self._path)} is damaged, and other processes use it (pids "
@@ -274,8 +278,12 @@ class Recovery:
     # ---- the maintenance lock --------------------------------------------------------------------------------
 
     @contextmanager
-    def _maintenance_lock(self) -> Iterator[None]:
-        """Let only one process at a time create, restore, rebuild or migrate; for the others the store is busy."""
+    def maintenance_lock(self) -> Iterator[None]:
+        """Let only one process at a time create, restore, rebuild, migrate or checkpoint.
+
+        Raises:
+            Busy: another process has the lock.
+        """
         try:
             descriptor = open_or_create_file(self._directory / MAINTENANCE_LOCK_NAME, file_mode(self._directory))
         except OSError as error:

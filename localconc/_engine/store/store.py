@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from localconc._engine.core.clock import Clock
+    from localconc._engine.store.lost_logs import Users
 
 Result = TypeVar("Result")
 
@@ -111,7 +112,7 @@ class Store:
         on_opened: called after that, when the store is in use; must not raise.
         reevaluate: called before the commit of a transaction in which limits changed: answers their waiters.
         announce: called after the commit of a transaction that concerns others; must not raise.
-        living_users: tells which other living processes use the home.
+        users: the other processes that use the home.
     """
 
     def __init__(
@@ -123,14 +124,14 @@ class Store:
         on_opened: Callable[[], None],
         reevaluate: Callable[[Transaction], None],
         announce: Callable[[Transaction], None],
-        living_users: Callable[[], list[int]],
+        users: Users,
     ) -> None:
         self.directory = directory
         self._clock = clock
         self._reevaluate = reevaluate
         self._announce = announce
         self._served: set[int] = set()  # tickets whose rows are to be deleted
-        self.database = Database(directory, clock, on_open, on_opened, living_users)
+        self.database = Database(directory, clock, on_open, on_opened, users)
 
     def transact(self, work: Callable[[Transaction], Result]) -> Result:
         """Do some work in a write transaction; after its commit the effects follow.

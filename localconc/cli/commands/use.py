@@ -103,7 +103,7 @@ def run(
             _check_limits_exist(call)
             occupancy = holding.enter_context(block)
         environment = slot_environment.with_numbers(occupancy, slot_env)
-        descriptor = engine_access.held_descriptor()
+        descriptor = engine_access.descriptor_to_hand_on()
         if descriptor is None:
             return child.run(words, None, lambda pid: None, environment)
         text = _harmless(" ".join(words))[:200]

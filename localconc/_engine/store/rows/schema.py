@@ -28,9 +28,9 @@ SCHEMA_VERSION: Final = 2
 
 PAGE_BYTES: Final = 512
 
-#: How long the log grows before it is brought into the file: a little less than `LOG_BYTES`. Twice as much would save
-#: 1 % of an acquisition.
-CHECKPOINT_PAGES: Final = 3_600
+#: How long the log grows before it is brought into the file: as much less than `LOG_BYTES` as is written between two
+#: looks at its length. Twice as much would save 1 % of an acquisition.
+CHECKPOINT_PAGES: Final = 2_500
 
 #: The log is cut to this size after a reader that never ended had let it grow.
 LOG_BYTES: Final = 2_000_000

@@ -1,0 +1,59 @@
+"""Bringing the log into the database, by one process at a time.
+
+SQLite before 3.51.3 can lose what was committed (its «WAL-reset» fault): a checkpoint begins as another one has just
+brought the whole log into the database, a writer begins the log anew at this very moment, and the later checkpoint
+marks the new log as brought in. Here each checkpoint runs under a lock, and only while a part of the log is not in the
+database. No writer can then begin the log anew before it ends. SQLite's automatic checkpoints are switched off, for
+they know of no such lock. The last connection to close has the database for itself.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from localconc._engine.core.errors import Busy
+from localconc._engine.store.rows.schema import CHECKPOINT_PAGES
+from localconc.errors import StoreError
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from localconc._engine.store.anchors import Anchors
+
+
+def is_due(anchors: Anchors) -> bool:
+    """Return whether the log is long, and a part of it is not in the database."""
+    written, brought_in = anchors.log_frames()
+    return written >= CHECKPOINT_PAGES and brought_in < written
+
+
+def checkpoint(connection: sqlite3.Connection, anchors: Anchors, lock: AbstractContextManager[None]) -> bool:
+    """Bring the log into the database, as far as no reader needs it; return whether a checkpoint ran.
+
+    Args:
+        lock: only one process has it at a time.
+    """
+    with suppress(Busy, StoreError, sqlite3.Error, OSError), lock:  # a later one brings in the same, and more
+        return _checkpoint_locked(connection, anchors, "PASSIVE")
+    return False
+
+
+def compact(connection: sqlite3.Connection, anchors: Anchors, lock: AbstractContextManager[None]) -> None:
+    """Give unused space back to the file system.
+
+    Raises:
+        Busy: another process has the lock.
+    """
+    with lock:
+        connection.execute("VACUUM")
+        _checkpoint_locked(connection, anchors, "TRUNCATE")
+
+
+def _checkpoint_locked(connection: sqlite3.Connection, anchors: Anchors, mode: str) -> bool:
+    written, brought_in = anchors.log_frames()
+    if brought_in >= written:
+        return False
+    connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+    return True
