@@ -135,7 +135,7 @@ def snapshot(engine: Engine, *, grants: bool = False) -> Snapshot:
 
 def deadlocks(engine: Engine) -> list[Circle]:
     """Return the circles of requests that wait for each other forever."""
-    return run(engine, lambda: engine.read(lambda ledger: circles(ledger, engine.clock.now())))
+    return run(engine, lambda: engine.read(circles))
 
 
 def notice_deaths(engine: Engine) -> None:
