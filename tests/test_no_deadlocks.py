@@ -169,32 +169,29 @@ def test_but_nobody_waits_for_the_end_of_a_pause_to_go_on_waiting_for_itself() -
 
 
 def test_a_thread_does_not_hold_what_an_earlier_thread_left_for_others_to_release() -> None:
-    """Python gives the identity of a thread that has ended to the next one."""
+    """Python gives the identity of a thread that has ended to a later one."""
     ensure_limit("gpu", 1)
-    idents: list[int | None] = []
-
-    def enter(stack: ExitStack) -> None:
-        idents.append(threading.get_ident())
-        stack.enter_context(concurrency("gpu"))
+    stack = ExitStack()
+    first = threading.Thread(target=lambda: stack.enter_context(concurrency("gpu")))
+    first.start()
+    ident = first.ident
+    first.join(PATIENCE_SECONDS)
+    served: list[int | None] = []
 
     def enter_and_leave() -> None:
-        idents.append(threading.get_ident())
         with concurrency("gpu"):
-            pass
+            served.append(threading.get_ident())
 
-    stack = ExitStack()
-    first = threading.Thread(target=enter, args=(stack,))
-    first.start()
-    first.join(PATIENCE_SECONDS)
-    second = threading.Thread(target=enter_and_leave)
-    second.start()
-    wait_until(lambda: len(idents) == 2)
-    with once_somebody_waits("gpu", stack.close):
-        pass
-    second.join(PATIENCE_SECONDS)
-    assert not second.is_alive()
-    if idents[0] != idents[1]:
-        pytest.skip("the second thread got an identity of its own here")
+    threads = [threading.Thread(target=enter_and_leave) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: len(read_waiters("gpu")) == sum(thread.is_alive() for thread in threads))
+    stack.close()
+    for thread in threads:
+        thread.join(PATIENCE_SECONDS)
+    assert len(served) == len(threads)
+    if ident not in served:
+        pytest.skip("no later thread got the identity of the first one here")
 
 
 def test_a_task_does_not_hold_what_an_earlier_task_left_for_others_to_release() -> None:
@@ -216,7 +213,7 @@ def test_a_task_does_not_hold_what_an_earlier_task_left_for_others_to_release() 
         await asyncio.sleep(0)  # its loop forgets it, too
         tasks = [asyncio.create_task(enter_and_leave()) for _ in range(20)]
         while len(await asyncio.to_thread(read_waiters, "gpu")) < len(tasks):
-            await asyncio.sleep(0.001)
+            assert not any(task.done() for task in tasks)
         await block.__aexit__(None, None, None)
         await asyncio.gather(*tasks)
         return identity in map(id, tasks)

@@ -60,7 +60,7 @@ def enqueue(
         stops=",".join(map(str, terms.stops)),
     )
     refs = tuple(map(LimitRef.of, rows))
-    return Queued(ticket, secret, requester, refs, terms.mailbox, is_simple, txn.now, due_at, retry_after)
+    return Queued(ticket, secret, requester, refs, terms, is_simple, txn.now, due_at, retry_after)
 
 
 def refuse(txn: Transaction, request: Request, requester: Requester, rows: list[LimitRow], is_retry: bool) -> Refused:
