@@ -345,3 +345,22 @@ def test_a_stopped_process_that_goes_on_waits_without_an_end_again(
     assert isinstance(stopped.accept(), Queued)
     behind.ask_inside("api")
     assert isinstance(behind.outcome, Deadlocked)
+
+
+@pytest.mark.usefixtures("everybody_stopped")
+def test_a_stopped_process_asks_for_all_its_slots_again_though_those_it_was_granted_have_drained(
+    processes: list[Process], clock: ManualClock
+) -> None:
+    holder, stopped, behind = processes
+    limits.update(holder.engine, "rate", name=None, limit=None, active=None, active_slots=3, decay=None)
+    stopped.ask("rate")
+    clock.advance(10.0)
+    holder.engine.queued.admit_overdue([ref.limit_id for ref in stopped.queued.refs])
+    clock.advance(60.0)
+    limits.update(holder.engine, "rate", name=None, limit=None, active=None, active_slots=None, decay=0.0)
+    assert pass_over(behind, "rate")
+    holder.ask("rate", slots=3)
+    assert isinstance(stopped.accept(), Queued)
+    holder.release()
+    assert stopped.accept() is stopped.handle
+    assert stopped.held("rate") == 1

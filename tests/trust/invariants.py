@@ -227,10 +227,6 @@ class Invariants:
             if state is not None and state.occupied <= state.limit and limit_id not in self._have_drained:
                 assert max(numbers) < state.limit, f"{numbers} of a limit of {state.limit}"
 
-    def check_forgotten(self, owner_id: int, serial: int) -> None:
-        """Check of an acquisition that was told no numbers that its slots are not (all) its own any more."""
-        assert any(hold[:2] == (owner_id, serial) for hold in self._forgiven), "told no numbers, though it holds slots"
-
     # ---- pauses ----------------------------------------------------------------------------------------------
 
     def _check_that_pauses_are_kept(self, seen: Seen, now: float) -> None:

@@ -315,12 +315,8 @@ class Simulation:
         """Ask which slots a block holds."""
         serial = thread.handles[-1].serial
         grant = thread.engine.holdings.grants[serial]
-        try:
-            numbers = thread.engine.holdings.numbers(serial)
-        except RuntimeError:
-            self._invariants.check_forgotten(thread.engine.membership.owner_id, serial)
-            return
-        given = {ref.limit_id: own for ref, own in zip(grant.refs, numbers, strict=True)}
+        numbers = thread.engine.holdings.numbers(serial)
+        given = {ref.limit_id: numbers[ref.name] for ref in grant.refs}
         self._invariants.check_numbers(thread.engine.membership.owner_id, serial, given)
 
     def _note_wakeups(self, thread: Thread) -> None:

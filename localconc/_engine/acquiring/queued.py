@@ -220,7 +220,8 @@ class QueuedRequests:
                 return deadlocked
         requeues.rejoin(
             txn.ledger.connection,
-            waiter._replace(
+            waiter._replace(  # the slots, too: some may have drained from the grant that was taken back
+                slots=request.slots,
                 limit_ids=requeues.json_list([row.id for row in rows]),
                 request=request.to_text(),
                 address=terms.mailbox.address,

@@ -47,8 +47,8 @@ def read_refs(engine: Engine, refs: Iterable[LimitRef]) -> tuple[Limit, ...]:
     return look(engine, work)
 
 
-def numbers(engine: Engine, serial: int) -> tuple[tuple[int, ...] | None, ...]:
-    """Return the slot numbers of an acquisition of this process on each of its limits."""
+def numbers(engine: Engine, serial: int) -> dict[str, tuple[int, ...] | None]:
+    """Return the slot numbers of an acquisition of this process by the name of the limit."""
     return run(engine, lambda: engine.holdings.numbers(serial))
 
 

@@ -37,9 +37,18 @@ def requeue_elsewhere(connection: sqlite3.Connection, ticket: int, limit_ids: li
 def rejoin(connection: sqlite3.Connection, waiter: WaiterRow) -> None:
     """Queue a waiter that was passed over, at its old place in the order of arrival."""
     connection.execute(
-        "UPDATE waiters SET state = ?, limit_ids = ?, request = ?, address = ?, has_end = ?, stops = ? "
+        "UPDATE waiters SET state = ?, slots = ?, limit_ids = ?, request = ?, address = ?, has_end = ?, stops = ? "
         "WHERE ticket = ?",
-        (WAITING, waiter.limit_ids, waiter.request, waiter.address, waiter.has_end, waiter.stops, waiter.ticket),
+        (
+            WAITING,
+            waiter.slots,
+            waiter.limit_ids,
+            waiter.request,
+            waiter.address,
+            waiter.has_end,
+            waiter.stops,
+            waiter.ticket,
+        ),
     )
 
 
