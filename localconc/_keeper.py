@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
     from uuid import UUID
 
     from localconc._engine.core.calls import Call
@@ -75,8 +75,8 @@ class Keeper(Protocol):
     def handle_of(self) -> Callable[[int], Handle | None]:
         """Finds the handle of an acquisition by its serial; None if its slots were released."""
 
-    def numbers(self, serial: int) -> tuple[tuple[int, ...] | None, ...]:
-        """Return the slot numbers of an acquisition on each of its limits."""
+    def numbers(self, serial: int) -> Mapping[str, tuple[int, ...] | None]:
+        """Return the slot numbers of an acquisition by the name of the limit; None where slots drain."""
 
     def read_refs(self, refs: Iterable[LimitRef]) -> tuple[Limit, ...]:
         """Return the limits of a grant as they are now; deleted ones are left out."""

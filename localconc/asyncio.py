@@ -19,6 +19,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from localconc._engine import registry
+from localconc._engine.acquiring.contexts import of_task
 from localconc._engine.acquiring.parents import note_task
 from localconc._engine.core.arguments import printable
 from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, checked_call
@@ -342,7 +343,7 @@ async def _release(keeper: Keeper | None, handle: Handle | None) -> None:
 
 def _context() -> int:
     """Return what identifies the running task among all threads and tasks of this process."""
-    context = id(asyncio.current_task())
+    context = of_task(asyncio.current_task())
     note_task(context)
     return context
 

@@ -15,6 +15,7 @@ from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from localconc._engine import registry
+from localconc._engine.acquiring.contexts import of_caller
 from localconc._engine.core.arguments import printable
 from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, checked_call
 from localconc._engine.holding.occupancy import Occupancy
@@ -144,7 +145,7 @@ class concurrency:  # noqa: N801
             raise RuntimeError("this concurrency(…) is already entered; create a new one for each `with`")
         self._is_entered = True
         try:
-            self._keeper, self._handle = _acquire(self._call, threading.get_ident())
+            self._keeper, self._handle = _acquire(self._call, of_caller())
         except BaseException:
             self._is_entered = False
             raise
@@ -179,7 +180,7 @@ class concurrency:  # noqa: N801
 
         @wraps(function)
         def limited(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
-            keeper, handle = _acquire(call.as_of_now(), threading.get_ident())
+            keeper, handle = _acquire(call.as_of_now(), of_caller())
             try:
                 return function(*args, **kwargs)
             finally:
@@ -312,7 +313,7 @@ def rate_limit(
             slot_decay_per_second,
             strict,
         ),
-        threading.get_ident(),
+        of_caller(),
     )
 
 

@@ -36,7 +36,7 @@ def situations(draw: st.DrawFn) -> Situation:
     for ticket, context in enumerate(draw(st.lists(st.sampled_from(CONTEXTS), unique=True, max_size=4)), 1):
         wanted = tuple(sorted(draw(st.sets(st.sampled_from(LIMITS), min_size=1, max_size=2))))
         slots = draw(st.integers(1, min(sizes[limit_id] for limit_id in wanted)))
-        waiting.append(Waiting(ticket, (context,), slots, wanted, "", tuple(map(str, wanted))))
+        waiting.append(Waiting(ticket, context[0], (context,), slots, wanted, "", ""))
     return waiting, held, sizes
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from localconc._engine.acquiring.deadlocked import Deadlocked
 from localconc._engine.acquiring.terms import Queued, WaitTerms
 from localconc._engine.core.calls import Request
 from localconc._engine.engine import Engine
@@ -27,19 +28,29 @@ class Process:
         self.directory = directory
         self.engine: Engine = silent_engine(directory, clock)
         self.mailbox = Mailbox("somewhere")
+        self.handles: list[Handle] = []  # one that is dropped is released
 
     def ask(self, *names: str, slots: int = 1, **fields: Any) -> Handle:
         """Acquire, or queue."""
+        return self._ask(0, WaitTerms(self.mailbox, has_end=True, needs_estimate=False, stops=()), names, slots, fields)
+
+    def ask_inside(self, *names: str) -> Handle:
+        """Acquire, or queue without an end, in a thread that holds what it has acquired like this before."""
+        return self._ask(1, WaitTerms(self.mailbox, has_end=False, needs_estimate=False, stops=(1,)), names, 1, {})
+
+    def _ask(
+        self, context: int, terms: WaitTerms, names: tuple[str, ...], slots: int, fields: dict[str, Any]
+    ) -> Handle:
         self.request = Request(names, slots, **fields)
-        self.handle = self.engine.holdings.begin("thread", self.request.label, 0)
-        outcome = self.engine.acquisitions.try_acquire(
-            self.request, self.handle, WaitTerms(self.mailbox, has_end=True, needs_estimate=False, stops=())
-        )
+        self.handle = self.engine.holdings.begin("thread", self.request.label, context)
+        self.handles.append(self.handle)
+        outcome = self.engine.acquisitions.try_acquire(self.request, self.handle, terms)
+        self.outcome = outcome
         if isinstance(outcome, Queued):
             self.queued = outcome
         return self.handle
 
-    def accept(self) -> Handle | Queued:
+    def accept(self) -> Handle | Queued | Deadlocked:
         return self.engine.queued.accept(self.request, self.queued, self.handle)
 
     def release(self) -> None:
@@ -291,3 +302,65 @@ def test_what_a_stopped_process_has_picked_up_is_not_taken_from_it(
     clock.advance(60.0)
     assert not pass_over(behind, "db")
     assert behind.held("db") == 1
+
+
+@pytest.mark.usefixtures("everybody_stopped")
+def test_a_stopped_process_that_goes_on_closes_a_circle_that_had_no_place_for_it(
+    processes: list[Process], clock: ManualClock
+) -> None:
+    holder, stopped, behind = processes
+    holder.ask("db")
+    kept = stopped.ask_inside("api")
+    stopped.ask_inside("db")
+    behind.ask_inside("db")
+    holder.release()
+    clock.advance(1.1)
+    assert pass_over(behind, "db")
+    assert behind.accept() is behind.handle
+    behind.ask_inside("api")  # nobody waits for `db` at this moment
+    closed = stopped.accept()
+    assert isinstance(closed, Deadlocked)
+    assert "'api'" in closed.text
+    assert "'db'" in closed.text
+    stopped.engine.holdings.undo(stopped.handle)
+    stopped.engine.acquisitions.release(kept)
+    assert behind.accept() is behind.handle
+    check_store(holder.directory)
+
+
+@pytest.mark.usefixtures("everybody_stopped")
+def test_a_stopped_process_that_goes_on_waits_without_an_end_again(
+    processes: list[Process], clock: ManualClock
+) -> None:
+    """So another request that closes a circle with it is refused."""
+    holder, stopped, behind = processes
+    holder.ask("db")
+    stopped.ask_inside("api")
+    stopped.ask_inside("db")
+    behind.ask_inside("db")
+    holder.release()
+    clock.advance(1.1)
+    assert pass_over(behind, "db")
+    assert behind.accept() is behind.handle
+    assert isinstance(stopped.accept(), Queued)
+    behind.ask_inside("api")
+    assert isinstance(behind.outcome, Deadlocked)
+
+
+@pytest.mark.usefixtures("everybody_stopped")
+def test_a_stopped_process_asks_for_all_its_slots_again_though_those_it_was_granted_have_drained(
+    processes: list[Process], clock: ManualClock
+) -> None:
+    holder, stopped, behind = processes
+    limits.update(holder.engine, "rate", name=None, limit=None, active=None, active_slots=3, decay=None)
+    stopped.ask("rate")
+    clock.advance(10.0)
+    holder.engine.queued.admit_overdue([ref.limit_id for ref in stopped.queued.refs])
+    clock.advance(60.0)
+    limits.update(holder.engine, "rate", name=None, limit=None, active=None, active_slots=None, decay=0.0)
+    assert pass_over(behind, "rate")
+    holder.ask("rate", slots=3)
+    assert isinstance(stopped.accept(), Queued)
+    holder.release()
+    assert stopped.accept() is stopped.handle
+    assert stopped.held("rate") == 1

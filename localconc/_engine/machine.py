@@ -63,7 +63,7 @@ class Machine:
 
         return partial(tasks.release, self.engine)
 
-    def numbers(self, serial: int) -> tuple[tuple[int, ...] | None, ...]:
+    def numbers(self, serial: int) -> dict[str, tuple[int, ...] | None]:
         return reading.numbers(self.engine, serial)
 
     def read_refs(self, refs: Iterable[LimitRef]) -> tuple[Limit, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from localconc._engine.core import rules
-from localconc._engine.store.rows.schema import GRANTED, PASSED_OVER, WAITING
+from localconc._engine.store.rows.schema import GRANTED, INSTANT, PASSED_OVER, WAITING
 from tests.kit.invariants import check_queue, totals_that_differ
 
 TOLERANCE_SLOTS = 1e-3
@@ -36,6 +36,9 @@ class Seen:
         admitted: limits of each ticket that was admitted from the queue and holds, or whose process has not looked yet.
         passed_over: tickets of stopped processes.
         holds: what the rows say.
+        numbers: slots and slot numbers of each holder that has asked for them.
+        paused: until when limits are paused.
+        rate_limited: the latest acquisition of `rate_limit`, by limit.
     """
 
     limits: dict[int, LimitState] = field(default_factory=dict)
@@ -44,6 +47,9 @@ class Seen:
     admitted: dict[int, set[int]] = field(default_factory=dict)
     passed_over: set[int] = field(default_factory=set)
     holds: set[Hold] = field(default_factory=set)
+    numbers: dict[Hold, tuple[int, tuple[int, ...]]] = field(default_factory=dict)
+    paused: dict[int, float] = field(default_factory=dict)
+    rate_limited: dict[int, int] = field(default_factory=dict)
 
 
 class Invariants:
@@ -61,6 +67,7 @@ class Invariants:
         self._before = Seen()
         self._forgiven: set[Hold] = set()
         self._may_exceed: set[int] = set()
+        self._have_drained: set[int] = set()
         self.newly_passed_over = 0
 
     def forgive(self, name: str) -> None:
@@ -96,6 +103,8 @@ class Invariants:
         self._check_that_records_have_rows(seen, inside)
         self._check_the_order(seen)
         self._check_that_nobody_waits_for_nothing(seen)
+        self._check_that_numbers_are_not_shared(seen)
+        self._check_that_pauses_are_kept(seen, now)
         return seen
 
     # ---- looking ---------------------------------------------------------------------------------------------
@@ -109,6 +118,10 @@ class Invariants:
         for limit_id, limit, decay, slots, drained_at, paused_until in rows:
             occupied = rules.occupied_slots(drained_at, now, decay) if decay > 0 else slots
             seen.limits[limit_id] = LimitState(limit, occupied, decay > 0 or paused_until is not None)
+            if paused_until is not None:
+                seen.paused[limit_id] = paused_until
+            if decay > 0:
+                self._have_drained.add(limit_id)
         for limit_id, ticket in self._connection.execute("SELECT limit_id, ticket FROM queue ORDER BY ticket"):
             seen.queues.setdefault(limit_id, []).append(ticket)
         for ticket, state, slots, limit_ids in self._connection.execute(
@@ -120,12 +133,17 @@ class Invariants:
                 seen.admitted[ticket] = set(json.loads(limit_ids))
             elif state == PASSED_OVER:
                 seen.passed_over.add(ticket)
-        for limit_id, owner_id, serial, ticket in self._connection.execute(
-            "SELECT limit_id, owner_id, serial, ticket FROM slots WHERE owner_id > 0"
+        for limit_id, owner_id, serial, ticket, slots, numbers in self._connection.execute(
+            "SELECT limit_id, owner_id, serial, ticket, slots, numbers FROM slots WHERE owner_id > 0"
         ):
             seen.holds.add((owner_id, serial, limit_id))
+            if numbers is not None:
+                seen.numbers[owner_id, serial, limit_id] = slots, tuple(map(int, numbers.split(",")))
             if ticket is not None:
                 seen.admitted.setdefault(ticket, set()).add(limit_id)
+        seen.rate_limited.update(
+            self._connection.execute(f"SELECT limit_id, max(seq) FROM history WHERE ending = {INSTANT} GROUP BY 1")
+        )
         return seen
 
     # ---- the invariants --------------------------------------------------------------------------------------
@@ -169,3 +187,56 @@ class Invariants:
             has_room = all(state.limit > 0 and state.occupied + slots <= state.limit for state in states)
             by_time = any(state.admits_by_time for state in states)
             assert not (is_first and has_room and not by_time), f"{ticket} waits for nothing"
+
+    # ---- slot numbers ----------------------------------------------------------------------------------------
+
+    def _check_that_numbers_are_not_shared(self, seen: Seen) -> None:
+        """No two holders of a limit have the same number; each has one for each slot that has not drained."""
+        taken: set[tuple[int, int]] = set()
+        for (_, _, limit_id), (slots, numbers) in seen.numbers.items():
+            assert list(numbers) == sorted(set(numbers)), f"not ascending: {numbers}"
+            assert len(numbers) == slots or limit_id in self._have_drained, f"{slots} slots, but the numbers {numbers}"
+            shared = taken & {(limit_id, number) for number in numbers}
+            assert not shared, f"two holders have the same slot (limit, number): {shared}"
+            taken |= {(limit_id, number) for number in numbers}
+
+    def check_numbers(self, owner_id: int, serial: int, given: dict[int, tuple[int, ...] | None]) -> None:
+        """Check what one acquisition was told: the numbers that it had before, or the lowest that were free.
+
+        Args:
+            given: its numbers by limit; None where slots drain.
+        """
+        seen = self._see(0.0)
+        for limit_id, numbers in given.items():
+            hold = owner_id, serial, limit_id
+            if hold in self._forgiven:
+                continue  # its numbers stay readable, and others may get them
+            if numbers is None:
+                assert limit_id in self._have_drained
+                continue
+            assert seen.numbers[hold][1] == numbers
+            before = self._before.numbers.get(hold)
+            if before is not None:
+                assert numbers == before[1], "an acquisition's numbers have changed"
+                continue
+            others = {number for other, (_, its) in seen.numbers.items() if other[2] == limit_id for number in its}
+            others -= set(numbers)
+            free = [number for number in range(len(others) + len(numbers)) if number not in others]
+            assert list(numbers) == free[: len(numbers)], f"{numbers} are not the lowest free ones beside {others}"
+            state = seen.limits.get(limit_id)
+            if state is not None and state.occupied <= state.limit and limit_id not in self._have_drained:
+                assert max(numbers) < state.limit, f"{numbers} of a limit of {state.limit}"
+
+    # ---- pauses ----------------------------------------------------------------------------------------------
+
+    def _check_that_pauses_are_kept(self, seen: Seen, now: float) -> None:
+        """Nobody is admitted to a limit that was paused before the step, and is still."""
+        paused = {limit_id for limit_id, until in self._before.paused.items() if until > now} & {
+            limit_id for limit_id, until in seen.paused.items() if until > now
+        }
+        admitted = [hold for hold in seen.holds - self._before.holds if hold[2] in paused]
+        assert not admitted, f"admitted during a pause: {admitted}"
+        for limit_id in paused:
+            assert seen.rate_limited.get(limit_id) == self._before.rate_limited.get(limit_id), (
+                f"rate_limit was admitted to limit {limit_id} during a pause"
+            )

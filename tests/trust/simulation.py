@@ -30,9 +30,10 @@ from localconc._engine.operations import limits as operations
 from localconc._engine.operations import reading
 from localconc._engine.waiting import pauses, steps
 from localconc._engine.waiting.mailboxes.mailbox import Mailbox
-from localconc.errors import LocalconcError, StoreError
+from localconc.errors import DeadlockError, LocalconcError, StoreError
 from tests.kit.engines import kill
 
+from . import forever
 from .inspection import assert_sound
 from .invariants import Invariants
 
@@ -41,6 +42,9 @@ LIMITS = {"one": (1, 0.0), "two": (3, 0.0), "three": (2, 0.0), "rate": (2, 5.0)}
 
 PROCESSES, THREADS = 4, 2
 
+#: As many blocks stand inside each other.
+MAX_NESTED = 2
+
 #: Pids that no process has.
 FIRST_PID = 2**30
 
@@ -48,6 +52,7 @@ FIRST_PID = 2**30
 KINDS = frozenset(
     {"begin", "step", "leave", "drop", "interrupt", "stop", "crash", "end", "resize", "delete", "create", "rename"}
     | {"switch", "decay", "occupy", "pause", "resume", "pass over", "lose a wakeup", "accept a wakeup"}
+    | {"nest", "number", "deadlock"}
 )
 
 
@@ -103,33 +108,46 @@ class PostOffice:
 
 
 class Thread:
-    """One thread of a simulated process: the call that it is in the middle of, or the slots that it holds."""
+    """One thread of a simulated process.
+
+    Attributes:
+        steps: the call that it is in the middle of.
+        call: what it acquires, or has acquired last.
+        serial: of that acquisition, once it was queued.
+        handles: what it holds, the innermost block last.
+        mailbox: where it waits for wakeups.
+    """
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self.engine = engine
         self.steps: steps.Steps[Any] | None = None
-        self.handle: Handle | None = None
+        self.call: Call | None = None
+        self.serial: int | None = None
+        self.handles: list[Handle] = []
         self.mailbox: Mailbox | None = None
 
     def begin(self, call: Call, mailboxes: PostOffice, *, fast: bool) -> None:
         """Begin to acquire."""
-        if fast:
-            self.handle = self._engine.acquisitions.acquire_fast(call.request, "simulated", id(self))
-        if self.handle is None:
-            stopped = (id(self),)
-            self.steps = steps.acquire(
-                self._engine, call, "simulated", id(self), mailboxes, lambda: stopped, polls=True
-            )
+        self.call, self.serial = call, None
+        handle = self.engine.acquisitions.acquire_fast(call.request, "simulated", id(self)) if fast else None
+        if handle is not None:
+            self.handles.append(handle)
+            return
+        stopped = (id(self),)
+        self.steps = steps.acquire(self.engine, call, "simulated", id(self), mailboxes, lambda: stopped, polls=True)
 
     def leave(self, *, fast: bool) -> None:
-        """Begin to release."""
-        handle, self.handle = self.handle, None
-        assert handle is not None
-        if not (fast and self._engine.acquisitions.release_fast(handle)):
-            self.steps = steps.release(self._engine, handle)
+        """Begin to release the innermost block."""
+        handle = self.handles.pop()
+        if not (fast and self.engine.acquisitions.release_fast(handle)):
+            self.steps = steps.release(self.engine, handle)
 
     def step(self) -> None:
-        """Go on to the next pause."""
+        """Go on to the next pause.
+
+        Raises:
+            DeadlockError: the call is refused.
+        """
         assert self.steps is not None
         wakeups = None if self.mailbox is None else self.mailbox.take()
         self._go(lambda running: running.send(wakeups))
@@ -144,14 +162,19 @@ class Thread:
             pause = go(self.steps)
         except StopIteration as end:
             self.steps = self.mailbox = None
-            if isinstance(end.value, Handle) and end.value.serial in self._engine.holdings.grants:
-                self.handle = end.value
+            if isinstance(end.value, Handle) and end.value.serial in self.engine.holdings.grants:
+                self.handles.append(end.value)
         except StoreError:
+            raise
+        except DeadlockError:
+            self.steps = self.mailbox = None
             raise
         except (LocalconcError, KeyboardInterrupt):
             self.steps = self.mailbox = None
         else:
-            self.mailbox = pause.mailbox if isinstance(pause, pauses.Park) else None
+            self.mailbox = None
+            if isinstance(pause, pauses.Park):
+                self.mailbox, self.serial = pause.mailbox, pause.serial
 
 
 class Process:
@@ -200,6 +223,7 @@ class Simulation:
         self._processes = [self._new_process() for _ in range(PROCESSES)]
         self._look = sqlite3.connect(home / DATABASE_NAME, isolation_level=None)
         self._invariants = Invariants(self._look)
+        self._stuck_by_operator: set[int] = set()
         self.steps = 0
 
     def _next_pid(self) -> int:
@@ -224,6 +248,7 @@ class Simulation:
                 self._act()
                 self._settle()
                 self._check()
+                self._check_that_nobody_waits_forever()
                 self.steps += 1
             self._let_everybody_finish()
         self._wind_up()
@@ -249,26 +274,50 @@ class Simulation:
             stopped.stopped_until = self._clock.time + self._random.uniform(0.1, 6.0)
         elif chance < 0.10:
             self._change_limits()
+            self._stuck_by_operator |= self._stuck()
         elif process.stopped_until <= self._clock.time:
             self._go_on(process, self._random.choice(process.threads))
 
     def _go_on(self, process: Process, thread: Thread) -> None:
         chance = self._random.random()
         if thread.steps is not None:
-            kind = "interrupt" if chance < 0.04 else "step"
-            self._note_wakeups(thread)
-            (thread.interrupt if kind == "interrupt" else thread.step)()
-            self.played["accept a wakeup"] += kind == "step" and thread.handle is not None and self._had_secret
-        elif thread.handle is None:
-            kind = "begin"
-            thread.begin(self._call(), self._post_office, fast=chance < 0.5)
-        elif chance < 0.2:
+            kind = "interrupt" if chance < 0.04 else self._step(thread)
+            if kind == "interrupt":
+                thread.interrupt()
+        elif not thread.handles or (chance < 0.45 and len(thread.handles) < MAX_NESTED):
+            kind = "nest" if thread.handles else "begin"
+            thread.begin(self._call(), self._post_office, fast=self._random.random() < 0.5)
+        elif chance < 0.6:
+            kind = "number"
+            self._number(thread)
+        elif chance < 0.68:
             kind = "drop"
             self._drop(thread)
         else:
             kind = "leave"
-            thread.leave(fast=chance < 0.6)
+            thread.leave(fast=chance < 0.84)
         self.played[kind] += 1
+
+    def _step(self, thread: Thread) -> str:
+        """Let a thread go on in its call; return what it comes to."""
+        self._note_wakeups(thread)
+        holds = len(thread.handles)
+        ticket = self._ticket_of(thread)
+        try:
+            thread.step()
+        except DeadlockError:
+            self._check_that_it_waits_forever(thread, ticket)
+            return "deadlock"
+        self.played["accept a wakeup"] += len(thread.handles) > holds and self._had_secret
+        return "step"
+
+    def _number(self, thread: Thread) -> None:
+        """Ask which slots a block holds."""
+        serial = thread.handles[-1].serial
+        grant = thread.engine.holdings.grants[serial]
+        numbers = thread.engine.holdings.numbers(serial)
+        given = {ref.limit_id: numbers[ref.name] for ref in grant.refs}
+        self._invariants.check_numbers(thread.engine.membership.owner_id, serial, given)
 
     def _note_wakeups(self, thread: Thread) -> None:
         received = () if thread.mailbox is None else thread.mailbox._received
@@ -276,7 +325,7 @@ class Simulation:
 
     def _drop(self, thread: Thread) -> None:
         """Forget a block without leaving it: the background releases it."""
-        thread.handle = None
+        thread.handles.pop()
 
     def _settle(self) -> None:
         """Let the background release what it has to; nothing else happens until it has."""
@@ -346,14 +395,55 @@ class Simulation:
 
     def _check(self) -> None:
         inside = [
-            (process.engine.membership.owner_id, thread.handle.serial, ref.limit_id)
+            (process.engine.membership.owner_id, handle.serial, ref.limit_id)
             for process in self._processes
             for thread in process.threads
-            if thread.handle is not None and thread.handle.grant is not None
-            for ref in process.engine.holdings.grants[thread.handle.serial].refs
+            for handle in thread.handles
+            for ref in process.engine.holdings.grants[handle.serial].refs
         ]
         self._invariants.check(inside, self._clock.time)
         self.played["pass over"] += self._invariants.newly_passed_over
+
+    # ---- who waits forever -----------------------------------------------------------------------------------
+
+    def _threads(self) -> list[Thread]:
+        return [thread for process in self._processes for thread in process.threads]
+
+    def _ticket_of(self, thread: Thread) -> int | None:
+        row = self._look.execute(
+            "SELECT ticket FROM waiters WHERE owner_id = ? AND serial = ?",
+            (thread.engine.membership.owner_id, thread.serial),
+        ).fetchone()
+        return None if row is None else int(row[0])
+
+    def _stuck(self, *more: forever.Wish) -> set[int]:
+        """Return the tickets of those who wait forever, of the threads that live."""
+        places, held = forever.places(self._look), forever.slots_held(self._look)
+        wishes, holds = list(more), []
+        for thread in self._threads():
+            owner_id = thread.engine.membership.owner_id
+            place = places.get((owner_id, thread.serial or 0))
+            if place is not None and thread.steps is not None and _is_endless(thread.call):
+                wishes.append(forever.Wish(place.ticket, thread, place.slots, place.limit_ids))
+            for handle in thread.handles:
+                holds += [forever.Hold(thread, *each) for each in held.get((owner_id, handle.serial), ())]
+        return forever.wait_forever(wishes, holds, forever.sizes_that_count(self._look))
+
+    def _check_that_it_waits_forever(self, thread: Thread, ticket: int | None) -> None:
+        """Nobody is refused as a deadlock who could go on."""
+        assert thread.call is not None
+        assert _is_endless(thread.call), "a call with an end was refused for a deadlock"
+        request = thread.call.request
+        ticket = forever.LAST if ticket is None else ticket
+        wish = forever.Wish(ticket, thread, request.slots, forever.ids_of(self._look, request.names))
+        assert ticket in self._stuck(wish), f"refused for a deadlock, but could go on: {request}"
+
+    def _check_that_nobody_waits_forever(self) -> None:
+        """Nobody waits who can't ever go on, unless an operator made it so, or it stands behind such a one."""
+        stuck = self._stuck()
+        self._stuck_by_operator &= stuck
+        holding = {self._ticket_of(thread) for thread in self._threads() if thread.handles}
+        assert not stuck & holding - self._stuck_by_operator, "a request waits forever for its own caller"
 
     def _let_everybody_finish(self) -> None:
         """Whoever lives goes on, once every limit admits again; nobody starves."""
@@ -364,12 +454,16 @@ class Simulation:
         for process in self._processes:
             process.stopped_until = 0.0
         for _ in range(400):
-            running = [thread for process in self._processes for thread in process.threads]
-            busy = [thread for thread in running if thread.steps is not None or thread.handle is not None]
+            busy = [thread for thread in self._threads() if thread.steps is not None or thread.handles]
             if not busy:
                 break
             for thread in busy:
-                thread.step() if thread.steps is not None else thread.leave(fast=False)
+                if thread.steps is None:
+                    thread.leave(fast=False)
+                elif self._ticket_of(thread) in self._stuck():
+                    thread.interrupt()  # an operator closed the circle, and somebody has to open it
+                else:
+                    self._step(thread)
                 self._check()
             self._clock.time += 0.1
         assert not busy, f"{len(busy)} thread(s) never finish"
@@ -388,7 +482,7 @@ class Simulation:
             thread.begin(Call(Request((name,), limit, CONCURRENCY), 0, None), self._post_office, fast=False)
             while thread.steps is not None:
                 thread.step()
-            assert thread.handle is not None, f"{name!r} can't be had once everybody is gone"
+            assert thread.handles, f"{name!r} can't be had once everybody is gone"
             thread.leave(fast=False)
             while thread.steps is not None:
                 thread.step()
@@ -400,6 +494,10 @@ class Simulation:
         for engine in (last.engine, self._operator):
             engine.close()
             engine.reaper.forget()
+
+
+def _is_endless(call: Call | None) -> bool:
+    return call is not None and call.timeout_seconds is None and call.max_retries is None
 
 
 def seed_from_environment() -> int | None:

@@ -20,7 +20,7 @@ class Deadlocked(NamedTuple):
 
     Attributes:
         text: the circle, in words.
-        owner_ids: the processes in it; if one of them is dead, there is no circle.
+        owner_ids: the processes that wait in it or behind it; if one of them is dead, there may be no circle.
     """
 
     text: str
@@ -33,18 +33,23 @@ def would_deadlock(
     requester: Requester,
     limit_ids: list[int],
     stops: tuple[int, ...],
-    being_released: set[int],
+    ticket: int = MAX_TICKET,
 ) -> Deadlocked | None:
-    """Return the circle that a request would close; None if it would not wait for its own caller."""
+    """Return the circle that a request would close; None if it would not wait for its own caller.
+
+    Args:
+        stops: the threads and tasks of this process that hold something and can't go on while it waits.
+        ticket: its place in the order of arrival, if it has one already.
+    """
     contexts = tuple((requester.owner_id, context) for context in stops)
     who = f"this very thread or task ({requester.thread})"
-    asked = deadlocks.Waiting(MAX_TICKET, contexts, request.slots, tuple(limit_ids), who, request.names)
-    waiting, held, sizes = deadlocks.situation(
-        txn.ledger, txn.now, [asked], {(requester.owner_id, serial) for serial in being_released}
+    asked = deadlocks.Waiting(
+        ticket, requester.owner_id, contexts, request.slots, tuple(limit_ids), who, request.to_text()
     )
+    waiting, held, sizes = deadlocks.situation(txn.ledger, [asked])
     stuck = deadlocks.find_stuck(waiting, held, sizes)
     if asked not in stuck:
         return None
     circle = deadlocks.circle_of(asked, stuck, held)
-    owner_ids = {owner_id for each in stuck for owner_id, _ in each.contexts} - {requester.owner_id}
+    owner_ids = {each.owner_id for each in stuck} - {requester.owner_id}
     return Deadlocked(deadlocks.described(circle, held), tuple(owner_ids))

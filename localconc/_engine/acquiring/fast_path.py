@@ -36,7 +36,7 @@ def enqueue_or_acquire(
     if cursor.rowcount == 1:
         assert cursor.lastrowid is not None
         requester = Requester(owner_id, serial, thread, handle.label, context)
-        return Queued(cursor.lastrowid, secret, requester, (ref,), terms.mailbox, True, now, None, 0.0)
+        return Queued(cursor.lastrowid, secret, requester, (ref,), terms, True, now, None, 0.0)
     holder = (
         limit_id,
         ref.revision,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from localconc._engine.acquiring.deadlocked import Deadlocked, would_deadlock
 from localconc._engine.acquiring.terms import Queued
 from localconc._engine.core.errors import shown
 from localconc._engine.core.records import Grant, LimitRef
@@ -114,11 +115,12 @@ class QueuedRequests:
 
     # ---- what becomes of it ----------------------------------------------------------------------------------
 
-    def accept(self, request: Request, queued: Queued, handle: Handle) -> Handle | Queued:
+    def accept(self, request: Request, queued: Queued, handle: Handle) -> Handle | Queued | Deadlocked:
         """Accept the outcome of a request that is no longer in the queue, by what the store says.
 
         Returns:
-            The handle, if it was granted; the request in the queue again, if it was passed over while it was stopped.
+            The handle, if it was granted. If it was passed over while it was stopped: the request in the queue again,
+            or a circle that it would close now; then nothing was changed.
 
         Raises:
             ConcurrencySlotAcquisitionError: the request was refused meanwhile.
@@ -129,7 +131,7 @@ class QueuedRequests:
             owner.acknowledge(handle.serial)  # before the transaction looks: nobody takes back what it finds
         handle.limit_ids = None  # it may have been granted slots of other limits than it asked for
 
-        def work(txn: Transaction) -> Grant | Queued | str | None:
+        def work(txn: Transaction) -> Grant | Queued | Deadlocked | str | None:
             waiter = txn.ledger.waiter(queued.ticket)
             if waiter is not None and waiter.requester[:2] != queued.requester[:2]:
                 waiter = None
@@ -200,7 +202,9 @@ class QueuedRequests:
             requester.context,
         )
 
-    def _rejoin(self, txn: Transaction, request: Request, queued: Queued, waiter: WaiterRow) -> Queued | Grant:
+    def _rejoin(
+        self, txn: Transaction, request: Request, queued: Queued, waiter: WaiterRow
+    ) -> Queued | Grant | Deadlocked:
         """Queue a request that was passed over at its old place, and admit it if there is room."""
         rows = admission.resolve(txn, request, waiter.owner_id)
         if not rows:  # its limits are not enforced any more
@@ -208,8 +212,22 @@ class QueuedRequests:
             return self._granted_by_outcome(
                 txn, waiter._replace(limit_ids="[]", granted_wall=txn.wall, granted_boot=txn.now)
             )
+        terms = queued.terms
+        if terms.stops and not terms.has_end:
+            limit_ids = [row.id for row in rows]
+            deadlocked = would_deadlock(txn, request, waiter.requester, limit_ids, terms.stops, waiter.ticket)
+            if deadlocked is not None:  # others have closed a circle while it had no place
+                return deadlocked
         requeues.rejoin(
-            txn.ledger.connection, waiter.ticket, [row.id for row in rows], request.to_text(), queued.mailbox.address
+            txn.ledger.connection,
+            waiter._replace(  # the slots, too: some may have drained from the grant that was taken back
+                slots=request.slots,
+                limit_ids=requeues.json_list([row.id for row in rows]),
+                request=request.to_text(),
+                address=terms.mailbox.address,
+                has_end=int(terms.has_end),
+                stops=",".join(map(str, terms.stops)),
+            ),
         )
         admission.admit_waiters(txn, [row.id for row in rows])
         now_is = txn.ledger.waiter(waiter.ticket)

@@ -10,32 +10,6 @@ if TYPE_CHECKING:
     from localconc._engine.queue.explain import Reason
 
 
-class Queued(NamedTuple):
-    """A request that was queued.
-
-    Attributes:
-        ticket: its place in the order of arrival.
-        secret: what a wakeup has to know to prove the grant; 0 if the store has to be looked at.
-        requester: its owner and serial.
-        refs: the limits that it was queued on.
-        mailbox: where its wakeups come.
-        is_simple: whether its row goes with the grant; else its process has to accept the outcome.
-        enqueued_boot: when it was queued.
-        due_at: when it can be admitted, if only time stands before it.
-        retry_after: after how many seconds a retry is worth while.
-    """
-
-    ticket: int
-    secret: int
-    requester: Requester
-    refs: tuple[LimitRef, ...]
-    mailbox: Mailbox
-    is_simple: bool
-    enqueued_boot: float
-    due_at: float | None
-    retry_after: float
-
-
 class WaitTerms(NamedTuple):
     """How a caller waits, if it has to.
 
@@ -50,6 +24,32 @@ class WaitTerms(NamedTuple):
     has_end: bool
     needs_estimate: bool
     stops: tuple[int, ...]
+
+
+class Queued(NamedTuple):
+    """A request that was queued.
+
+    Attributes:
+        ticket: its place in the order of arrival.
+        secret: what a wakeup has to know to prove the grant; 0 if the store has to be looked at.
+        requester: its owner and serial.
+        refs: the limits that it was queued on.
+        terms: how its caller waits.
+        is_simple: whether its row goes with the grant; else its process has to accept the outcome.
+        enqueued_boot: when it was queued.
+        due_at: when it can be admitted, if only time stands before it.
+        retry_after: after how many seconds a retry is worth while.
+    """
+
+    ticket: int
+    secret: int
+    requester: Requester
+    refs: tuple[LimitRef, ...]
+    terms: WaitTerms
+    is_simple: bool
+    enqueued_boot: float
+    due_at: float | None
+    retry_after: float
 
 
 class Refused(NamedTuple):

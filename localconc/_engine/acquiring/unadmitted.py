@@ -11,6 +11,7 @@ from localconc._engine.core.calls import CONCURRENCY
 from localconc._engine.core.records import LimitRef
 from localconc._engine.queue import admission
 from localconc._engine.queue.explain import Caller, Moment, explain
+from localconc._engine.store.rows import owner_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +39,9 @@ def enqueue(
     """
     ids = [row.id for row in rows]
     if terms.stops and not terms.has_end:
-        deadlocked = would_deadlock(txn, request, requester, ids, terms.stops, being_released())
+        # Their threads have let go of them. No process is to take them for what this caller holds while it waits.
+        owner_rows.let_anyone_release(txn.ledger.connection, requester.owner_id, being_released())
+        deadlocked = would_deadlock(txn, request, requester, ids, terms.stops)
         if deadlocked is not None:
             return deadlocked
     secret = int.from_bytes(os.urandom(7)) + 1
@@ -57,7 +60,7 @@ def enqueue(
         stops=",".join(map(str, terms.stops)),
     )
     refs = tuple(map(LimitRef.of, rows))
-    return Queued(ticket, secret, requester, refs, terms.mailbox, is_simple, txn.now, due_at, retry_after)
+    return Queued(ticket, secret, requester, refs, terms, is_simple, txn.now, due_at, retry_after)
 
 
 def refuse(txn: Transaction, request: Request, requester: Requester, rows: list[LimitRow], is_retry: bool) -> Refused:

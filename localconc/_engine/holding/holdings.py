@@ -123,30 +123,29 @@ class Holdings:
         handle = None if finalizer is None else finalizer()
         return handle if isinstance(handle, Handle) else None
 
-    def numbers(self, serial: int) -> tuple[tuple[int, ...] | None, ...]:
-        """Return the slot numbers of an acquisition on each of its limits; they are given when they are first asked
-        for.
+    def numbers(self, serial: int) -> dict[str, tuple[int, ...] | None]:
+        """Return the slot numbers of an acquisition by the name of the limit; they are given when first asked for.
+
+        Returns:
+            None for a limit with decay; () for one of which it holds nothing any more. Nothing at all if it was
+            released.
 
         Raises:
             Busy: another process is writing.
-            RuntimeError: the slots were released already.
         """
-        grant = self.grants.get(serial)
-        if grant is not None and grant.numbers:
-            return grant.numbers
 
         def work(txn: Transaction) -> Grant | None:
-            held = self.grants.get(serial)
+            held = self.grants.get(serial)  # not from before: the store may have been opened anew
             if held is None:
                 return None
-            numbers = admission.give_numbers(txn, held, self._membership.owner_id, serial)
-            return None if numbers is None else held._replace(numbers=numbers)
+            return held._replace(numbers=admission.give_numbers(txn, held, self._membership.owner_id, serial))
 
-        numbered = None if grant is None else self._store.transact(work)
-        if numbered is None:
-            raise RuntimeError("the slots were released before anybody asked for their numbers")
-        self.grants[serial] = numbered
-        return numbered.numbers
+        grant = self.grants.get(serial)
+        if grant is not None and not grant.numbers:
+            grant = self._store.transact(work)
+            if grant is not None:
+                self.grants[serial] = grant
+        return {} if grant is None else {ref.name: own for ref, own in zip(grant.refs, grant.numbers, strict=True)}
 
     # ---- undoing ---------------------------------------------------------------------------------------------
 

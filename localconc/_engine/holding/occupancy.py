@@ -10,7 +10,7 @@ from localconc._engine.core.records import Grant
 from localconc._engine.core.views import moment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from pendulum import DateTime
@@ -41,7 +41,7 @@ class Occupancy:
     _names: tuple[str, ...]
     _release: Callable[[Keeper | None, Handle | None], Any]
     _handle: Handle | None = None  # a block keeps it itself: its slots are released when it is dropped
-    _numbers: tuple[tuple[int, ...] | None, ...] = ()
+    _numbers: Mapping[str, tuple[int, ...] | None] | None = None
 
     @classmethod
     def of_nothing(cls, names: tuple[str, ...], release: Callable[[Keeper | None, Handle | None], Any]) -> Occupancy:
@@ -96,14 +96,15 @@ class Occupancy:
         """
         if name not in self._names:
             raise ValueError(f"this occupancy has no limit {name!r}, but {', '.join(map(repr, self._names)) or 'none'}")
-        index = next((index for index, ref in enumerate(self._grant.refs) if ref.name == name), None)
-        if index is None or self._keeper is None:
+        if self._keeper is None or all(ref.name != name for ref in self._grant.refs):
             return ()
         if not self._numbers:
             self._numbers = self._keeper.numbers(self._serial)
-        found = self._numbers[index]
+        found = self._numbers.get(name, ())
         if found is None:
             raise ValueError(f"the slots of {name!r} drain while they are held, so they have no numbers")
+        if not found:
+            raise RuntimeError(f"the slots of {name!r} were released before anybody asked for their numbers")
         return found
 
     def release(self) -> Any:

@@ -15,7 +15,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
-from localconc._engine.core.clock import SystemClock
 from localconc._engine.core.errors import Damaged, explained, shown
 from localconc._engine.homes import home
 from localconc._engine.homes.filesystems import filesystem_type, is_network_filesystem
@@ -290,7 +289,7 @@ def _rows(connection: sqlite3.Connection) -> Iterator[Finding]:
 
 
 def _deadlocks(ledger: Ledger) -> Iterator[Finding]:
-    for circle in deadlocks.circles(ledger, SystemClock().now()):
+    for circle in deadlocks.circles(ledger):
         text = f"Requests wait for each other forever: {circle.text}."
         yield Finding("deadlocks", "wrong", text, "End one of these processes, or let it release what it holds.")
 

@@ -47,8 +47,8 @@ def read_refs(engine: Engine, refs: Iterable[LimitRef]) -> tuple[Limit, ...]:
     return look(engine, work)
 
 
-def numbers(engine: Engine, serial: int) -> tuple[tuple[int, ...] | None, ...]:
-    """Return the slot numbers of an acquisition of this process on each of its limits."""
+def numbers(engine: Engine, serial: int) -> dict[str, tuple[int, ...] | None]:
+    """Return the slot numbers of an acquisition of this process by the name of the limit."""
     return run(engine, lambda: engine.holdings.numbers(serial))
 
 
@@ -135,7 +135,7 @@ def snapshot(engine: Engine, *, grants: bool = False) -> Snapshot:
 
 def deadlocks(engine: Engine) -> list[Circle]:
     """Return the circles of requests that wait for each other forever."""
-    return run(engine, lambda: engine.read(lambda ledger: circles(ledger, engine.clock.now())))
+    return run(engine, lambda: engine.read(circles))
 
 
 def notice_deaths(engine: Engine) -> None:

@@ -161,14 +161,12 @@ def grant(
     return tuple(refs)
 
 
-def give_numbers(
-    txn: Transaction, grant: Grant, owner_id: int, serial: int
-) -> tuple[tuple[int, ...] | None, ...] | None:
+def give_numbers(txn: Transaction, grant: Grant, owner_id: int, serial: int) -> tuple[tuple[int, ...] | None, ...]:
     """Give an acquisition its slot numbers of each limit: the lowest ones that no present holder has.
 
     Returns:
-        The numbers, in the order of its limits (None for one with decay, whose slots drain while they are held); None
-        if it holds nothing (any more).
+        The numbers, in the order of its limits: None for one with decay, whose slots drain while they are held; () if
+        it holds nothing of the limit any more.
     """
     numbers: list[tuple[int, ...] | None] = []
     for ref in grant.refs:
@@ -178,7 +176,8 @@ def give_numbers(
             continue
         own, others = listings.numbers_on(txn.ledger.connection, ref.limit_id, owner_id, serial)
         if own is None:
-            return None
+            numbers.append(())
+            continue
         if not own:
             taken = {number for text in others for number in views.numbers(text)}
             free = (number for number in count() if number not in taken)

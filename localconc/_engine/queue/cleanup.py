@@ -203,13 +203,14 @@ def reinsert_grants(
     touched = []
     reinserted = {}
     for serial, grant in grants.items():
-        refs = []
-        for taken in grant.refs:
+        refs, numbers = [], []
+        for taken, own in zip(grant.refs, grant.numbers or [None] * len(grant.refs), strict=True):
             row = txn.ledger.limit_named(taken.name)
             if row is None or not row.active:
                 continue
             ref = LimitRef.of(row)
             refs.append(ref)
+            numbers.append(own)
             if (row.id, serial) in noted:
                 noted.discard((row.id, serial))
                 continue
@@ -227,10 +228,9 @@ def reinsert_grants(
                 drained_at,
                 grant.waited_seconds,
             )
-            own = grant.numbers[grant.refs.index(taken)] if grant.numbers else None
-            if own is not None:
+            if own:
                 txn.ledger.set_numbers(row.id, owner_id, serial, ",".join(map(str, own)))
-        reinserted[serial] = grant._replace(refs=tuple(refs))
+        reinserted[serial] = grant._replace(refs=tuple(refs), numbers=tuple(numbers) if grant.numbers else ())
     for limit_id, serial in noted:
         if serial not in grants and serial not in in_flight:
             txn.release(limit_id, owner_id, serial)

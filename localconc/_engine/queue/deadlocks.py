@@ -2,11 +2,12 @@
 
 The rule is exact. Assume that every caller who does not wait releases all that it holds, that every request that can be
 admitted then is, and its caller releases as well, and so on: the requests that are left wait forever. Requests with an
-end (a time-out, retries) are left out, and so are limits with decay, paused limits, and limits of 0 slots: they pass.
+end (a time-out, retries) are left out, and so are limits with decay and limits of 0 slots: they pass.
 """
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from localconc._engine.core.arguments import printable
@@ -14,7 +15,7 @@ from localconc._engine.core.calls import Request
 from localconc._engine.store.rows import listings
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from localconc._engine.store.rows.ledger import Ledger
 
@@ -26,11 +27,17 @@ class Waiting(NamedTuple):
     """A request without an end, with the contexts that hold something and can't go on meanwhile."""
 
     ticket: int
+    owner_id: int
     contexts: tuple[Context, ...]
     slots: int
     limit_ids: tuple[int, ...]
     who: str
-    names: tuple[str, ...]
+    request: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The limits that it asks for."""
+        return Request.from_text(self.request).names
 
 
 class Held(NamedTuple):
@@ -43,32 +50,53 @@ class Held(NamedTuple):
     since: str
 
 
-def find_stuck(waiting: Iterable[Waiting], held: Sequence[Held], sizes: Mapping[int, int]) -> list[Waiting]:
+def find_stuck(waiting: Iterable[Waiting], held: Iterable[Held], sizes: Mapping[int, int]) -> list[Waiting]:
     """Return the requests that wait forever, in the order of arrival.
+
+    It takes time in proportion to the requests and holds, since all other processes wait for the store meanwhile.
 
     Args:
         waiting: the requests without an end.
         held: what their contexts hold of the limits.
         sizes: the slots of each limit that counts; others pass.
     """
-    left = sorted(waiting)
-    while True:
-        goes_on = next((each for each in left if _can_be_admitted(each, left, held, sizes)), None)
-        if goes_on is None:
-            return left
-        left.remove(goes_on)
-
-
-def _can_be_admitted(request: Waiting, left: list[Waiting], held: Sequence[Held], sizes: Mapping[int, int]) -> bool:
-    """Return whether a request is admitted once every context that is not left waiting has released all it holds."""
-    stopped = {context for each in left for context in each.contexts}
-    for limit_id in request.limit_ids:
-        if limit_id not in sizes:
+    left = {each.ticket: each for each in sorted(waiting)}
+    stopped = Counter(context for each in left.values() for context in each.contexts)
+    holds: dict[Context, list[Held]] = {}
+    kept: Counter[int] = Counter()
+    for hold in held:
+        if hold.context in stopped:
+            holds.setdefault(hold.context, []).append(hold)
+            kept[hold.limit_id] += hold.slots
+    queues: dict[int, deque[Waiting]] = {limit_id: deque() for limit_id in sizes}
+    for each in left.values():
+        for limit_id in queues.keys() & each.limit_ids:
+            queues[limit_id].append(each)
+    pending = list(left.values())
+    while pending:
+        request = pending.pop()
+        if request.ticket not in left or not _can_be_admitted(request, queues, kept, sizes):
             continue
-        if any(each.ticket < request.ticket and limit_id in each.limit_ids for each in left):
+        del left[request.ticket]
+        changed = queues.keys() & request.limit_ids
+        for limit_id in changed:
+            queues[limit_id].popleft()
+        stopped.subtract(request.contexts)
+        for hold in (hold for context in request.contexts if not stopped[context] for hold in holds.get(context, ())):
+            kept[hold.limit_id] -= hold.slots
+            changed.add(hold.limit_id)
+        pending += [queues[limit_id][0] for limit_id in changed if queues.get(limit_id)]
+    return list(left.values())
+
+
+def _can_be_admitted(
+    request: Waiting, queues: Mapping[int, deque[Waiting]], kept: Mapping[int, int], sizes: Mapping[int, int]
+) -> bool:
+    """Return whether a request is first in its queues, with enough slots beside those that are kept."""
+    for limit_id in queues.keys() & request.limit_ids:
+        if queues[limit_id][0] is not request:
             return False
-        kept = sum(each.slots for each in held if each.limit_id == limit_id and each.context in stopped)
-        if kept + request.slots > sizes[limit_id]:
+        if kept[limit_id] + request.slots > sizes[limit_id]:
             return False
     return True
 
@@ -119,31 +147,25 @@ class Situation(NamedTuple):
     sizes: dict[int, int]
 
 
-def situation(
-    ledger: Ledger, now: float, more: Iterable[Waiting] = (), being_released: Collection[tuple[int, int]] = ()
-) -> Situation:
+def situation(ledger: Ledger, more: Iterable[Waiting] = ()) -> Situation:
     """Read the requests without an end, and what stands in their way.
+
+    A limit that is paused counts as it will once the pause is over.
 
     Args:
         more: requests that are about to be queued.
-        being_released: owners and serials of holders that are known to be on their way out.
     """
     connection = ledger.connection
     waiting = [_waiting(entry) for entry in listings.endless_waiters(connection)]
     waiting += more
-    limit_ids = {limit_id for each in waiting for limit_id in each.limit_ids}
-    rows = ledger.limits_with_ids(sorted(limit_ids))
-    sizes = {
-        row.id: row.limit
-        for row in rows
-        if row.decay == 0 and row.limit > 0 and (row.paused_until is None or row.paused_until <= now)
-    }
+    rows = ledger.limits_with_ids(sorted({limit_id for each in waiting for limit_id in each.limit_ids}))
+    sizes = {row.id: row.limit for row in rows if row.decay == 0 and row.limit > 0}
     stopped = {context for each in waiting for context in each.contexts}
     held = [
         Held(entry.limit_id, (entry.owner_id, entry.context), entry.slots, entry.name, entry.shown_since())
         for limit_id in sorted(sizes)
         for entry in listings.holders(connection, limit_id)
-        if (entry.owner_id, entry.context) in stopped and (entry.owner_id, entry.serial) not in being_released
+        if (entry.owner_id, entry.context) in stopped
     ]
     return Situation(waiting, held, sizes)
 
@@ -151,7 +173,7 @@ def situation(
 def _waiting(entry: listings.EndlessWaiter) -> Waiting:
     contexts = tuple((entry.owner_id, int(context)) for context in entry.stops.split(",") if context)
     who = f"pid {entry.pid}, {printable(entry.thread)}"
-    return Waiting(entry.ticket, contexts, entry.slots, entry.queued_on, who, Request.from_text(entry.request).names)
+    return Waiting(entry.ticket, entry.owner_id, contexts, entry.slots, entry.queued_on, who, entry.request)
 
 
 class Circle(NamedTuple):
@@ -161,9 +183,9 @@ class Circle(NamedTuple):
     text: str
 
 
-def circles(ledger: Ledger, now: float) -> list[Circle]:
+def circles(ledger: Ledger) -> list[Circle]:
     """Return every circle of requests that wait forever."""
-    found = situation(ledger, now)
+    found = situation(ledger)
     stuck = find_stuck(found.waiting, found.held, found.sizes)
     found_circles: list[Circle] = []
     told: set[int] = set()

@@ -86,7 +86,7 @@ def acquire(
             wakeups = None
             if outcome.is_simple and outcome.due_at is None and max_retries is None:  # most waits are short
                 first_look_at = _first_look_at(engine, begun, deadline, polls)
-                wakeups = yield Park(first_look_at, handle.serial, outcome.mailbox, None)
+                wakeups = yield Park(first_look_at, handle.serial, outcome.terms.mailbox, None)
                 for wakeup in wakeups or ():
                     if wakeup[0] == handle.serial and engine.acquisitions.accept_wakeup(
                         request, outcome, handle, wakeup

@@ -6,6 +6,7 @@ import asyncio
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
+from localconc._engine.acquiring.contexts import of_task
 from localconc._engine.waiting import steps
 from localconc._engine.waiting.dispatcher import LoopDispatcher, dispatcher_of
 from localconc._engine.waiting.pauses import Backoff, Park, Steps
@@ -118,7 +119,7 @@ async def acquire(engine: Engine, call: Call, task: str, context: int) -> Handle
 def _stopped() -> list[int]:
     """Return what stops while the running task waits: nothing but itself, unless `asyncio.timeout` ends its wait."""
     task = asyncio.current_task()
-    return [] if task is None or _is_bounded(task) else [id(task)]
+    return [] if task is None or _is_bounded(task) else [of_task(task)]
 
 
 def _is_bounded(task: asyncio.Task[Any]) -> bool:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
-import threading
 import time
 from typing import TYPE_CHECKING, TypeVar
 
+from localconc._engine.acquiring.contexts import stopped_by_caller
 from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.waiting import outcomes, steps
 from localconc._engine.waiting.pauses import Backoff, Park, Steps, retry_while_busy
@@ -68,17 +67,9 @@ def acquire(engine: Engine, call: Call, thread: str, context: int) -> Handle:
     handle = engine.acquisitions.acquire_fast(call.request, thread, context)
     if handle is not None:
         return handle
-    return run_steps(engine, steps.acquire(engine, call, thread, context, engine.mailboxes, _stopped, polls=True))
-
-
-def _stopped() -> list[int]:
-    """Return what stops while this thread waits: the thread itself, and all tasks of the event loop that it runs."""
-    contexts = [threading.get_ident()]
-    asyncio = sys.modules.get("asyncio")
-    loop = None if asyncio is None else asyncio._get_running_loop()
-    if asyncio is not None and loop is not None:
-        contexts += map(id, asyncio.all_tasks(loop))
-    return contexts
+    return run_steps(
+        engine, steps.acquire(engine, call, thread, context, engine.mailboxes, stopped_by_caller, polls=True)
+    )
 
 
 def release(engine: Engine, handle: Handle) -> None:

@@ -6,6 +6,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
+from localconc._engine.acquiring.deadlocked import Deadlocked
 from localconc._engine.acquiring.parents import warning_of_parent
 from localconc._engine.holding.holdings import Handle
 from localconc._engine.waiting import outcomes
@@ -82,7 +83,7 @@ class Wait:
         while True:
             until = self._next_moment()
             watched_fd = None if self._poll_at is None else engine.reaper.descriptor
-            wakeups = yield Park(until, serial, self._queued.mailbox, watched_fd)
+            wakeups = yield Park(until, serial, self._queued.terms.mailbox, watched_fd)
             is_told = False
             for wakeup in wakeups or ():
                 if wakeup[0] == serial or wakeup[0] == 0:  # others are for an earlier user of the mailbox
@@ -135,11 +136,7 @@ class Wait:
             return False  # if a death made room, a wakeup tells so
         status = yield from self._retry(partial(engine.queued.check, queued))
         if not status.is_waiting:
-            outcome = yield from self._retry(partial(engine.queued.accept, self._call.request, queued, self._handle))
-            if isinstance(outcome, Handle):
-                return True
-            self._queued = outcome  # it was passed over while it was stopped
-            return False
+            return (yield from self._accept())
         self._due_at = status.due_at
         now = engine.clock.now()
         if status.due_at is not None and status.due_at <= now:
@@ -152,6 +149,21 @@ class Wait:
             yield from self._count_retry(now)
         if self._poll_at is not None and now >= self._poll_at:
             yield from self._poll(now, status)
+        return False
+
+    def _accept(self) -> Steps[bool]:
+        """Accept the outcome; return whether the request was granted. If it was passed over, it is queued again."""
+        engine = self._engine
+        accept = partial(engine.queued.accept, self._call.request, self._queued, self._handle)
+        outcome = yield from self._retry(accept)
+        if isinstance(outcome, Deadlocked):  # unless a process in the circle is dead
+            yield from self._retry(partial(engine.reaper.reap_owners, outcome.owner_ids))
+            outcome = yield from self._retry(accept)
+        if isinstance(outcome, Deadlocked):
+            raise outcomes.deadlocked(outcome.text)
+        if isinstance(outcome, Handle):
+            return True
+        self._queued = outcome
         return False
 
     def _warn_of_parent(self, now: float) -> Steps[None]:
@@ -205,7 +217,7 @@ class Wait:
             reaper.reap_in_front(limit_ids, ticket)
 
     def _poll_seconds(self, owners_ahead: int) -> float:
-        return poll_seconds(self._engine.reaper.is_complete and self._queued.mailbox.is_reachable, owners_ahead)
+        return poll_seconds(self._engine.reaper.is_complete and self._queued.terms.mailbox.is_reachable, owners_ahead)
 
     def _retry(self, operation: Callable[[], Result]) -> Steps[Result]:
         return retry_while_busy(self._engine, operation, self._deadline)

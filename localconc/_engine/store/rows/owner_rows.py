@@ -127,3 +127,10 @@ def to_sweep(connection: sqlite3.Connection, count: int, seed: int) -> list[Owne
     rows = connection.execute(statement.format(">="), (start, count)).fetchall()
     rows += connection.execute(statement.format("<"), (start, count - len(rows))).fetchall()
     return [OwnerRow._make(row) for row in rows]
+
+
+def let_anyone_release(connection: sqlite3.Connection, owner_id: int, serials: Iterable[int]) -> None:
+    """Note of acquisitions of one process that they are no longer a certain thread's or task's to release."""
+    connection.executemany(
+        "UPDATE slots SET context = NULL WHERE owner_id = ? AND serial = ?", [(owner_id, serial) for serial in serials]
+    )

@@ -34,11 +34,21 @@ def requeue_elsewhere(connection: sqlite3.Connection, ticket: int, limit_ids: li
     connection.execute("UPDATE waiters SET limit_ids = ?, secret = 0 WHERE ticket = ?", (json_list(limit_ids), ticket))
 
 
-def rejoin(connection: sqlite3.Connection, ticket: int, limit_ids: list[int], request: str, address: str) -> None:
+def rejoin(connection: sqlite3.Connection, waiter: WaiterRow) -> None:
     """Queue a waiter that was passed over, at its old place in the order of arrival."""
     connection.execute(
-        "UPDATE waiters SET state = ?, limit_ids = ?, request = ?, address = ? WHERE ticket = ?",
-        (WAITING, json_list(limit_ids), request, address, ticket),
+        "UPDATE waiters SET state = ?, slots = ?, limit_ids = ?, request = ?, address = ?, has_end = ?, stops = ? "
+        "WHERE ticket = ?",
+        (
+            WAITING,
+            waiter.slots,
+            waiter.limit_ids,
+            waiter.request,
+            waiter.address,
+            waiter.has_end,
+            waiter.stops,
+            waiter.ticket,
+        ),
     )
 
 
