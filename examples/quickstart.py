@@ -37,7 +37,7 @@ class Hold(NamedTuple):
 def compress(path: Path) -> Hold:
     """Compress one file, as soon as a slot is free."""
     asked = time.monotonic()
-    with concurrency("compressor"):
+    with concurrency("compressor", label=multiprocessing.current_process().name):
         begun = time.monotonic()
         text = path.read_bytes()
         compressed = len(lzma.compress(text, preset=6))

@@ -315,7 +315,8 @@ def read_statistics(name_or_id: str | UUID, *, since: datetime | None = None) ->
 
     Args:
         name_or_id: its name, its id, or the text of its id.
-        since: where the window begins (a naive moment counts as local time); None for as far as the history goes.
+        since: where the window begins (a naive moment counts as local time); None for as far as the history goes. A
+            full history may begin later than that: `Statistics.since` says when.
 
     Returns:
         The statistics. What began before the window and was held in it counts for its part.

@@ -1,62 +1,30 @@
-"""The commands history, stats and timeline, on made-up acquisitions."""
+"""The commands history, stats and timeline, on made-up acquisitions in a real store."""
 
 from __future__ import annotations
 
 import json
 import os
-import time
+import re
+import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pendulum
 import pytest
 
 from localconc import limits
-from localconc._engine.core.history import Acquisition, Hold, Statistics, statistics_of
+from localconc._engine.core.history import Acquisition
 from localconc.cli.program import run
-from tests.kit.hostile import HOSTILE, assert_harmless_on_a_terminal
-from tests.kit.made_up_history import Job, acquired, served, waiter
+from localconc.sync import acquire, concurrency
+from tests.kit.hostile import HOSTILE, SURROGATE, assert_harmless_on_a_terminal
+from tests.kit.made_up_history import NINE, Job, acquired, served
+from tests.kit.processes import wait_until
+from tests.kit.recorded_history import record
 
 pytest.importorskip("click", reason="the extra cli is not installed")
-
-
-class MadeUp:
-    """A history in the place of the store's."""
-
-    def __init__(self) -> None:
-        self.acquisitions: list[Acquisition] = []
-        self.asked: dict[str, Any] = {}
-
-    def read_history(
-        self, name_or_id: Any = None, *, since: Any = None, newest: int | None = None
-    ) -> list[Acquisition]:
-        name = None if name_or_id is None else limits.read_limit(name_or_id).name
-        self.asked = {"name": name, "since": since, "newest": newest}
-        found = [one for one in self.acquisitions if name in (None, one.name)]
-        found = [one for one in found if since is None or (one.released_at or since) >= since]
-        return found[-newest:] if newest else found
-
-    def read_statistics(self, name_or_id: Any, *, since: Any = None) -> Statistics:
-        limit = limits.read_limit(name_or_id)
-        holds = [
-            Hold(
-                one.waited_seconds,
-                one.acquired_at.timestamp(),
-                one.released_at.timestamp() if one.released_at else None,
-                one.slots,
-            )
-            for one in self.read_history(limit.name, since=since)
-        ]
-        return statistics_of(
-            limit.name,
-            holds,
-            limit=limit.limit,
-            slot_decay_per_second=limit.slot_decay_per_second,
-            since=None if since is None else since.timestamp(),
-            until=time.time(),
-            refusals=0,
-        )
 
 
 def just_now(acquisitions: list[Acquisition]) -> list[Acquisition]:
@@ -73,23 +41,29 @@ def just_now(acquisitions: list[Acquisition]) -> list[Acquisition]:
     ]
 
 
-@pytest.fixture
-def made_up(monkeypatch: pytest.MonkeyPatch) -> MadeUp:
-    history = MadeUp()
-    monkeypatch.setattr(limits, "read_history", history.read_history, raising=False)
-    monkeypatch.setattr(limits, "read_statistics", history.read_statistics, raising=False)
-    return history
+Recorder = Callable[[list[Acquisition]], list[Acquisition]]
 
 
 @pytest.fixture
-def story(made_up: MadeUp) -> MadeUp:
+def recorded(localconc_home_directory: Path) -> Recorder:
+    """Writes acquisitions into the history; the last one ended a second ago."""
+
+    def write(acquisitions: list[Acquisition]) -> list[Acquisition]:
+        moved = just_now(sorted(acquisitions, key=lambda one: one.acquired_at))
+        record(localconc_home_directory, moved)
+        return moved
+
+    return write
+
+
+@pytest.fixture
+def story(recorded: Recorder) -> list[Acquisition]:
     """An import held two web processes up, and one of them was killed later."""
     limits.create_limit("database", 1)
     limits.create_limit("mail", 4)
     jobs = [Job(0, 30, pid=11, label="import"), Job(5, 2, pid=12, label="web"), Job(9, 2, pid=13, ending="killed")]
     mails = [acquired(Job(n, 1, pid=21), "mail") for n in range(3)]
-    made_up.acquisitions = just_now(sorted([*served("database", 1, jobs), *mails], key=lambda one: one.acquired_at))
-    return made_up
+    return recorded([*served("database", 1, jobs), *mails])
 
 
 class Ended:
@@ -108,7 +82,7 @@ def localconc(capsys: pytest.CaptureFixture[str]) -> Any:
 # ---- history ---------------------------------------------------------------------------------------------------------
 
 
-def test_history_lists_who_waited_and_held(story: MadeUp, localconc: Any):
+def test_history_lists_who_waited_and_held(story: list[Acquisition], localconc: Any):
     ended = localconc("history", "database")
     header, first, second, third = ended.stdout.rstrip("\n").split("\n")
     assert header.split() == ["ACQUIRED", "LIMIT", "SLOTS", "WAITED", "HELD", "PID", "HOLDER", "COMMAND"]
@@ -118,16 +92,16 @@ def test_history_lists_who_waited_and_held(story: MadeUp, localconc: Any):
     assert ended.status == 0
 
 
-def test_history_lists_the_newest_that_were_asked_for(story: MadeUp, localconc: Any):
-    localconc("history", "-n", "2")
-    assert story.asked["newest"] == 2
-    localconc("history")
-    assert story.asked["newest"] == 20
+def test_history_lists_the_newest_that_were_asked_for(recorded: Recorder, localconc: Any):
+    limits.create_limit("db", 1)
+    recorded([acquired(Job(number, 0.5, label=f"job-{number}")) for number in range(30)])
+    lines = localconc("history", "-n", "2").stdout.splitlines()
+    assert [re.findall(r"job-\d+", line) for line in lines[1:]] == [["job-28"], ["job-29"]]
+    assert len(localconc("history").stdout.splitlines()) == 1 + 20
 
 
-def test_history_for_programs_has_every_field_of_all_acquisitions(story: MadeUp, localconc: Any):
+def test_history_for_programs_has_every_field_of_all_acquisitions(story: list[Acquisition], localconc: Any):
     found = json.loads(localconc("history", "-o", "json").stdout)
-    assert story.asked["newest"] is None
     assert len(found) == 6
     assert found[0] == {
         "name": "database",
@@ -138,8 +112,8 @@ def test_history_for_programs_has_every_field_of_all_acquisitions(story: MadeUp,
         "command": "python job.py",
         "label": "import",
         "waited_seconds": 0.0,
-        "acquired_at": story.acquisitions[0].acquired_at.isoformat(timespec="microseconds"),
-        "released_at": story.acquisitions[0].released_at.isoformat(timespec="microseconds"),
+        "acquired_at": story[0].acquired_at.isoformat(timespec="microseconds"),
+        "released_at": (story[0].released_at or NINE).isoformat(timespec="microseconds"),
         "mode": "concurrency",
         "ending": "released",
     }
@@ -148,20 +122,23 @@ def test_history_for_programs_has_every_field_of_all_acquisitions(story: MadeUp,
 @pytest.mark.parametrize(
     ("since", "seconds"), [("10m", 600), ("1h30m", 5_400), ("45s", 45), ("2d", 172_800), ("90", 90)]
 )
-def test_history_begins_where_since_says(story: MadeUp, localconc: Any, since: str, seconds: float):
-    localconc("history", "--since", since)
-    assert (pendulum.now() - story.asked["since"]).total_seconds() == pytest.approx(seconds, abs=5)
+def test_history_begins_where_since_says(recorded: Recorder, localconc: Any, since: str, seconds: float):
+    limits.create_limit("db", 9)
+    moments = {"too-old": -1.5 * seconds, "old": -0.5 * seconds, "new": 0}
+    recorded([acquired(Job(moment, seconds / 10, label=label)) for label, moment in moments.items()])
+    listed = localconc("history", "--since", since).stdout
+    assert re.findall(r"too-old|old|new", listed) == ["old", "new"]
 
 
 @pytest.mark.parametrize("command", ["history", "stats", "timeline"])
-def test_an_unknown_name_suggests_the_nearest(story: MadeUp, localconc: Any, command: str):
+def test_an_unknown_name_suggests_the_nearest(story: list[Acquisition], localconc: Any, command: str):
     ended = localconc(command, "databse")
     assert (ended.status, ended.stdout) == (1, "")
     assert ended.stderr == "localconc: There is no limit 'databse'; did you mean 'database'?\n"
 
 
 @pytest.mark.parametrize("command", ["history", "stats", "timeline"])
-def test_an_empty_history_says_what_to_do(made_up: MadeUp, localconc: Any, command: str):
+def test_an_empty_history_says_what_to_do(localconc: Any, command: str):
     ended = localconc(command)
     assert ended.status == 0
     assert ended.stdout == "Nothing was acquired yet. Use a limit, such as: localconc run NAME -- COMMAND\n"
@@ -171,24 +148,24 @@ def test_an_empty_history_says_what_to_do(made_up: MadeUp, localconc: Any, comma
 
 @pytest.mark.parametrize("command", ["history", "stats", "timeline"])
 @pytest.mark.parametrize("since", ["soon", "", "10x", "-5m", "nan", "999999d"])
-def test_what_is_no_span_of_time_is_wrong_usage(made_up: MadeUp, localconc: Any, command: str, since: str):
+def test_what_is_no_span_of_time_is_wrong_usage(localconc: Any, command: str, since: str):
     ended = localconc(command, "--since", since)
     assert (ended.status, ended.stdout) == (2, "")
     assert ended.stderr.startswith("localconc: --since must be ")
     assert ended.stderr.count("\n") == 1
 
 
-def test_an_empty_history_for_programs_is_empty(made_up: MadeUp, localconc: Any):
+def test_an_empty_history_for_programs_is_empty(localconc: Any):
     assert json.loads(localconc("history", "-o", "json").stdout) == []
     assert json.loads(localconc("stats", "-o", "json").stdout) == []
     assert localconc("stats", "-o", "prometheus").stdout == ""
 
 
-def test_names_and_commands_change_nothing_on_a_terminal(made_up: MadeUp, localconc: Any):
-    hostile = HOSTILE.translate(dict.fromkeys(map(ord, "/%&><\0\udcff")))
-    limits.create_limit(hostile, 1)
-    jobs = [Job(0, 3, label=HOSTILE, thread=HOSTILE, command=HOSTILE), Job(1, 3, thread=HOSTILE, command=HOSTILE)]
-    made_up.acquisitions = just_now(served(hostile, 1, jobs))
+def test_names_and_commands_change_nothing_on_a_terminal(recorded: Recorder, localconc: Any):
+    hostile, name = HOSTILE.replace(SURROGATE, ""), HOSTILE.translate(dict.fromkeys(map(ord, "/%&><\0\udcff")))
+    limits.create_limit(name, 1)
+    jobs = [Job(0, 3, label=hostile, thread=hostile, command=hostile), Job(1, 3, thread=hostile, command=hostile)]
+    recorded(served(name, 1, jobs))
     for arguments in (
         ["history"],
         ["history", "-o", "json"],
@@ -206,7 +183,7 @@ def test_names_and_commands_change_nothing_on_a_terminal(made_up: MadeUp, localc
 # ---- stats -----------------------------------------------------------------------------------------------------------
 
 
-def test_stats_show_waits_and_holds_of_each_limit(story: MadeUp, localconc: Any):
+def test_stats_show_waits_and_holds_of_each_limit(story: list[Acquisition], localconc: Any):
     _, header, waited, held, *others = localconc("stats").stdout.rstrip("\n").split("\n")
     assert header.split() == ["LIMIT", "ACQUIRED", "REFUSED", "IN", "USE", "P50", "P90", "P99", "LONGEST"]
     assert waited.split() == ["database", "3", "-", "97%", "waited", "23.0s", "25.0s", "25.0s", "25.0s"]
@@ -214,7 +191,7 @@ def test_stats_show_waits_and_holds_of_each_limit(story: MadeUp, localconc: Any)
     assert len(others) == 2
 
 
-def test_stats_for_programs_have_every_field(story: MadeUp, localconc: Any):
+def test_stats_for_programs_have_every_field(story: list[Acquisition], localconc: Any):
     one = json.loads(localconc("stats", "database", "-o", "json").stdout)
     assert one["name"] == "database"
     assert one["acquisitions"] == 3
@@ -226,13 +203,13 @@ def test_stats_for_programs_have_every_field(story: MadeUp, localconc: Any):
     assert [each["name"] for each in everything] == ["database", "mail"]
 
 
-def test_stats_for_prometheus_are_its_text_format(story: MadeUp, localconc: Any):
+def test_stats_for_prometheus_are_its_text_format(story: list[Acquisition], localconc: Any):
     printed = localconc("stats", "-o", "prometheus").stdout
     assert 'localconc_window_acquisitions{limit="database"} 3\n' in printed
     assert 'localconc_held_seconds{limit="mail",quantile="1"} 1.0\n' in printed
 
 
-def test_a_format_that_there_is_not_is_wrong_usage(story: MadeUp, localconc: Any):
+def test_a_format_that_there_is_not_is_wrong_usage(story: list[Acquisition], localconc: Any):
     ended = localconc("stats", "-o", "xml")
     assert ended.status == 2
     assert ended.stderr == "localconc: --output must be text, json or prometheus, not 'xml'\n"
@@ -241,7 +218,9 @@ def test_a_format_that_there_is_not_is_wrong_usage(story: MadeUp, localconc: Any
 # ---- timeline --------------------------------------------------------------------------------------------------------
 
 
-def test_timeline_draws_a_line_for_each_holder(story: MadeUp, localconc: Any, monkeypatch: pytest.MonkeyPatch):
+def test_timeline_draws_a_line_for_each_holder(
+    story: list[Acquisition], localconc: Any, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("COLUMNS", "100")
     printed = localconc("timeline", "database").stdout
     assert printed.startswith("import held others up most: requests waited")
@@ -253,38 +232,76 @@ def test_timeline_draws_a_line_for_each_holder(story: MadeUp, localconc: Any, mo
 @pytest.mark.parametrize(
     ("file", "begin"), [("t.html", "<!DOCTYPE html>"), ("t.HTM", "<!DOCTYPE html>"), ("t.svg", "<svg"), ("t.json", "{")]
 )
-def test_timeline_draws_into_a_file(story: MadeUp, localconc: Any, tmp_path: Path, file: str, begin: str):
+def test_timeline_draws_into_a_file(story: list[Acquisition], localconc: Any, tmp_path: Path, file: str, begin: str):
     ended = localconc("timeline", "-o", str(tmp_path / file))
     assert (ended.status, ended.stderr) == (0, "")
     assert ended.stdout == f"Wrote {tmp_path / file}\n"
     assert (tmp_path / file).read_text().startswith(begin)
 
 
-def test_timeline_shows_the_limits_that_were_named(
-    story: MadeUp, localconc: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_timeline_shows_the_limits_that_were_named_and_who_waits_for_them(
+    story: list[Acquisition], localconc: Any, tmp_path: Path
 ):
-    monkeypatch.setattr(limits, "read_waiters", lambda: [waiter("database")])
-    localconc("timeline", "mail", "-o", str(tmp_path / "t.json"))
-    trace = json.loads((tmp_path / "t.json").read_text())
-    named = [event["args"]["name"] for event in trace["traceEvents"] if event["name"] == "process_name"]
-    assert named == ["mail"]
+    def wait() -> None:
+        with concurrency("database", label="late"):
+            pass
+
+    occupancy = acquire("database", label="slow")
+    thread = threading.Thread(target=wait)
+    thread.start()
+    wait_until(lambda: limits.read_waiters("database"))
+    traces = {}
+    for name in ("mail", "database"):
+        assert localconc("timeline", name, "-o", str(tmp_path / "t.json")).status == 0
+        traces[name] = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+    occupancy.release()
+    thread.join()
+    for name, events in traces.items():
+        assert [event["args"]["name"] for event in events if event["name"] == "process_name"] == [name]
+    now = {(event["args"]["label"], event["args"]["ending"]) for event in traces["database"] if event["ph"] == "X"}
+    assert {("slow", "held"), ("late", "waiting"), ("import", "released")} <= now
 
 
-def test_an_ending_that_there_is_not_is_wrong_usage(story: MadeUp, localconc: Any, tmp_path: Path):
+def test_an_ending_that_there_is_not_is_wrong_usage(story: list[Acquisition], localconc: Any, tmp_path: Path):
     ended = localconc("timeline", "-o", str(tmp_path / "t.png"))
     assert ended.status == 2
     assert "must be a file that ends in .html, .svg or .json" in ended.stderr
     assert os.listdir(tmp_path) in ([], ["home"])
 
 
-def test_a_file_that_cannot_be_written_is_one_line(story: MadeUp, localconc: Any, tmp_path: Path):
+def test_a_file_that_cannot_be_written_is_one_line(story: list[Acquisition], localconc: Any, tmp_path: Path):
     ended = localconc("timeline", "-o", str(tmp_path / "missing" / "t.html"))
     assert (ended.status, ended.stdout) == (1, "")
     assert ended.stderr == f"localconc: '{tmp_path}/missing/t.html' can't be written (No such file or directory)\n"
 
 
+@pytest.mark.parametrize("target", ["a directory.svg", "a file/t.svg"])
+def test_a_place_that_can_be_no_file_is_one_line(story: list[Acquisition], localconc: Any, tmp_path: Path, target: str):
+    (tmp_path / "a directory.svg").mkdir()
+    (tmp_path / "a file").write_text("")
+    ended = localconc("timeline", "-o", str(tmp_path / target))
+    assert (ended.status, ended.stdout) == (1, "")
+    assert re.fullmatch(r"localconc: '.*svg' can't be written \((Is|Not) a directory\)\n", ended.stderr)
+
+
+def test_names_add_nothing_to_files(recorded: Recorder, localconc: Any, tmp_path: Path):
+    hostile, name = HOSTILE.replace(SURROGATE, ""), HOSTILE.translate(dict.fromkeys(map(ord, "/%&><\0\udcff")))
+    limits.create_limit(name, 1)
+    recorded(served(name, 1, [Job(0, 3, label=hostile, command=hostile), Job(1, 3, thread=hostile, command=hostile)]))
+    for ending in ("html", "svg", "json"):
+        assert localconc("timeline", name, "-o", str(tmp_path / f"t.{ending}")).status == 0
+    page, picture, trace = ((tmp_path / f"t.{ending}").read_text() for ending in ("html", "svg", "json"))
+    for text in (page, picture, trace):
+        assert_harmless_on_a_terminal(text)
+    assert page.count("<script") == 2
+    assert "<img" not in page + picture
+    tags = {element.tag.rpartition("}")[2] for element in ElementTree.fromstring(picture).iter()}
+    assert tags <= {"svg", "title", "style", "rect", "path", "text"}
+    assert len([event for event in json.loads(trace)["traceEvents"] if event["ph"] == "X"]) == 3
+
+
 def test_an_old_file_survives_if_the_new_one_cannot_be_written(
-    story: MadeUp, localconc: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    story: list[Acquisition], localconc: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     file = tmp_path / "t.svg"
     file.write_text("old")
@@ -300,7 +317,7 @@ def test_an_old_file_survives_if_the_new_one_cannot_be_written(
     assert sorted(each.name for each in tmp_path.iterdir() if each.name != "home") == ["t.svg"]
 
 
-def test_an_empty_history_is_no_file(made_up: MadeUp, localconc: Any, tmp_path: Path):
+def test_an_empty_history_is_no_file(localconc: Any, tmp_path: Path):
     ended = localconc("timeline", "-o", str(tmp_path / "t.html"))
     assert (ended.status, ended.stdout) == (1, "")
     assert "Nothing was acquired yet" in ended.stderr

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import re
 import tomllib
 from itertools import chain
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -14,6 +16,7 @@ import localconc
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 BENCHMARKS = sorted((ROOT / "tests" / "benchmarks").glob("*.py"))
 
 
@@ -34,9 +37,24 @@ def test_no_requirement_has_an_upper_bound() -> None:
     assert [each for each in requirements if re.search(r"<|~=|==", each.partition(";")[0])] == []
 
 
+def links(text: str) -> list[str]:
+    """Return what a page of Markdown leads to outside itself, other than addresses."""
+    targets = re.findall(r"\]\(([^)]+)\)", text)
+    return [target for target in targets if not target.startswith(("https://", "#"))]
+
+
 def test_the_readme_has_no_link_that_leads_nowhere_on_an_index() -> None:
-    targets = re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
-    assert [target for target in targets if not target.startswith(("https://", "#"))] == []
+    """An index has no pictures: the README that the package brings leaves them out, and everything else stays."""
+    text = importlib.metadata.metadata("localconc").get_payload()
+    assert isinstance(text, str)
+    assert links(text) == []
+    shown = re.sub(r"\n!\[[^\]]*\]\([^)]*\)\n", "", README)
+    assert text.split() == shown.split()
+
+
+def test_the_readme_shows_pictures_that_are_there() -> None:
+    assert links(README) == [".github/timeline.svg"]
+    ElementTree.parse(ROOT / ".github" / "timeline.svg")
 
 
 @pytest.mark.parametrize("module", BENCHMARKS, ids=lambda path: path.stem)

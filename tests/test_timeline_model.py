@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import pytest
 
-from localconc.cli.output.timeline.lanes import MAX_HOLDERS
-from localconc.cli.output.timeline.model import Timeline, timeline_of
-from localconc.cli.output.timeline.words import headline, middle_shortened
+from localconc.cli.output.timeline.lanes import MAX_HOLDERS, names_of, program
+from localconc.cli.output.timeline.model import Caller, Timeline, timeline_of
+from localconc.cli.output.timeline.words import headline, middle_shortened, victims_text
 from tests.kit.made_up_history import BEGIN, Job, acquired, limit, served, waiter
 
 
@@ -100,6 +100,38 @@ def test_among_many_equal_bars_none_stands_out():
     assert notable(*(Job(n, 3, pid=n, label=str(n)) for n in range(300)), slots=2) == set()
 
 
+def test_callers_that_would_be_called_the_same_are_told_apart_by_their_pid():
+    found = timeline(*served("db", 1, [Job(0, 60, pid=1), Job(1, 9, pid=2), Job(2, 1, pid=3, label="web")]))
+    assert headline(found).startswith("job.py (1) held others up most: ")
+    assert victims_text(found, found.hold_ups[0]) == "job.py (2) by 59.0s, web by 58.0s"
+
+
+@pytest.mark.parametrize(
+    ("command", "title"),
+    [
+        ("python /srv/jobs/import.py --fast", "import.py --fast"),
+        ("/usr/bin/python3.11 -B -X utf8 -u /srv/import.py a/b", "import.py a/b"),
+        ("python -m jobs.run", "python -m jobs.run"),
+        ("python -c print(1)", "python -c print(1)"),
+        ("/usr/bin/train --seed 1", "train --seed 1"),
+        ("python -B -c from multiprocessing.spawn import spawn_main; spawn_main(tracker_fd=14, pipe_handle=22) "
+         "--multiprocessing-fork", "multiprocessing"),
+        ("/usr/bin/python3 -c from multiprocessing.forkserver import main; main(15, 16, ['__main__'])",
+         "multiprocessing"),
+        ("python -m joblib.externals.loky.backend.popen_loky_posix --process-name LokyProcess-3 --pipe 16",
+         "LokyProcess-3"),
+    ],
+)  # fmt: skip
+def test_a_command_is_called_after_its_program(command: str, title: str):
+    assert program(command) == title
+
+
+def test_a_child_of_a_pool_is_called_after_its_label_and_its_pid():
+    command = "python -c from multiprocessing.spawn import spawn_main; spawn_main(1) --multiprocessing-fork"
+    assert names_of(Caller(7, "MainThread", "worker 1", command)) == ("worker 1", "pid 7")
+    assert names_of(Caller(7, "MainThread", "", command)) == ("multiprocessing", "pid 7")
+
+
 # ---- curves ----------------------------------------------------------------------------------------------------------
 
 
@@ -147,6 +179,27 @@ def test_the_window_begins_where_it_is_told_or_with_the_first_wait():
     jobs = served("db", 1, [Job(5, 10, pid=1), Job(6, 5, pid=2)])
     assert timeline(*jobs).since == pytest.approx(BEGIN + 5)
     assert timeline(*jobs, since=BEGIN + 12).since == pytest.approx(BEGIN + 12)
+
+
+def test_without_a_window_what_is_long_over_fills_the_picture():
+    jobs = served("db", 1, [Job(5, 10, pid=1), Job(6, 5, pid=2)])
+    found = timeline(*jobs, seconds=9_000)
+    assert (found.until, found.ends_before_now) == (pytest.approx(BEGIN + 20), True)
+    found = timeline(*jobs, seconds=9_000, since=BEGIN)
+    assert (found.until, found.ends_before_now) == (BEGIN + 9_000, False)
+
+
+@pytest.mark.parametrize("open_end", ["held", "waiting"])
+def test_without_a_window_the_picture_lasts_as_long_as_something_is_held_or_waited_for(open_end: str):
+    job = acquired(Job(5, 10, ending="released" if open_end == "waiting" else "held"))
+    waiters = [waiter(since=7)] if open_end == "waiting" else []
+    found = timeline(job, seconds=9_000, waiters=waiters)
+    assert (found.until, found.ends_before_now) == (BEGIN + 9_000, False)
+
+
+def test_without_a_window_slots_that_drain_are_shown_until_they_have_drained():
+    taken = [acquired(Job(0, 0, ending="instant"), slots=4)]
+    assert timeline_of(taken, until=BEGIN + 99, limits=[limit("db", 5, 1.0)]).until == pytest.approx(BEGIN + 4)
 
 
 # ---- lanes -----------------------------------------------------------------------------------------------------------

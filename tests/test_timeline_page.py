@@ -346,6 +346,26 @@ def test_names_run_nothing_in_a_browser(tab: Browser, tmp_path: Path):
 
 
 @in_a_browser
+def test_a_page_says_where_now_is_only_if_it_lasts_until_now(page: Browser, tmp_path: Path):
+    colour = "getComputedStyle(document.documentElement).getPropertyValue('--muted').trim().slice(1)"
+    dashes = f"""(() => {{
+        const {{ data, width, height }} = lanes.getContext('2d').getImageData(0, 0, lanes.width, lanes.height);
+        const muted = parseInt({colour}, 16);
+        const is_muted = (x, y) => ((data[4 * (y * width + x)] << 16) + (data[4 * (y * width + x) + 1] << 8)
+            + data[4 * (y * width + x) + 2]) === muted;
+        return Array.from({{ length: width }}, (_, x) => x).some((x) => {{
+            let found = 0;
+            for (let y = 0; y < height; y += 6) found += is_muted(x, y) && is_muted(x, y + 2);
+            return found > height / 12;
+        }});
+    }})()"""
+    assert page.run(dashes)
+    over = timeline_of(served("db", 1, [Job(0, 9), Job(1, 5)]), until=BEGIN + 9_000, limits=[limit()])
+    show(page, tmp_path, timeline_page(over))
+    assert not page.run(dashes)
+
+
+@in_a_browser
 def test_a_narrow_window_shows_the_bars_too(page: Browser):
     page.size(420, 800)
     page.until("lanes.clientWidth < 420")

@@ -93,6 +93,12 @@ def test_bars_that_are_held_or_waited_for_now_point_onwards():
     assert any("l7 6l-7 6z" in path for path in shapes(picture, "notable"))
 
 
+def test_a_picture_marks_an_end_that_was_not_seen():
+    lost = timeline_of([acquired(Job(20, 0, ending="unseen"))], until=BEGIN + 100, limits=[limit()])
+    assert "?" in words(timeline_svg(lost))
+    assert "?" not in words(timeline_svg(story()))
+
+
 # ---- a terminal ------------------------------------------------------------------------------------------------------
 
 

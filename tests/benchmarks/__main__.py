@@ -26,6 +26,7 @@ BENCHMARKS = {
     "waiting_tasks": "10,000 tasks that wait",
     "names_once": "3,000 names used once each",
     "curves": "what acquire + release costs as all else grows",
+    "history": "what the history costs a pair; figures and page of a full one",
     "start_up": "the import, and `localconc run`",
     "prefect_server": "one call on a Prefect server, beside two bare requests and Prefect's own calls",
     "soak": "a million pairs in one process: files, memory, descriptors",

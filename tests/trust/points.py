@@ -42,6 +42,12 @@ class Statements:
                 statements.pass_by(done=True)
                 return cursor
 
+            def executemany(self, *arguments: Any) -> sqlite3.Cursor:
+                statements.pass_by()
+                cursor = super().executemany(*arguments)
+                statements.pass_by(done=True)
+                return cursor
+
             def __exit__(self, *exception: Any) -> Any:
                 try:
                     statements.pass_by()

@@ -16,8 +16,9 @@ import pytest
 
 from localconc import create_limit
 from localconc._engine import registry
+from tests.kit import version1
 
-from .inspection import assert_sound, held, in_thread, wait_until, waiting
+from .inspection import assert_sound, held, in_thread, rows, wait_until, waiting
 from .peers import Peer
 
 if TYPE_CHECKING:
@@ -102,7 +103,9 @@ class Strikes:
         self._number += 1
         home = self._directory / str(self._number) / "home"
         home.parent.mkdir()
-        if scenario != "at_first_opening":
+        if scenario == "while_migrating":
+            version1.make_home(home)
+        elif scenario != "at_first_opening":
             shutil.copytree(self._template, home)
         if scenario == "while_rebuilding":
             (home / "localconc.db").write_bytes(b"garbage" * 1000)
@@ -116,7 +119,10 @@ class Strikes:
         others.act(self._answer()["pid"])
         answer = self._answer()
         others.finish()
-        _assert_usable(home, peer, f"{scenario}, point {at}, deed {deed}, error {error}")
+        where = f"{scenario}, point {at}, deed {deed}, error {error}"
+        _assert_usable(home, peer, where)
+        if scenario == "while_migrating":
+            _assert_taken_over(home, where)
         peer.close()
         shutil.rmtree(home.parent)
         return answer
@@ -168,6 +174,19 @@ def _has_ended(pid: int) -> bool:
             return file.read().rpartition(")")[2].split()[0] in "ZX"
     except OSError:
         return True
+
+
+def _assert_taken_over(home: Path, where: str) -> None:
+    """The store of version 1 is one of this version, with all that it had; it was not set aside as damaged."""
+    shown = rows(home, 'SELECT name, "limit", active, slot_decay_per_second FROM limits')
+    definitions = {name: (limit, bool(active), decay) for name, limit, active, decay in shown}
+    kept = {name: definitions.get(name) for name in version1.DEFINITIONS}
+    assert kept == version1.DEFINITIONS, where
+    assert version1.version_of(home) == 2, where
+    assert rows(home, "SELECT count(*) FROM history WHERE seq <= ?", version1.PAST_ACQUISITIONS) == [
+        (version1.PAST_ACQUISITIONS,)
+    ], where
+    assert not list(home.glob("*.damaged-*")), where
 
 
 def _assert_usable(home: Path, peer: Peer, where: str) -> None:

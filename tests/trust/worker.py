@@ -142,6 +142,12 @@ def while_rebuilding(arm: Arm) -> None:
         pass
 
 
+def while_migrating(arm: Arm) -> None:
+    arm()
+    with concurrency("gate", limit=1, timeout_seconds=5):
+        pass
+
+
 def while_restoring_a_deleted_store(arm: Arm) -> None:
     warm("gate")
     database.VERIFY_EVERY_SECONDS = 0.0  # type: ignore[misc]
@@ -184,6 +190,7 @@ SCENARIOS: dict[str, Callable[[Arm], None]] = {
         while_deleting_a_limit,
         while_reaping_the_dead,
         while_rebuilding,
+        while_migrating,
         while_restoring_a_deleted_store,
         while_ending,
         hold_and_die,

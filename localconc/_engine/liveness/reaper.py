@@ -93,13 +93,13 @@ class Reaper:
     def reap_suspects(self) -> None:
         """Look at the watched processes that seem to have died, and release what the dead ones held."""
         with self._store.database.lock:
-            suspects = self._watch.take_suspects()
-        for suspect in suspects:
+            suspects = [(row, self._watch.was_told_of(row.id)) for row in self._watch.take_suspects()]
+        for suspect, was_seen in suspects:
             row = self._store.read(lambda ledger, suspect=suspect: owner_rows.with_id(ledger.connection, suspect.id))  # type: ignore[misc]
             if row is None:  # it has left, or another process was quicker
                 with self._store.database.lock:
                     self._watch.remove(suspect)
-            elif not self._reap_if_dead(row, was_seen=True) and row != suspect:
+            elif not self._reap_if_dead(row, was_seen=was_seen) and row != suspect:
                 with self._store.database.lock:  # it became the command that it started
                     self._watch.remove(suspect)
                     self._watch.add([row])

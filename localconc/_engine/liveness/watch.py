@@ -74,6 +74,7 @@ class Watch:
         self._numbers: dict[int, int] = {}  # inotify's number, or minus the pidfd, of those that are watched
         self._owner_ids: dict[int, int] = {}  # and back
         self._suspects: dict[int, _Suspect] = {}
+        self._told_of: set[int] = set()
         self._inotify: Inotify | None = None
         self._epoll: select.epoll | None = None
         self._epoll_identity = (0, 0)
@@ -101,6 +102,10 @@ class Watch:
     def is_watching(self, owner_id: int) -> bool:
         """Return whether the death of an owner makes the descriptor readable."""
         return owner_id in self._numbers
+
+    def was_told_of(self, owner_id: int) -> bool:
+        """Return whether news of an owner came while it was watched: if it is dead, it has died just now."""
+        return owner_id in self._told_of
 
     def has_news(self) -> bool:
         """Return whether it is worth calling `take_suspects`."""
@@ -131,6 +136,7 @@ class Watch:
         self._stop(row.id)
         self._rows.pop(row.id, None)
         self._suspects.pop(row.id, None)
+        self._told_of.discard(row.id)
 
     def _start(self, row: OwnerRow) -> bool:
         """Watch one owner; return whether it is to be looked at, because it is watched now, or is gone."""
@@ -211,6 +217,7 @@ class Watch:
         if owner_id is None:
             return
         self._suspects[owner_id] = _Suspect(self._rows[owner_id], self._now(), RECHECK_PAUSES_SECONDS, True)
+        self._told_of.add(owner_id)
         if has_ended:
             self._stop(owner_id)
 
@@ -263,7 +270,7 @@ class Watch:
     def forget(self) -> None:
         """Watch nobody any longer, and know nobody."""
         self._close()
-        for known in (self._rows, self._numbers, self._owner_ids, self._suspects):
+        for known in (self._rows, self._numbers, self._owner_ids, self._suspects, self._told_of):
             known.clear()
 
     def close(self) -> None:

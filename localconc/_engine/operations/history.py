@@ -32,14 +32,11 @@ def read(engine: Engine, name_or_id: str | UUID | None, since: float | None, new
     """Return the acquisitions that had not ended before a moment, oldest first."""
 
     def work(ledger: Ledger) -> list[PastAcquisition]:
-        uuid = None if name_or_id is None else find(ledger, name_or_id).uuid
-        return [
-            row
-            for row in past.acquisitions(ledger.connection)
-            if (uuid is None or row.uuid == uuid) and (since is None or _end(row) >= since)
-        ]
+        limit_id = None if name_or_id is None else find(ledger, name_or_id).id
+        return past.acquisitions(ledger.connection, limit_id)
 
-    rows = sorted(look(engine, work), key=lambda row: row.acquired_wall)
+    rows = [row for row in look(engine, work) if since is None or _end(row) >= since]
+    rows.sort(key=lambda row: (row.acquired_wall, row.call))
     if newest is not None:
         rows = rows[max(0, len(rows) - newest) :]
     return acquisitions_of(map(_plain, rows))
@@ -75,11 +72,13 @@ def statistics(engine: Engine, name_or_id: str | UUID, since: float | None) -> S
 
     def work(ledger: Ledger) -> Statistics:
         row = find(ledger, name_or_id)
-        begin = past.oldest_in_history(ledger.connection) if since is None else since
+        begin = since
+        complete = past.complete_since(ledger.connection)
+        if complete is not None and (since is None or since < complete):
+            begin = complete  # what was dropped would count as idle time
         holds = [
-            Hold(each.waited_seconds, each.acquired_wall, inf if each.is_held else each.released_wall, each.slots)
-            for each in past.acquisitions(ledger.connection)
-            if each.uuid == row.uuid
+            Hold(waited, acquired, inf if is_held else released, slots)
+            for waited, acquired, released, slots, is_held in past.holds(ledger.connection, row.id)
         ]
         return statistics_of(
             row.name,

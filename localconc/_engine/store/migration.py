@@ -6,15 +6,17 @@ its waiters do not, for their processes find that the store is newer and get a `
 
 from __future__ import annotations
 
+import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
 from localconc._engine.core.arguments import nearest_decay
 from localconc._engine.core.errors import Damaged
-from localconc._engine.store.rows.schema import INSTANT, OPERATOR, TOTALS_ROW
+from localconc._engine.store.rows import integrity
+from localconc._engine.store.rows.schema import INSTANT, OPERATOR, SCHEMA_VERSION, TOTALS_ROW
 
 if TYPE_CHECKING:
-    import sqlite3
+    from pathlib import Path
 
 #: The versions that can be taken over.
 FROM_VERSIONS: Final = frozenset({1})
@@ -64,6 +66,17 @@ def missing_parts(connection: sqlite3.Connection) -> list[str]:
     with closing(connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")) as rows:
         names = {row[0] for row in rows}
     return [f"the table {name!r} is missing" for name in sorted(_TABLES_OF_VERSION_1 - names)]
+
+
+def is_complete(path: Path) -> bool:
+    """Return whether a new store was built to its end; all of it was written in one transaction."""
+    if not path.is_file():
+        return False
+    try:
+        with closing(sqlite3.connect(path, timeout=0)) as built:
+            return integrity.version(built) == SCHEMA_VERSION and not integrity.integrity_errors(built)
+    except sqlite3.Error:
+        return False
 
 
 def take_over(old: sqlite3.Connection, new: sqlite3.Connection, version: int) -> None:

@@ -132,10 +132,11 @@ class Recovery:
         with self._building() as connection:
             _create_tables(connection)
             connection.execute("INSERT INTO meta VALUES ('boot_identity', ?)", (schema.NEVER_BOOTED,))
+        self._move_into_place()
 
     @contextmanager
     def _building(self) -> Iterator[sqlite3.Connection]:
-        """Build a store aside, in one transaction, and move it into its place."""
+        """Build a store aside, in one transaction."""
         fresh = self._fresh_file()
         try:
             os.close(create_file(fresh, file_mode(self._directory)))
@@ -155,19 +156,22 @@ class Recovery:
             raise self._explained(error) from error
         finally:
             connection.close()
-        self._move_into_place(fresh)
+
+    @property
+    def _aside(self) -> Path:
+        return self._path.with_suffix(".new")
 
     def _fresh_file(self) -> Path:
         """Return where to build, emptied of what was left by a process that died while it built."""
-        fresh = self._path.with_suffix(".new")
+        fresh = self._aside
         for suffix in ("", *_SIDECARS, "-journal"):
             _sidecar(fresh, suffix).unlink(missing_ok=True)
         return fresh
 
-    def _move_into_place(self, fresh: Path) -> None:
+    def _move_into_place(self) -> None:
         for suffix in _SIDECARS:
             _sidecar(self._path, suffix).unlink(missing_ok=True)  # of the database that is no more
-        os.replace(fresh, self._path)
+        os.replace(self._aside, self._path)
 
     def restore(self, connection: sqlite3.Connection, anchors: Anchors) -> None:
         """Write a deleted store, which lives on in an open connection, to its path again; close it to others.
@@ -186,7 +190,7 @@ class Recovery:
                 if _data_version(connection) != state:
                     raise Busy  # another process that has it open has written meanwhile
                 connection.execute("DROP TABLE slots")
-                self._move_into_place(fresh)
+                self._move_into_place()
                 connection.execute("COMMIT")
             except (sqlite3.Error, OSError) as error:
                 raise self._explained(error) from error
@@ -199,7 +203,8 @@ class Recovery:
         """Take a store of an older version over into a new file, with all that its processes hold.
 
         Processes of the older version find their tables gone, look at the path, and say that the store is newer. The
-        tables go before the new file is in its place: nobody is admitted by both.
+        tables go, in the file itself, before the new one is in its place: nobody is admitted by both. A process that
+        dies in between has left a whole new store, which the next one moves into its place.
         """
         with self.maintenance_lock():
             old = self._connect(self._path)
@@ -210,12 +215,16 @@ class Recovery:
                 errors = integrity.integrity_errors(old)
                 if errors:
                     raise Damaged("; ".join(errors))
-                old.execute("BEGIN IMMEDIATE")
-                with self._building() as connection:
-                    _create_tables(connection)
-                    migration.take_over(old, connection, version)
+                if not (migration.missing_parts(old) and migration.is_complete(self._aside)):
+                    old.execute("BEGIN IMMEDIATE")
+                    with self._building() as connection:
+                        _create_tables(connection)
+                        migration.take_over(old, connection, version)
                     old.execute("DROP TABLE slots")
-                old.execute("COMMIT")
+                    old.execute("COMMIT")
+                if old.execute("PRAGMA wal_checkpoint(FULL)").fetchone()[0]:
+                    raise Busy  # another process reads; without its log, the file would have its tables again
+                self._move_into_place()
             except (sqlite3.Error, OSError) as error:
                 raise self._explained(error) from error
             finally:

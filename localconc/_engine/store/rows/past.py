@@ -33,14 +33,29 @@ _PAST: Final = f"""
 """
 
 
-def acquisitions(connection: sqlite3.Connection) -> list[PastAcquisition]:
-    """Return all that the history knows, and what is held now."""
-    return [PastAcquisition._make(row) for row in connection.execute(_PAST)]
+_HOLDS: Final = f"""
+    SELECT waited_seconds, acquired_wall, released_wall, slots, 0 FROM history WHERE limit_id = :limit_id
+    UNION ALL
+    SELECT coalesce(waited_seconds, 0), acquired_wall, NULL, slots, 1 FROM slots WHERE limit_id = :limit_id AND {HELD}
+"""
 
 
-def oldest_in_history(connection: sqlite3.Connection) -> float | None:
-    """Return when the oldest acquisition of a full history was made; None if nothing was dropped yet."""
-    row = connection.execute("SELECT seq, acquired_wall FROM history ORDER BY seq LIMIT 1").fetchone()
+def acquisitions(connection: sqlite3.Connection, limit_id: int | None = None) -> list[PastAcquisition]:
+    """Return all that the history knows of a limit (None for all limits), and what is held now."""
+    rows = connection.execute(f"{_PAST} WHERE :limit_id IS NULL OR part.limit_id = :limit_id", {"limit_id": limit_id})
+    return [PastAcquisition._make(row) for row in rows]
+
+
+def holds(connection: sqlite3.Connection, limit_id: int) -> list[tuple[float, float, float | None, int, int]]:
+    """Return wait, begin, end, slots of each acquisition of a limit, and whether it is held now."""
+    return connection.execute(_HOLDS, {"limit_id": limit_id}).fetchall()
+
+
+def complete_since(connection: sqlite3.Connection) -> float | None:
+    """Return since when the history has all that ended; None if nothing was dropped yet."""
+    row = connection.execute(
+        "SELECT seq, coalesce(released_wall, acquired_wall) FROM history ORDER BY seq LIMIT 1"
+    ).fetchone()
     return None if row is None or row[0] <= 1 else float(row[1])
 
 

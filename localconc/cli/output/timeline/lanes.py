@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
 MAX_HOLDERS = 100
 
 MAIN_THREADS = ("MainThread", "")
+
+_INTERPRETER = re.compile(r"^python[\d.]*\s+(?:-[bBdEiIOPqsSuvx]+\s+|-[XW]\s*\S+\s+)*(?=[^\s-])")
+
+#: A child of a pool. Its command line says how it was started, which is the same for all, and not what it runs.
+_POOL_CHILD = re.compile(r"^python.* -c from multiprocessing\.\w+ import ")
+_POOL = "multiprocessing"
+_NAMED_POOL_CHILD = re.compile(r"^python.* -m \S*\bloky\b.* --process-name (\S+)")
 
 
 @dataclass(slots=True)
@@ -80,8 +88,10 @@ _KEYS: tuple[Callable[[Caller], object], ...] = (
 def names_of(caller: Caller) -> tuple[str, str]:
     """Choose what to call a caller, and say the rest of what tells it from others."""
     thread = "" if caller.thread in MAIN_THREADS else caller.thread
-    parts = [caller.label, thread, program(caller.command), f"pid {caller.pid}"]
-    title, *rest = [part for part in parts if part]
+    what = program(caller.command)
+    if what == _POOL and (caller.label or thread):
+        what = ""  # it tells nothing
+    title, *rest = [part for part in (caller.label, thread, what, f"pid {caller.pid}") if part]
     return title, " · ".join(rest)
 
 
@@ -95,9 +105,25 @@ def _shared_names(callers: set[Caller]) -> tuple[str, str]:
     return title, f"pid {pids.pop()}" if len(pids) == 1 else f"{len(pids):,} processes"
 
 
+def distinct_names(callers: Iterable[Caller]) -> dict[Caller, str]:
+    """Name callers in few words. Those that would be called the same have their pid in the name."""
+    titles = {caller: names_of(caller)[0] for caller in callers}
+    count = Counter(titles.values())
+    return {
+        caller: title if count[title] == 1 or title == f"pid {caller.pid}" else f"{title} ({caller.pid})"
+        for caller, title in titles.items()
+    }
+
+
 def program(command: str) -> str:
-    """A command line without the interpreter and without the folder of its program."""
-    return re.sub(r"^python[\d.]*\s+(?=[^\s-])", "", short_command(command))
+    """A command line without the interpreter, the interpreter's options and the folder of its program."""
+    short = short_command(command)
+    named = _NAMED_POOL_CHILD.match(short)
+    if named:
+        return named[1]
+    if _POOL_CHILD.match(short):
+        return _POOL
+    return short_command(_INTERPRETER.sub("", short))
 
 
 def _rows(bars: Iterable[Bar]) -> list[list[Bar]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from localconc.cli.output.text import literal
 from localconc.cli.output.timeline.curves import Curve, Load, draining
-from localconc.cli.output.timeline.lanes import Lane, lanes_of
+from localconc.cli.output.timeline.lanes import Lane, distinct_names, lanes_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -21,6 +21,9 @@ MAX_HOLD_UPS = 5
 
 #: Waiting shorter than this holds nobody up.
 MIN_CAUSED_SECONDS = 0.001
+
+#: This share of the window is left for the sign of an end that was not seen.
+UNSEEN_SHARE = 0.04
 
 #: A bar stands out if it caused this share of all the waiting for its limit. Among many bars, so does one that caused
 #: this many times the average and half as much as the worst one.
@@ -113,14 +116,23 @@ class HoldUp(NamedTuple):
     victims: list[tuple[Caller, float]]
 
 
-@dataclass(slots=True)
+@dataclass
 class Timeline:
-    """What happened to some limits from `since` to `until`, the limit with the longest waits first."""
+    """What happened to some limits from `since` to `until`, the limit with the longest waits first.
+
+    `until` is the present, unless `ends_before_now`.
+    """
 
     since: float
     until: float
+    ends_before_now: bool
     groups: list[Group]
     hold_ups: list[HoldUp] = field(default_factory=list)
+
+    @cached_property
+    def names(self) -> dict[Caller, str]:
+        """What to call each caller in a sentence; no two are called the same."""
+        return distinct_names({bar.caller: None for group in self.groups for bar in group.bars})
 
     @property
     def bars(self) -> int:
@@ -147,7 +159,8 @@ def timeline_of(
     Args:
         acquisitions: what the history has.
         until: now, in seconds since 1970; bars of what is still held or waited for end there.
-        since: begin of the window; None begins it with the first bar.
+        since: begin of a window that ends now. None begins it with the first bar, and ends it with the last one
+            unless that lasts until now: a picture of what is long over would show nothing else than that.
         limits: as they are now.
         waiters: requests that wait now.
         only: names of the limits whose waiters to show; None for all.
@@ -162,8 +175,20 @@ def timeline_of(
                 bars.setdefault(name, []).append(_waiting(waiter, until))
     groups = [_group(name, found, known.get(name), until) for name, found in bars.items()]
     groups.sort(key=lambda group: (-group.waited_seconds, group.name))
-    first = min((bar.waiting_since for group in groups for bar in group.bars), default=until)
-    return Timeline(first if since is None else min(since, until), until, groups, _hold_ups(groups))
+    if since is not None or not groups:
+        return Timeline(until if since is None else min(since, until), until, False, groups, _hold_ups(groups))
+    first = min(group.bars[0].waiting_since for group in groups)
+    last = max(map(_end, groups))
+    if any(bar.ending == "unseen" for group in groups for bar in group.bars):
+        last += (last - first) * UNSEEN_SHARE
+    last = min(last, until)
+    return Timeline(first, last, last < until, groups, _hold_ups(groups))
+
+
+def _end(group: Group) -> float:
+    """Return when the last bar ends, and the slots that drain have drained."""
+    drained = group.used.points[-1][0] if group.used.points else 0.0
+    return max(drained, *(bar.hold_end for bar in group.bars))
 
 
 def _acquired(acquisition: Acquisition, until: float) -> Bar:

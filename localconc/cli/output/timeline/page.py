@@ -148,7 +148,7 @@ def _hold_up(timeline: Timeline, number: int, hold_up: HoldUp) -> str:
         f'<svg class="share" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
         f'<rect width="{share * 100:.1f}" height="8"/></svg>'
         f'<span class="caused">{duration_text(hold_up.caused_seconds)}</span>'
-        f'<span class="victims">held up {victims_text(hold_up, _mark)}</span>'
+        f'<span class="victims">held up {victims_text(timeline, hold_up, _mark)}</span>'
         "</button></li>"
     )
 
@@ -164,6 +164,7 @@ def _data(timeline: Timeline) -> dict[str, Any]:
         "origin": origin,
         "since": _micros(timeline.since, origin),
         "until": _micros(timeline.until, origin),
+        "now": not timeline.ends_before_now,
         "texts": _bounded(list(texts)),
         "callers": [[caller.pid, *(texts[text] for text in caller[1:])] for caller in callers],
         "groups": [_group(group, callers, origin) for group in timeline.groups],

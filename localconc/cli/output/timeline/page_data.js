@@ -13,6 +13,7 @@ class Timeline {
     this.origin = data.origin * 1e6;
     this.since = data.since;
     this.until = data.until;
+    this.endsNow = data.now;
     this.callers = data.callers.map(([pid, ...texts]) => {
       const [thread, label, command] = texts.map((text) => data.texts[text]);
       return { pid, thread, label, command };

@@ -220,12 +220,12 @@ class Drawing {
       const x = this.x(moment);
       paint.fillStyle = this.colour.line;
       paint.fillRect(Math.round(x), AXIS_HEIGHT - 7, 1, 7);
-      if (Math.abs(x + 24 - this.x(this.timeline.until)) < 52) continue;
+      if (this.timeline.endsNow && Math.abs(x + 24 - this.x(this.timeline.until)) < 52) continue;
       const label = step >= 86400e6 ? this.timeline.day(moment) : this.timeline.clock(moment, step);
       this.text(label, Math.round(x) + 4, 14, { size: 11, colour: this.colour.muted });
     }
     const now = Math.round(this.x(this.timeline.until));
-    if (now > this.gutter + 24 && now < this.width + 24) {
+    if (this.timeline.endsNow && now > this.gutter + 24 && now < this.width + 24) {
       this.text("now", Math.min(now, this.width - 4), 14, { size: 11, weight: 600, colour: this.colour.muted, align: now > this.width - 16 ? "right" : "center" });
     }
     if (this.focus.selecting) {
@@ -255,7 +255,7 @@ class Drawing {
 
   drawNow(paint) {
     const x = Math.round(this.x(this.timeline.until));
-    if (x < this.gutter || x > this.width) return;
+    if (!this.timeline.endsNow || x < this.gutter || x > this.width) return;
     paint.fillStyle = this.colour.muted;
     for (let y = 0; y < this.height; y += 6) paint.fillRect(x, y, 1, 3);
   }

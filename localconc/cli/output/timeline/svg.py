@@ -169,6 +169,8 @@ class _Picture:
 
     def _labels(self, bar: Bar, group: Group, y: float) -> None:
         begin, admitted, end = (self._x(at) for at in (bar.waiting_since, bar.admitted_or_now, bar.hold_end))
+        if bar.ending == "unseen":
+            self._text("muted", end + 4, y, "?")
         killed = 14 if bar.ending == "killed" else 0
         for classes, left, right, seconds in (
             ("wait", begin, admitted, bar.waited_seconds),

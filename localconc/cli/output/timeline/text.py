@@ -100,8 +100,8 @@ class _Lines:
         self._fill(cells, first, last, self._signs.holding, _STYLES[kind])
         if bar.ending == "killed":
             cells[last] = (self._signs.killed, _STYLES["killed"])
-        if bar.ending == "unseen" and last + 1 < len(cells):
-            cells[last + 1] = ("?", "dim")
+        if bar.ending == "unseen":
+            cells[min(last + 1, len(cells) - 1)] = ("?", "dim")
 
     def _is_in_window(self, bar: Bar) -> bool:
         return bar.hold_end >= self._timeline.since and bar.admitted_or_now <= self._timeline.until

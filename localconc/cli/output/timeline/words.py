@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING
 
 from localconc._engine.core.history import percentiles
 from localconc.cli.output.text import duration_text, rate_text
-from localconc.cli.output.timeline.lanes import names_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from localconc.cli.output.timeline.model import Group, HoldUp, Timeline
+    from localconc.cli.output.timeline.model import Caller, Group, HoldUp, Timeline
 
 #: Shorter waits are the time that an acquisition takes.
 MIN_WAIT_SECONDS = 0.001
+
+#: A name in a sentence has at most this many letters.
+MAX_NAME = 60
 
 
 def headline(timeline: Timeline, mark: Callable[[str], str] = str) -> str:
@@ -22,9 +24,9 @@ def headline(timeline: Timeline, mark: Callable[[str], str] = str) -> str:
     if timeline.hold_ups:
         worst = timeline.hold_ups[0]
         group = timeline.groups[worst.group]
-        title, _ = names_of(worst.caller)
+        name = mark(_name(timeline, worst.caller))
         return (
-            f"{mark(title)} held others up most: requests waited {duration_text(worst.caused_seconds)} because of "
+            f"{name} held others up most: requests waited {duration_text(worst.caused_seconds)} because of "
             f"it, of {duration_text(group.waited_seconds)} in all for {mark(group.name)}."
         )
     if timeline.waited_seconds >= MIN_WAIT_SECONDS:
@@ -58,11 +60,17 @@ def facts(group: Group) -> list[str]:
     return words
 
 
-def victims_text(hold_up: HoldUp, mark: Callable[[str], str] = str, most: int = 3) -> str:
+def victims_text(timeline: Timeline, hold_up: HoldUp, mark: Callable[[str], str] = str, most: int = 3) -> str:
     """Whom a holder held up, the longest wait first."""
-    parts = [f"{mark(names_of(caller)[0])} by {duration_text(seconds)}" for caller, seconds in hold_up.victims[:most]]
+    parts = [
+        f"{mark(_name(timeline, caller))} by {duration_text(seconds)}" for caller, seconds in hold_up.victims[:most]
+    ]
     more = len(hold_up.victims) - most
     return ", ".join(parts) + (f" and {more} more" if more > 0 else "")
+
+
+def _name(timeline: Timeline, caller: Caller) -> str:
+    return middle_shortened(timeline.names[caller], MAX_NAME)
 
 
 def middle_shortened(text: str, most: int) -> str:
