@@ -4,7 +4,7 @@ The kernel releases the lock at the moment of death, whatever killed the process
 and no time-out that a stopped or slow process could miss.
 
 The file also tells which of its mailboxes exist, and it is the board on which the process acknowledges the grants that
-it has picked up. Its bytes: the pid as text, at 32 the number of mailboxes, from 64 the board.
+it has picked up. Its bytes: the pid as text behind a space, at 32 the number of mailboxes, from 64 the board.
 """
 
 from __future__ import annotations
@@ -20,15 +20,21 @@ from typing import TYPE_CHECKING, Final
 from filelock import lock_descriptor
 
 from localconc._engine.core.clock import wall
-from localconc._engine.homes.files import close_same, create_file, identity_of, is_same, open_to_read, read_at, write_at
+from localconc._engine.homes.files import (
+    close_same,
+    create_file,
+    identity_of,
+    is_locked,
+    is_same,
+    open_to_read,
+    read_at,
+    write_at,
+)
 from localconc._engine.homes.home import OWNERS_NAME, file_mode
 from localconc._engine.liveness.processes import command, has_exited, pid_namespace, started
 
 if TYPE_CHECKING:
     from localconc._engine.core.records import OwnerRow
-
-if sys.platform != "win32":
-    import fcntl
 
 _SUFFIX: Final = ".lock"
 _FRESH_SUFFIX: Final = ".new"
@@ -36,6 +42,9 @@ _FRESH_SUFFIX: Final = ".new"
 #: Names in the directory of owners: a key, and what the file is to that owner (`.lock`, `.new`, `.<mailbox>`).
 _FILE_NAME: Final = re.compile(r"([0-9a-f]{24})\.(lock|new|[0-9]{1,5})", re.ASCII)
 
+#: On Windows a lock is mandatory: filelock locks the first byte, which only the owner itself can then read. Elsewhere
+#: the file may be one of localconc 0.1, whose pid begins there.
+_PID_AT: Final = 1 if sys.platform == "win32" else 0
 _MAILBOXES_AT: Final = 32
 _BOARD_AT: Final = 64
 
@@ -71,7 +80,7 @@ class Owner:
         self.path = directory / OWNERS_NAME / (self.key + _SUFFIX)
         self._mailboxes: set[int] = set()
         self._mailboxes_ever = 0
-        self.descriptor = self._create((b"%d\n" % self.pid).ljust(_FILE_BYTES, b"\0"))
+        self.descriptor = self._create((b" %d\n" % self.pid).ljust(_FILE_BYTES, b"\0"))
         self._identity = identity_of(self.descriptor)
 
     def __repr__(self) -> str:
@@ -85,12 +94,18 @@ class Owner:
         """
         fresh = self.path.with_suffix(_FRESH_SUFFIX) if sys.platform != "win32" else self.path
         for _ in range(_MAX_ATTEMPTS):
-            with suppress(FileNotFoundError):
-                os.unlink(fresh)
-            descriptor = create_file(fresh, file_mode(self._directory))
             try:
-                write_at(descriptor, content, 0)
+                with suppress(FileNotFoundError):
+                    os.unlink(fresh)
+                descriptor = create_file(fresh, file_mode(self._directory))
+            except PermissionError:
+                if sys.platform != "win32":
+                    raise
+                time.sleep(_RETRY_SECONDS)  # others look at it at this moment: there, no open file can be removed
+                continue
+            try:
                 if lock_descriptor(descriptor, blocking=False):
+                    write_at(descriptor, content, 0)
                     if fresh != self.path:
                         os.replace(fresh, self.path)
                     return descriptor
@@ -120,7 +135,7 @@ class Owner:
             found = os.lstat(self.path)
             if (found.st_dev, found.st_ino) == self._identity and self.holds_its_descriptor():
                 return False
-        content = (b"%d\n" % self.pid).ljust(_FILE_BYTES, b"\xff")  # any grant may have been picked up
+        content = (b" %d\n" % self.pid).ljust(_FILE_BYTES, b"\xff")  # any grant may have been picked up
         if self.holds_its_descriptor():
             content = read_at(self.descriptor, _FILE_BYTES, 0)
         descriptor = self._create(content)
@@ -137,6 +152,8 @@ class Owner:
         """Give up the claim, and remove its files."""
         for index in range(self._mailboxes_ever):
             self._unlink(f"{self.key}.{index}")
+        if sys.platform == "win32":
+            self._close()  # first: no open file can be removed there
         self._unlink(self.path.name)
         self._close()
 
@@ -206,7 +223,7 @@ def is_alive(directory: Path, row: OwnerRow) -> bool:
     """Return whether the process of a row still runs; if nobody can tell, it does."""
     if row.is_command and row.pid_namespace == pid_namespace():
         return not has_ended(row)  # a command may close the lock that it inherited, or leave it to children
-    locked = _is_locked(path_of(directory, row.key))
+    locked = is_locked(path_of(directory, row.key))
     if locked is not None:
         return locked
     # The file was deleted, or may not be opened: the process table is the next best witness, if it is the same one.
@@ -268,7 +285,7 @@ def living_pids(directory: Path, except_key: str) -> list[int]:
     pids = []
     for key, paths in _files_by_key(directory).items():
         path = path_of(directory, key)
-        if key != except_key and path in paths and _is_locked(path):
+        if key != except_key and path in paths and is_locked(path):
             with suppress(OSError, ValueError):
                 pids.append(_pid_in(path))
     return sorted(pids)
@@ -282,7 +299,7 @@ def orphaned_files(directory: Path, known_keys: set[str]) -> list[Path]:
         fresh = path.with_suffix(_FRESH_SUFFIX)
         if fresh in paths and _is_old(fresh):
             orphans.append(fresh)
-        if key not in known_keys and not (path in paths and _is_locked(path) is not False):
+        if key not in known_keys and not (path in paths and is_locked(path) is not False):
             orphans.extend(each for each in paths if each != fresh)
     return sorted(orphans)
 
@@ -310,41 +327,6 @@ def _is_old(path: Path) -> bool:
 def _pid_in(path: Path) -> int:
     descriptor = open_to_read(path)
     try:
-        return int(read_at(descriptor, _MAILBOXES_AT, 0).partition(b"\n")[0])
+        return int(read_at(descriptor, _MAILBOXES_AT - _PID_AT, _PID_AT).partition(b"\n")[0])
     finally:
         os.close(descriptor)
-
-
-def _is_locked(path: Path) -> bool | None:
-    """Return whether some process holds the lock of an owner's file; None if the file is gone or may not be opened."""
-    try:
-        descriptor = open_to_read(path)
-    except OSError:
-        return None
-    try:
-        return _is_locked_descriptor(descriptor)
-    except OSError:
-        return None
-    finally:
-        os.close(descriptor)
-
-
-if sys.platform != "win32":
-
-    def _is_locked_descriptor(descriptor: int) -> bool:
-        # A shared lock: two who look at the same time don't take each other for the owner.
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            return True
-        return False
-
-else:
-
-    def _is_locked_descriptor(descriptor: int) -> bool:
-        # Others may be looking, too, which takes them no time: a lock that stays is the owner's.
-        for _ in range(_MAX_ATTEMPTS):
-            if lock_descriptor(descriptor, blocking=False):
-                return False
-            time.sleep(_RETRY_SECONDS)
-        return True

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import select
+import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from localconc._engine.waiting.mailboxes.mailbox import Mailbox, SocketMailbox
+from localconc._engine.waiting.mailboxes.mailbox import Mailbox
+
+if sys.platform != "win32":
+    from localconc._engine.waiting.mailboxes.socket_mailbox import SocketMailbox
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,12 +62,10 @@ class MailboxPool:
             return mailbox
 
     def _with_socket(self, owner: Owner) -> Mailbox | None:
-        if not hasattr(select, "poll") or len(self._in_use) >= _max_sockets():
-            return None
-        try:
-            return SocketMailbox(self._directory, owner.add_mailbox())
-        except OSError:  # this process has too many
-            return None
+        if sys.platform != "win32" and hasattr(select, "poll") and len(self._in_use) < _max_sockets():
+            with suppress(OSError):  # this process has too many
+                return SocketMailbox(self._directory, owner.add_mailbox())
+        return None
 
     def _local(self, owner: Owner) -> Mailbox:
         self._local_ever += 1
@@ -107,6 +110,8 @@ class MailboxPool:
 
 def _max_sockets() -> int:
     """Return how many mailboxes may have sockets: the program needs descriptors for other things."""
+    if sys.platform == "win32":
+        return 0
     import resource
 
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
