@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import stat
 import sys
-import threading
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from localconc._locks import new_lock
 from localconc.errors import StoreError
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ if sys.platform != "win32" and hasattr(os, "pwrite"):
     read_at: Callable[[int, int, int], bytes] = os.pread
 
 else:
-    _placing = threading.RLock()  # threads share the place in a descriptor; a signal handler may come in between
+    _placing = new_lock()  # threads share the place in a descriptor; a signal handler may come in between
 
     def write_at(descriptor: int, content: bytes, offset: int) -> int:
         """Write bytes at a place in a file."""

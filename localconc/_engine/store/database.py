@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import sys
-import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -22,6 +21,7 @@ from localconc._engine.core.errors import READONLY, Busy, error_code, explained,
 from localconc._engine.homes.home import DATABASE_NAME, prepare
 from localconc._engine.store.anchors import POSITION, Anchors, Logs, identity_at
 from localconc._engine.store.recovery import Recovery
+from localconc._locks import new_lock
 from localconc.errors import LocalconcError, StoreError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Database:
         self.path = directory / DATABASE_NAME
         self._path_text = str(self.path)
         self.recovery = Recovery(self.path, clock, living_users)
-        self.lock = threading.RLock()
+        self.lock = new_lock()
         self.identity = ""
         self.verify_after = 0.0
         self._connection: sqlite3.Connection | None = None
@@ -193,7 +193,7 @@ class Database:
         The copy is closed, since SQLite would otherwise believe for as long as this process lives that it holds the
         locks that only the parent holds.
         """
-        self.lock = threading.RLock()
+        self.lock = new_lock()
         connection, self._connection = self._connection, None
         opening, self._opening = self._opening, None
         anchors, self._anchors = self._anchors, None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import select
 import sys
-import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from localconc._engine.waiting.mailboxes.mailbox import Mailbox
+from localconc._locks import new_lock
 
 if sys.platform != "win32":
     from localconc._engine.waiting.mailboxes.socket_mailbox import SocketMailbox
@@ -30,7 +30,7 @@ class MailboxPool:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._lock = threading.RLock()  # a signal handler may acquire while a mailbox is taken
+        self._lock = new_lock()  # a signal handler may acquire while a mailbox is taken
         self._free: list[Mailbox] = []
         self._in_use: dict[str, Mailbox] = {}
         self._owner: Owner | None = None
@@ -102,7 +102,7 @@ class MailboxPool:
 
     def close_in_child(self) -> None:
         """Close the descriptors of all mailboxes in a forked child; they go on to be the parent's."""
-        self._lock = threading.RLock()
+        self._lock = new_lock()
         for mailbox in [*self._free, *self._in_use.values()]:
             mailbox.close_in_child()
         self._free, self._in_use = [], {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 import sys
-import threading
 from contextlib import suppress
 from time import sleep
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ from localconc._engine.waiting.mailboxes.sockets import (
     send_to_opened,
 )
 from localconc._engine.waiting.timing import EXACT_SLEEP_SECONDS, MAX_EXACT_SECONDS
+from localconc._locks import new_lock
 
 if TYPE_CHECKING:
     import socket
@@ -48,7 +48,7 @@ class SocketMailbox(Mailbox):
         load()
         self._directory = directory
         self._was_opened = False
-        self._lock = threading.RLock()  # a sender must not write to an eventfd that is closed at this moment
+        self._lock = new_lock()  # a sender must not write to an eventfd that is closed at this moment
         self._socket: socket.socket | None = None
         self._descriptor = self._eventfd = -1
         self._identity = self._eventfd_identity = (0, 0)
@@ -204,5 +204,5 @@ class SocketMailbox(Mailbox):
                 self._eventfd = -1
 
     def close_in_child(self) -> None:
-        self._lock = threading.RLock()  # another thread of the parent may have had it at the moment of the fork
+        self._lock = new_lock()  # another thread of the parent may have had it at the moment of the fork
         self.close()
