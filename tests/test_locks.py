@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ from localconc.sync import concurrency, rate_limit
 PATIENCE_SECONDS = 30.0
 INTERRUPTS = 200
 
-needs_timers = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers that interrupt")
+needs_signals = pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="this system has no such signals")
 
 
 class Interrupt(BaseException):
@@ -41,21 +42,27 @@ def interrupted() -> Iterator[Callable[[Callable[[], None]], None]]:
     def repeat(action: Callable[[], None]) -> None:
         struck.clear()
         with suppress(Interrupt):
-            signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0001, 0.002))
+            threading.Timer(random.uniform(0.0001, 0.002), signal.pthread_kill, [main, signal.SIGUSR1]).start()
             while not struck:  # a finalizer may have swallowed what the handler raised
                 action()
 
-    before = signal.signal(signal.SIGALRM, strike)
+    main = threading.get_ident()
+    before = signal.signal(signal.SIGUSR1, strike)
     yield repeat
-    signal.signal(signal.SIGALRM, before)
+    signal.signal(signal.SIGUSR1, before)
 
 
-def is_free_for_others(lock: InterruptibleLock) -> bool:
-    with ThreadPoolExecutor(1) as other:
-        return bool(other.submit(lock.acquire, blocking=False).result(PATIENCE_SECONDS))
+def in_another_thread(work: Callable[[], Any]) -> Any:
+    """Return what a thread returns that may hang."""
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(work()), daemon=True)
+    thread.start()
+    thread.join(PATIENCE_SECONDS)
+    assert found, "the thread hangs"
+    return found[0]
 
 
-@needs_timers
+@needs_signals
 def test_an_interrupt_leaves_no_lock_taken(interrupted: Callable[[Callable[[], None]], None]) -> None:
     lock = InterruptibleLock()
 
@@ -66,10 +73,10 @@ def test_an_interrupt_leaves_no_lock_taken(interrupted: Callable[[Callable[[], N
     for _ in range(INTERRUPTS):
         interrupted(take)
         assert not lock._is_owned()
-    assert is_free_for_others(lock)
+    assert in_another_thread(lambda: lock.acquire(blocking=False))
 
 
-@needs_timers
+@needs_signals
 def test_after_an_interrupt_other_threads_go_on(interrupted: Callable[[Callable[[], None]], None]) -> None:
     create_limit("db", 5)
 
@@ -79,8 +86,7 @@ def test_after_an_interrupt_other_threads_go_on(interrupted: Callable[[Callable[
 
     for _ in range(INTERRUPTS):
         interrupted(take)
-    with ThreadPoolExecutor(1) as other:
-        assert other.submit(lambda: read_limit("db").active_slots).result(PATIENCE_SECONDS) == 0
+    assert in_another_thread(lambda: read_limit("db").active_slots) == 0
 
 
 @pytest.fixture
