@@ -22,7 +22,8 @@ from localconc._engine.liveness.owner import Owner
 from localconc._engine.waiting.mailboxes import mailbox as mailboxes
 from localconc._engine.waiting.mailboxes import notifier as notifiers
 from localconc._engine.waiting.mailboxes import pool as mailbox_pool
-from localconc._engine.waiting.mailboxes.mailbox import Mailbox, SocketMailbox, Wakeup, from_bytes, to_bytes
+from localconc._engine.waiting.mailboxes import socket_mailbox as socket_mailboxes
+from localconc._engine.waiting.mailboxes.mailbox import Mailbox, Wakeup, from_bytes, to_bytes
 from localconc._engine.waiting.mailboxes.notifier import Notifier
 from localconc._engine.waiting.mailboxes.pool import MailboxPool
 
@@ -260,7 +261,7 @@ def test_threads_of_a_process_are_told_where_hardly_anything_works(
     if lacks == "eventfd":
         monkeypatch.setattr(os, "eventfd", refuse)
     else:
-        monkeypatch.setattr(mailboxes, "new_socket", refuse)
+        monkeypatch.setattr(socket_mailboxes, "new_socket", refuse)
     mailbox = here.take()
     assert mailbox.is_reachable is (lacks == "eventfd")
     begun = time.monotonic()
@@ -328,7 +329,7 @@ def test_descriptors_beyond_those_of_select_are_no_obstacle(here: Place) -> None
 
 def test_what_has_taken_the_place_of_a_mailbox_is_neither_read_nor_written(here: Place, there: Place) -> None:
     mailbox = here.take()
-    assert isinstance(mailbox, SocketMailbox)
+    assert isinstance(mailbox, mailbox_pool.SocketMailbox)
     numbers = [mailbox._descriptor, mailbox._eventfd]
     ours, theirs = socket.socketpair()
     theirs.send(b"not for a mailbox")
@@ -369,7 +370,7 @@ def test_what_has_taken_the_place_of_the_senders_socket_is_not_written(here: Pla
 
 def test_a_thread_whose_descriptors_are_closed_while_it_sleeps_is_told_all_the_same(here: Place) -> None:
     mailbox = here.take()
-    assert isinstance(mailbox, SocketMailbox)
+    assert isinstance(mailbox, mailbox_pool.SocketMailbox)
     told: list[list[Wakeup]] = []
     thread = threading.Thread(target=lambda: told.append(received(mailbox)))
     thread.start()
@@ -392,7 +393,7 @@ def wait_until_asleep(thread: threading.Thread) -> None:
 
 def test_a_mailbox_that_was_closed_under_its_waiter_does_not_spin(here: Place) -> None:
     mailbox = here.take()
-    assert isinstance(mailbox, SocketMailbox)
+    assert isinstance(mailbox, mailbox_pool.SocketMailbox)
     os.close(mailbox._descriptor)
     os.close(mailbox._eventfd)
     mailbox.wait(0.1, None)

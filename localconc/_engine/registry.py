@@ -16,6 +16,7 @@ from localconc._engine.homes.home import HOME_VARIABLE, SERVER, home, is_on_serv
 from localconc._engine.machine import Machine
 from localconc._engine.waiting.mailboxes.notifier import Notifier
 from localconc._engine.waiting.mailboxes.pool import MailboxPool
+from localconc._locks import new_lock
 from localconc.errors import StoreError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ _, _DISABLED_KEY = environment.look_up(environment.DISABLED)
 _engines: dict[Path, Engine] = {}
 _set_aside: dict[Path, Engine] = {}
 _by_environment: dict[Any, Machine] = {}
-_lock = threading.RLock()
+_lock = new_lock()
 _pid = getpid()
 _clock: Clock | None = None
 _is_alone = False
@@ -217,7 +218,7 @@ def _after_fork_in_parent() -> None:
 
 def _after_fork_in_child() -> None:
     global _lock, _pid
-    _lock = threading.RLock()
+    _lock = new_lock()
     _pid = getpid()
     for engine in [*_engines.values(), *_set_aside.values()]:
         engine.after_fork_in_child()

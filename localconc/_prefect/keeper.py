@@ -5,11 +5,11 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-import threading
 import time
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 from uuid import UUID
 
+from localconc._locks import new_lock
 from localconc._prefect import acquisitions, administration, threads
 from localconc._prefect.address import address_in_settings
 from localconc._prefect.admission import Admission
@@ -274,7 +274,7 @@ def _raise_if_lost(hold: Hold, is_lost: bool) -> None:
 # ---- the keepers of this process -------------------------------------------------------------------------------------
 
 _keepers: dict[Address, PrefectKeeper] = {}
-_lock = threading.RLock()
+_lock = new_lock()
 
 
 def open_keeper() -> PrefectKeeper:
@@ -336,7 +336,7 @@ def _after_fork_in_parent() -> None:
 
 def _after_fork_in_child() -> None:
     global _lock
-    _lock = threading.RLock()
+    _lock = new_lock()
     for keeper in _keepers.values():
         keeper.after_fork_in_child()
     _keepers.clear()

@@ -15,6 +15,7 @@ import time
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from localconc._locks import new_lock
 from localconc.errors import StoreError
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class Sender:
         self._inbox: SimpleQueue[Question[Any] | None] = SimpleQueue()  # may be put into while memory is collected
         self._timed: list[tuple[float, int, Callable[[Connection], object]]] = []
         self._numbers = itertools.count()
-        self._starting = threading.RLock()  # a collected hold may submit a question in the middle of `_start`
+        self._starting = new_lock()  # a collected hold may submit a question in the middle of `_start`
         self._asking = threading.Lock()
         self._thread: threading.Thread | None = None
         self._is_timed_turn = False

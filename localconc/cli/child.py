@@ -63,11 +63,11 @@ def run(
     Raises:
         CommandError: it can't be run (status 126 or 127).
     """
-    if hasattr(signal, "sigwaitinfo") and hasattr(os, "posix_spawnp"):
+    if sys.platform == "linux" and hasattr(signal, "sigwaitinfo") and hasattr(os, "posix_spawnp"):
         status = _run_waiting_for_signals(words, descriptor, started, environment)
     else:
         status = run_with_handlers(words, descriptor, started, environment)
-    return 128 - status if status < 0 else status
+    return 128 - status if status < 0 and sys.platform != "win32" else status
 
 
 def _not_started(words: list[str], error: OSError) -> CommandError:
@@ -79,66 +79,65 @@ def _not_started(words: list[str], error: OSError) -> CommandError:
 # ---- where a process can tell who sent it a signal -------------------------------------------------------------------
 
 
-def _run_waiting_for_signals(
-    words: list[str], descriptor: int | None, started: Callable[[int], None], environment: Mapping[str, str]
-) -> int:
-    watched = {*FORWARDED, signal.SIGCHLD}
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # an ignored one would throw the child's exit status away
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, watched)  # none gets lost between here and the loop
-    pid = _spawn(words, descriptor, mask, environment)
-    with suppress(Exception):
-        started(pid)
-    while True:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status)
-        _pass_on(signal.sigwaitinfo(watched), pid)
+if sys.platform == "linux":
 
+    def _run_waiting_for_signals(
+        words: list[str], descriptor: int | None, started: Callable[[int], None], environment: Mapping[str, str]
+    ) -> int:
+        watched = {*FORWARDED, signal.SIGCHLD}
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # an ignored one would throw the child's exit status away
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, watched)  # none gets lost between here and the loop
+        pid = _spawn(words, descriptor, mask, environment)
+        with suppress(Exception):
+            started(pid)
+        while True:
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                return os.waitstatus_to_exitcode(status)
+            _pass_on(signal.sigwaitinfo(watched), pid)
 
-def _spawn(
-    words: list[str],
-    descriptor: int | None,
-    mask: set[signal.Signals] | set[int],
-    environment: Mapping[str, str],
-) -> int:
-    inherited = None if descriptor is None else _inheritable(descriptor)
-    # What Python itself ignores, the command shall not.
-    defaults = [signal.SIGPIPE, signal.SIGXFSZ]
-    try:
+    def _spawn(
+        words: list[str],
+        descriptor: int | None,
+        mask: set[signal.Signals] | set[int],
+        environment: Mapping[str, str],
+    ) -> int:
+        inherited = None if descriptor is None else _inheritable(descriptor)
+        # What Python itself ignores, the command shall not.
+        defaults = [signal.SIGPIPE, signal.SIGXFSZ]
         try:
-            return os.posix_spawnp(words[0], words, environment, setsigmask=mask, setsigdef=defaults)
+            try:
+                return os.posix_spawnp(words[0], words, environment, setsigmask=mask, setsigdef=defaults)
+            except OSError as error:
+                if error.errno != errno.ENOEXEC:
+                    raise
+                script = ["/bin/sh", shutil.which(words[0]) or words[0], *words[1:]]  # as shells do
+                return os.posix_spawnp(script[0], script, environment, setsigmask=mask, setsigdef=defaults)
         except OSError as error:
-            if error.errno != errno.ENOEXEC:
-                raise
-            script = ["/bin/sh", shutil.which(words[0]) or words[0], *words[1:]]  # as shells do
-            return os.posix_spawnp(script[0], script, environment, setsigmask=mask, setsigdef=defaults)
-    except OSError as error:
-        raise _not_started(words, error) from None
-    finally:
-        if inherited is not None:
-            os.close(inherited)
+            raise _not_started(words, error) from None
+        finally:
+            if inherited is not None:
+                os.close(inherited)
 
+    def _inheritable(descriptor: int) -> int:
+        import fcntl
 
-def _inheritable(descriptor: int) -> int:
-    import fcntl
+        try:
+            return int(fcntl.fcntl(descriptor, fcntl.F_DUPFD, _LOWEST_DESCRIPTOR))
+        except OSError:
+            copy = os.dup(descriptor)
+            os.set_inheritable(copy, True)
+            return copy
 
-    try:
-        return int(fcntl.fcntl(descriptor, fcntl.F_DUPFD, _LOWEST_DESCRIPTOR))
-    except OSError:
-        copy = os.dup(descriptor)
-        os.set_inheritable(copy, True)
-        return copy
-
-
-def _pass_on(info: signal.struct_siginfo, pid: int) -> None:
-    if info.si_signo == signal.SIGCHLD:
-        return
-    from_keyboard = info.si_signo in _FROM_KEYBOARD and info.si_code == _SI_KERNEL
-    if not from_keyboard and info.si_pid != pid:
-        with suppress(OSError):  # it has ended, or belongs to another user, as `sudo` does
-            os.kill(pid, info.si_signo)
-    if info.si_signo == signal.SIGTSTP:
-        os.kill(os.getpid(), signal.SIGSTOP)
+    def _pass_on(info: signal.struct_siginfo, pid: int) -> None:
+        if info.si_signo == signal.SIGCHLD:
+            return
+        from_keyboard = info.si_signo in _FROM_KEYBOARD and info.si_code == _SI_KERNEL
+        if not from_keyboard and info.si_pid != pid:
+            with suppress(OSError):  # it has ended, or belongs to another user, as `sudo` does
+                os.kill(pid, info.si_signo)
+        if info.si_signo == signal.SIGTSTP:
+            os.kill(os.getpid(), signal.SIGSTOP)
 
 
 # ---- elsewhere -------------------------------------------------------------------------------------------------------
@@ -162,7 +161,7 @@ def run_with_handlers(
             return
         if not (number in _FROM_KEYBOARD and _is_in_front()):
             _send(process, number)
-        if number == getattr(signal, "SIGTSTP", None):
+        if sys.platform != "win32" and number == signal.SIGTSTP:
             os.kill(os.getpid(), signal.SIGSTOP)
 
     before = {number: signal.signal(number, forward) for number in FORWARDED if _may_handle(number)}
@@ -176,7 +175,9 @@ def run_with_handlers(
             started(process.pid)
         for number in early:
             _send(process, number)
-        return process.wait()
+        status = process.wait()
+        # Windows counts exit codes from 0 to 2^32 - 1, and `sys.exit` there takes a signed number.
+        return status - 2**32 if sys.platform == "win32" and status >= 2**31 else status
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

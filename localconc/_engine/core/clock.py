@@ -61,10 +61,39 @@ class Clock(Protocol):
 
 # ---- where the time comes from ---------------------------------------------------------------------------------------
 
-#: CLOCK_BOOTTIME counts suspended time on Linux; CLOCK_MONOTONIC does on macOS; `time.monotonic` does on Windows.
+#: CLOCK_BOOTTIME counts suspended time on Linux; CLOCK_MONOTONIC does on macOS. On Windows, `time.perf_counter` does
+#: (QueryPerformanceCounter); `time.monotonic` is another clock before Python 3.13, which moves in steps of 16 ms.
 _SOURCES: Final = {"linux": "CLOCK_BOOTTIME", "darwin": "CLOCK_MONOTONIC"}
 
 _OFFSETS_PATH: Final = "/proc/self/timens_offsets"
+
+
+#: Where Windows counts its starts.
+_BOOTS_OF_WINDOWS: Final = r"SYSTEM\CurrentControlSet\Control\Session Manager\Memory Management\PrefetchParameters"
+
+
+def _boot_identity() -> str:
+    """Return what the system tells of this boot.
+
+    Raises:
+        OSError, ValueError, AttributeError: it tells nothing.
+    """
+    if sys.platform == "win32":
+        import winreg
+
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, _BOOTS_OF_WINDOWS) as key:
+            return f"boot {winreg.QueryValueEx(key, 'BootId')[0]}"
+    if sys.platform == "darwin":
+        import ctypes
+
+        # kern.boottime would not do: it moves with the wall clock.
+        text, length = ctypes.create_string_buffer(64), ctypes.c_size_t(64)
+        library = ctypes.CDLL(None, use_errno=True)
+        if library.sysctlbyname(b"kern.bootsessionuuid", text, ctypes.byref(length), None, ctypes.c_size_t(0)) != 0:
+            raise OSError(ctypes.get_errno(), "sysctlbyname")
+        return text.value.decode("ascii")
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
 
 
 class _RealTime:
@@ -86,6 +115,8 @@ def boot_offset_seconds() -> float:
 
 
 def _time_since_boot() -> Callable[[], float]:
+    if sys.platform == "win32":
+        return _hidden(time.perf_counter)
     source = getattr(time, _SOURCES.get(sys.platform, ""), None)
     if source is None:
         return _hidden(time.monotonic)
@@ -95,10 +126,10 @@ def _time_since_boot() -> Callable[[], float]:
 
 
 def _wall_time() -> Callable[[], float]:
-    if not hasattr(time, "clock_gettime"):
+    if sys.platform == "win32":
         return _hidden(time.time)
-    read: Callable[[], float] = partial(time.clock_gettime, _RealTime())  # type: ignore[arg-type]
-    return read
+    clock: Any = _RealTime()
+    return partial(time.clock_gettime, clock)
 
 
 def _hidden(function: Callable[[], float]) -> Callable[[], float]:
@@ -107,7 +138,7 @@ def _hidden(function: Callable[[], float]) -> Callable[[], float]:
 
 
 def _monotonic_time() -> Callable[[], float]:
-    if isinstance(time.monotonic, BuiltinFunctionType) or not hasattr(time, "CLOCK_MONOTONIC"):
+    if sys.platform == "win32" or isinstance(time.monotonic, BuiltinFunctionType):
         return _hidden(time.monotonic)  # the quickest
     return partial(time.clock_gettime, time.CLOCK_MONOTONIC)  # imported while freezegun has frozen the time
 
@@ -128,9 +159,8 @@ class SystemClock:
     @cache  # noqa: B019 (what it keeps alive has no state)
     def boot_identity(self) -> str:
         try:
-            with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-                return file.read().strip()
-        except (OSError, ValueError):
+            return _boot_identity()
+        except (OSError, ValueError, AttributeError):
             return ""
 
     def pause(self, mailbox: Mailbox, until: float | None, watched_fd: int | None) -> None:

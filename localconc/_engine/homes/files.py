@@ -1,14 +1,16 @@
-"""Files of a home: created with exact modes, opened without following links, read at a place."""
+"""Files of a home: created with exact modes, opened without following links, read at a place, looked at for locks."""
 
 from __future__ import annotations
 
 import os
 import stat
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from localconc._locks import new_lock
 from localconc.errors import StoreError
 
 if TYPE_CHECKING:
@@ -19,6 +21,10 @@ _BINARY: Final = getattr(os, "O_BINARY", 0)
 
 #: Lower numbers are the standard streams, which a daemoniser closes, and which commands inherit.
 _LOWEST_DESCRIPTOR: Final = 3
+
+#: How often, and how long apart, a lock is looked at where a look takes the lock for a moment.
+_MAX_LOOKS: Final = 10
+_LOOK_AGAIN_SECONDS: Final = 0.002
 
 
 # ---- creating --------------------------------------------------------------------------------------------------------
@@ -79,6 +85,8 @@ def not_writable(path: Path, error: OSError) -> StoreError:
 
 
 def _user_name(uid: int) -> str:
+    if sys.platform == "win32":
+        return f"user {uid}"
     import pwd
 
     try:
@@ -114,6 +122,8 @@ def _make_directory_as_root(path: Path, mode: int) -> None:
 
     Everything goes by descriptors: by their paths, that owner could turn a change of ownership to another directory.
     """
+    if sys.platform == "win32":
+        raise OSError("Windows has no root")
     above = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.mkdir(path.name, mode, dir_fd=above)
@@ -162,6 +172,38 @@ def open_to_read(path: Path) -> int:
     raise OSError(f"{path} is not a regular file")
 
 
+def is_locked(path: Path) -> bool | None:
+    """Return whether some process holds the lock of a file (filelock's); None if it is gone or may not be opened."""
+    try:
+        descriptor = open_to_read(path)
+    except OSError:
+        return None
+    try:
+        return _is_locked_descriptor(descriptor)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def _is_locked_descriptor(descriptor: int) -> bool:
+    if sys.platform == "win32":
+        from filelock import lock_descriptor
+
+        for _ in range(_MAX_LOOKS):  # others may be looking, too: a lock that stays is the owner's
+            if lock_descriptor(descriptor, blocking=False):
+                return False
+            time.sleep(_LOOK_AGAIN_SECONDS)
+        return True
+    import fcntl
+
+    try:  # a shared lock: two who look at the same time don't take each other for the owner
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return True
+    return False
+
+
 def identity_of(descriptor: int) -> tuple[int, int]:
     """Return what tells an open file from any other one: the descriptor's number can be closed and taken over.
 
@@ -187,7 +229,7 @@ def close_same(descriptor: int, identity: tuple[int, int]) -> None:
             os.close(descriptor)
 
 
-if hasattr(os, "pwrite"):
+if sys.platform != "win32" and hasattr(os, "pwrite"):
     #: Write bytes at a place in a file (descriptor, content, offset), by one system call.
     write_at: Callable[[int, bytes, int], int] = os.pwrite
 
@@ -195,13 +237,16 @@ if hasattr(os, "pwrite"):
     read_at: Callable[[int, int, int], bytes] = os.pread
 
 else:
+    _placing = new_lock()  # threads share the place in a descriptor; a signal handler may come in between
 
     def write_at(descriptor: int, content: bytes, offset: int) -> int:
         """Write bytes at a place in a file."""
-        os.lseek(descriptor, offset, os.SEEK_SET)
-        return os.write(descriptor, content)
+        with _placing:
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            return os.write(descriptor, content)
 
     def read_at(descriptor: int, length: int, offset: int) -> bytes:
         """Read bytes at a place in a file; fewer at its end."""
-        os.lseek(descriptor, offset, os.SEEK_SET)
-        return os.read(descriptor, length)
+        with _placing:
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            return os.read(descriptor, length)

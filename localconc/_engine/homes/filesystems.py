@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import os
 import re
+import struct
+import sys
 from pathlib import Path
 from typing import Final
 
-#: Shared between machines, or between a virtual machine and its host.
+#: Shared between machines, or between a virtual machine and its host; Windows and macOS just say `remote`.
 _NETWORK: Final = """
     9p acfs afpfs afs auristorfs beegfs beegfs_nodev ceph cifs coda curvefs cvfs cxfs davfs davfs2 drvfs fakeowner fhgfs
     gfs gfs2 glusterfs gpfs grpcfuse juicefs lustre mvfs ncp ncpfs nfs nfs3 nfs4 ocfs2 orangefs osxfs panfs prl_fs pvfs
-    pvfs2 shfs smb2 smb3 smbfs snfs sshfs vboxsf virtiofs vmhgfs webdav wekafs
+    pvfs2 remote shfs smb2 smb3 smbfs snfs sshfs vboxsf virtiofs vmhgfs webdav wekafs
 """
 
 #: Filesystems in user space that keep their files on a local disk, or pass everything on to a local filesystem.
@@ -29,6 +31,16 @@ NETWORK_FILESYSTEMS: Final = frozenset(_NETWORK.split())
 LOCAL_USER_SPACE_FILESYSTEMS: Final = frozenset(_LOCAL_USER_SPACE.split())
 
 MOUNT_TABLE: Final = "/proc/self/mountinfo"
+
+#: What `GetDriveTypeW` says of a drive or share of another machine (Windows' DRIVE_REMOTE).
+_DRIVE_REMOTE: Final = 4
+
+#: macOS' `struct statfs` (sys/mount.h), with inodes of 64 bits: its size, its flags, the name of the type.
+_STATFS_BYTES: Final = 2168
+_FLAGS_AT: Final = 64
+_TYPE_AT: Final = 72
+_TYPE_BYTES: Final = 16
+_MNT_LOCAL: Final = 0x1000
 
 _ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 
@@ -47,6 +59,47 @@ def is_network_filesystem(kind: str) -> bool:
 
 def filesystem_type(directory: Path) -> str:
     """Return the type of the filesystem that holds the directory, as the kernel names it; "" if it can't be told."""
+    if sys.platform == "win32":
+        return _type_on_windows(directory)
+    if sys.platform == "darwin":
+        return type_in(_statfs_of_macos(directory))
+    return _type_in_mount_table(directory)
+
+
+def _type_on_windows(directory: Path) -> str:
+    if sys.platform != "win32":
+        return ""
+    import ctypes
+
+    drive = os.path.splitdrive(os.path.realpath(directory))[0]  # of a mapped drive, the share that it stands for
+    return "remote" if ctypes.windll.kernel32.GetDriveTypeW(f"{drive}\\") == _DRIVE_REMOTE else ""
+
+
+def _statfs_of_macos(directory: Path) -> bytes:
+    """Return what the kernel says of the filesystem at a path; empty if it says nothing."""
+    if sys.platform == "win32":
+        return b""
+    import ctypes
+
+    buffer = ctypes.create_string_buffer(_STATFS_BYTES)
+    library = ctypes.CDLL(None, use_errno=True)
+    try:  # on Intel, the plain name is that of an older structure
+        statfs = getattr(library, "statfs$INODE64" if os.uname().machine == "x86_64" else "statfs")
+    except AttributeError:
+        return b""
+    return buffer.raw if statfs(os.fsencode(directory), buffer) == 0 else b""
+
+
+def type_in(statfs: bytes) -> str:
+    """Return the type in a `struct statfs` of macOS; `remote.TYPE` if the kernel does not call it local."""
+    if not statfs:
+        return ""
+    kind = statfs[_TYPE_AT : _TYPE_AT + _TYPE_BYTES].partition(b"\0")[0].decode("ascii", "replace")
+    is_local = struct.unpack_from("=I", statfs, _FLAGS_AT)[0] & _MNT_LOCAL
+    return kind if is_local else f"remote.{kind}"
+
+
+def _type_in_mount_table(directory: Path) -> str:
     try:
         with open(MOUNT_TABLE, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
             mounts = file.read().split("\n")  # a mount point may contain what else ends a line

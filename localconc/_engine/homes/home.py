@@ -247,6 +247,8 @@ def file_mode(directory: Path) -> int:
 
 def _open_to_group(directory: Path) -> None:
     """Let the group of a shared home use a directory in it, if that is this user's and no symbolic link."""
+    if sys.platform == "win32":
+        return  # its homes are never group-shared
     with suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
@@ -262,5 +264,7 @@ def give_to_group(path: Path) -> None:
 
     It goes by the path, because opening and closing the file would take away SQLite's own locks on it.
     """
+    if sys.platform == "win32":
+        return  # its homes are never group-shared
     with suppress(OSError):
         os.chown(path, -1, os.stat(path.parent).st_gid, follow_symlinks=False)

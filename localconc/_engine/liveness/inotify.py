@@ -5,10 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+import sys
 from pathlib import Path
 from typing import Final
 
 from localconc._engine.homes.files import close_same, identity_of
+
+assert sys.platform == "linux"  # for the type checker, which skips the rest elsewhere
 
 _CLOSE_WRITE: Final = 0x8
 _IGNORED: Final = 0x8000

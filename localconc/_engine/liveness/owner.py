@@ -20,7 +20,16 @@ from typing import TYPE_CHECKING, Final
 from filelock import lock_descriptor
 
 from localconc._engine.core.clock import wall
-from localconc._engine.homes.files import close_same, create_file, identity_of, is_same, open_to_read, read_at, write_at
+from localconc._engine.homes.files import (
+    close_same,
+    create_file,
+    identity_of,
+    is_locked,
+    is_same,
+    open_to_read,
+    read_at,
+    write_at,
+)
 from localconc._engine.homes.home import OWNERS_NAME, file_mode
 from localconc._engine.liveness.handing_on import is_handed_on
 from localconc._engine.liveness.processes import command, has_exited, pid_namespace, started
@@ -28,15 +37,15 @@ from localconc._engine.liveness.processes import command, has_exited, pid_namesp
 if TYPE_CHECKING:
     from localconc._engine.core.records import OwnerRow
 
-if sys.platform != "win32":
-    import fcntl
-
 _SUFFIX: Final = ".lock"
 _FRESH_SUFFIX: Final = ".new"
 
 #: Names in the directory of owners: a key, and what the file is to that owner (`.lock`, `.new`, `.<mailbox>`).
 _FILE_NAME: Final = re.compile(r"([0-9a-f]{24})\.(lock|new|[0-9]{1,5})", re.ASCII)
 
+#: On Windows a lock is mandatory: filelock locks the first byte, which only the owner itself can then read. Elsewhere
+#: the file may be one of localconc 0.1, whose pid begins there.
+_PID_AT: Final = 1 if sys.platform == "win32" else 0
 _MAILBOXES_AT: Final = 32
 _BOARD_AT: Final = 64
 
@@ -72,7 +81,7 @@ class Owner:
         self.path = directory / OWNERS_NAME / (self.key + _SUFFIX)
         self._mailboxes: set[int] = set()
         self._mailboxes_ever = 0
-        self.descriptor = self._create((b"%d\n" % self.pid).ljust(_FILE_BYTES, b"\0"))
+        self.descriptor = self._create((b" %d\n" % self.pid).ljust(_FILE_BYTES, b"\0"))
         self._identity = identity_of(self.descriptor)
 
     def __repr__(self) -> str:
@@ -86,12 +95,18 @@ class Owner:
         """
         fresh = self.path.with_suffix(_FRESH_SUFFIX) if sys.platform != "win32" else self.path
         for _ in range(_MAX_ATTEMPTS):
-            with suppress(FileNotFoundError):
-                os.unlink(fresh)
-            descriptor = create_file(fresh, file_mode(self._directory))
             try:
-                write_at(descriptor, content, 0)
+                with suppress(FileNotFoundError):
+                    os.unlink(fresh)
+                descriptor = create_file(fresh, file_mode(self._directory))
+            except PermissionError:
+                if sys.platform != "win32":
+                    raise
+                time.sleep(_RETRY_SECONDS)  # others look at it at this moment: there, no open file can be removed
+                continue
+            try:
                 if lock_descriptor(descriptor, blocking=False):
+                    write_at(descriptor, content, 0)
                     if fresh != self.path:
                         os.replace(fresh, self.path)
                     return descriptor
@@ -121,7 +136,7 @@ class Owner:
             found = os.lstat(self.path)
             if (found.st_dev, found.st_ino) == self._identity and self.holds_its_descriptor():
                 return False
-        content = (b"%d\n" % self.pid).ljust(_FILE_BYTES, b"\xff")  # any grant may have been picked up
+        content = (b" %d\n" % self.pid).ljust(_FILE_BYTES, b"\xff")  # any grant may have been picked up
         if self.holds_its_descriptor():
             content = read_at(self.descriptor, _FILE_BYTES, 0)
         descriptor = self._create(content)
@@ -138,6 +153,8 @@ class Owner:
         """Give up the claim, and remove its files."""
         for index in range(self._mailboxes_ever):
             self._unlink(f"{self.key}.{index}")
+        if sys.platform == "win32":
+            self._close()  # first: no open file can be removed there
         self._unlink(self.path.name)
         self._close()
 
@@ -208,7 +225,7 @@ def is_alive(directory: Path, row: OwnerRow) -> bool:
     if row.is_command and row.pid_namespace == pid_namespace():
         return not has_ended(row)  # a command may close the lock that it inherited, or leave it to children
     path = path_of(directory, row.key)
-    if (locked := _is_locked(path)) is False:
+    if (locked := is_locked(path)) is False:
         return False
     # The process table is the next best witness, if it is the same one: the file may be gone, or C code forked a child.
     return row.pid_namespace != pid_namespace() or not has_ended(row) or (locked is True and is_handed_on(path))
@@ -267,9 +284,10 @@ def remove_file(directory: Path, row: OwnerRow) -> None:
 def living(directory: Path, except_key: str) -> dict[str, int]:
     """Return the pids of the processes that own a locked file in the home, by their keys."""
     pids = {}
-    for key in _files_by_key(directory):
-        with suppress(OSError, ValueError):
-            if key != except_key and _is_locked(path := path_of(directory, key)):
+    for key, paths in _files_by_key(directory).items():
+        path = path_of(directory, key)
+        if key != except_key and path in paths and is_locked(path):
+            with suppress(OSError, ValueError):
                 pids[key] = _pid_in(path)
     return pids
 
@@ -282,7 +300,7 @@ def orphaned_files(directory: Path, known_keys: set[str]) -> list[Path]:
         fresh = path.with_suffix(_FRESH_SUFFIX)
         if fresh in paths and _is_old(fresh):
             orphans.append(fresh)
-        if key not in known_keys and not (path in paths and _is_locked(path) is not False):
+        if key not in known_keys and not (path in paths and is_locked(path) is not False):
             orphans.extend(each for each in paths if each != fresh)
     return sorted(orphans)
 
@@ -310,41 +328,6 @@ def _is_old(path: Path) -> bool:
 def _pid_in(path: Path) -> int:
     descriptor = open_to_read(path)
     try:
-        return int(read_at(descriptor, _MAILBOXES_AT, 0).partition(b"\n")[0])
+        return int(read_at(descriptor, _MAILBOXES_AT - _PID_AT, _PID_AT).partition(b"\n")[0])
     finally:
         os.close(descriptor)
-
-
-def _is_locked(path: Path) -> bool | None:
-    """Return whether some process holds the lock of an owner's file; None if the file is gone or may not be opened."""
-    try:
-        descriptor = open_to_read(path)
-    except OSError:
-        return None
-    try:
-        return _is_locked_descriptor(descriptor)
-    except OSError:
-        return None
-    finally:
-        os.close(descriptor)
-
-
-if sys.platform != "win32":
-
-    def _is_locked_descriptor(descriptor: int) -> bool:
-        # A shared lock: two who look at the same time don't take each other for the owner.
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            return True
-        return False
-
-else:
-
-    def _is_locked_descriptor(descriptor: int) -> bool:
-        # Others may be looking, too, which takes them no time: a lock that stays is the owner's.
-        for _ in range(_MAX_ATTEMPTS):
-            if lock_descriptor(descriptor, blocking=False):
-                return False
-            time.sleep(_RETRY_SECONDS)
-        return True

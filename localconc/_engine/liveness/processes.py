@@ -45,12 +45,13 @@ def has_exited(pid: int) -> bool:
         from localconc._engine.liveness import windows
 
         return windows.has_exited(pid)
-    with suppress(OSError, AttributeError):  # out of descriptors, forbidden, the number of a thread, or not on Linux
-        try:
-            descriptor = os.pidfd_open(pid)
-        except ProcessLookupError:
-            return True
-        return _is_readable_and_close(descriptor)
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # out of descriptors, forbidden, the number of a thread, an old kernel
+            try:
+                descriptor = os.pidfd_open(pid)
+            except ProcessLookupError:
+                return True
+            return _is_readable_and_close(descriptor)
     try:
         os.kill(pid, 0)
     except OSError as error:
@@ -59,6 +60,8 @@ def has_exited(pid: int) -> bool:
 
 
 def _is_readable_and_close(descriptor: int) -> bool:
+    if sys.platform == "win32":
+        raise OSError("only Linux has descriptors of processes")
     import select
 
     try:
@@ -78,6 +81,10 @@ def started(pid: int) -> str:
         from localconc._engine.liveness import windows
 
         return windows.started(pid)
+    if sys.platform == "darwin":
+        from localconc._engine.liveness import macos
+
+        return macos.started(pid)
     return _stat_field(pid, 19)
 
 
@@ -88,6 +95,10 @@ def is_stopped(pid: int) -> bool | None:
 
 
 def _state(pid: int) -> str:
+    if sys.platform == "darwin":
+        from localconc._engine.liveness import macos
+
+        return macos.state(pid)
     return _stat_field(pid, 0)
 
 

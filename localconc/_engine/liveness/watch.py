@@ -26,7 +26,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from localconc._engine.liveness.inotify import Inotify
+    if sys.platform == "linux":
+        from localconc._engine.liveness.inotify import Inotify
+
+        Epoll = select.epoll
+    else:
+        from typing import Any, TypeAlias
+
+        Inotify: TypeAlias = Any
+        Epoll: TypeAlias = Any
 
 #: The owners of a home that are watched one by one; a waiter has to look at the locks of all others.
 MAX_WATCHED: Final = 512
@@ -76,7 +84,7 @@ class Watch:
         self._suspects: dict[int, _Suspect] = {}
         self._told_of: set[int] = set()
         self._inotify: Inotify | None = None
-        self._epoll: select.epoll | None = None
+        self._epoll: Epoll | None = None
         self._epoll_identity = (0, 0)
 
     def __repr__(self) -> str:
@@ -157,9 +165,12 @@ class Watch:
 
     def _watch_file(self, path: Path) -> int:
         assert self._inotify is not None
-        return self._inotify.add(path)
+        number: int = self._inotify.add(path)
+        return number
 
     def _watch_process(self, pid: int) -> int:
+        if sys.platform != "linux":
+            raise OSError("only Linux has descriptors of processes")
         assert self._epoll is not None
         descriptor = os.pidfd_open(pid)
         try:
@@ -240,19 +251,17 @@ class Watch:
         """Open the descriptors, if need be; return whether there are some."""
         if self._epoll is not None:
             return True
-        if not self._is_supported:
-            return False
-        try:
-            from localconc._engine.liveness.inotify import Inotify  # loads ctypes, which most processes never need
+        if sys.platform == "linux" and self._is_supported:
+            try:
+                from localconc._engine.liveness.inotify import Inotify  # loads ctypes, which most processes never need
 
-            self._inotify = Inotify()
-            self._epoll = select.epoll()
-            self._epoll_identity = identity_of(self._epoll.fileno())
-            self._epoll.register(self._inotify.descriptor, select.EPOLLIN)
-        except (OSError, AttributeError, ImportError):  # too many, none in this libc, or the process is in a jail
-            self._close()
-            return False
-        return True
+                self._inotify = Inotify()
+                self._epoll = select.epoll()
+                self._epoll_identity = identity_of(self._epoll.fileno())
+                self._epoll.register(self._inotify.descriptor, select.EPOLLIN)
+            except (OSError, AttributeError, ImportError):  # too many, none in this libc, or the process is in a jail
+                self._close()
+        return self._epoll is not None
 
     def _close(self) -> None:
         if self._inotify is not None:

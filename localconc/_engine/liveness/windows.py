@@ -1,4 +1,7 @@
-"""What Windows tells about a process: there, `os.kill` would end it."""
+"""What Windows tells about a process.
+
+There, `os.kill(pid, 0)` is no question: 0 is CTRL_C_EVENT, and any other number ends the process (Python's `os.kill`).
+"""
 
 from __future__ import annotations
 

@@ -98,7 +98,9 @@ def examine(directory: Path) -> list[Finding]:
 
 
 def _no_home_yet(directory: Path) -> Iterator[Finding]:
-    above = next(path for path in directory.parents if os.path.lexists(path))
+    above = next(
+        (path for path in directory.parents if os.path.lexists(path)), directory
+    )  # itself: a drive that is gone
     if os.path.isdir(above) and os.access(above, os.W_OK | os.X_OK):
         yield Finding("path", "well", f"There is no home {shown(directory)} yet; it is made at the first use.")
         yield _filesystem(above)

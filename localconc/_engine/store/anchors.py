@@ -4,6 +4,9 @@ SQLite keeps the numbers of its descriptors to itself. These stand for them: who
 closes these, too. On Linux they also hold locks that only their own closing drops: SQLite's locks belong to the
 process, and any code in it that opens a file of the store and closes it again (a backup, `shutil.copytree`) drops them
 all. A later process would then believe that it is alone, and remove the log under the others.
+
+On Windows nothing is opened: an open file can neither be deleted nor replaced there, and a descriptor of ours would
+keep SQLite from removing the log at the end. SQLite has handles there, which no program closes by their numbers.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from localconc._engine.homes.files import read_at
 
-if sys.platform != "win32":
+if sys.platform == "linux":
     import fcntl
 
 if TYPE_CHECKING:
@@ -38,8 +41,9 @@ _FRAMES_AT: Final = 16
 _BROUGHT_IN_AT: Final = 96
 _NUMBER: Final = struct.Struct("=I")
 
-#: Set a lock of an open file description (`fcntl(2)`): Linux only.
-_SET_LOCK: Final = getattr(fcntl, "F_OFD_SETLK", None) if sys.platform == "linux" else None
+#: Whether a file that is open can be deleted, renamed and replaced. On Windows, `os.open` shares a file for reading and
+#: writing, but not for deleting (Microsoft's `_open`), and so does SQLite (its os_win.c).
+OPEN_FILES_CAN_MOVE: Final = sys.platform != "win32"
 
 Identity = tuple[int, int]
 
@@ -68,6 +72,12 @@ class Anchors:
         self._paths = [str(path), f"{path}-wal", f"{path}-shm"]
         self._descriptors: list[int] = []
         self._identities: list[Identity] = []
+        self._sqlite_descriptors: list[tuple[int, Identity]] = []
+        if not OPEN_FILES_CAN_MOVE:
+            found = [os.stat(each) for each in self._paths]
+            self._identities = [(each.st_dev, each.st_ino) for each in found]
+            self.tell = partial(int, POSITION)
+            return
         try:
             for each in self._paths:
                 descriptor = os.open(each, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0))
@@ -103,6 +113,8 @@ class Anchors:
         replaced is not deleted either, be it by an older copy or by a log that another process has begun: what is at
         the path counts, for others go by it already. Nobody goes by a log that is empty.
         """
+        if not OPEN_FILES_CAN_MOVE:
+            return False
         database, log, index = [identity_at(path) for path in self._paths]
         if database is None:
             return os.fstat(self._first).st_nlink == 0
@@ -176,7 +188,7 @@ class Anchors:
         """
         found = []
         try:
-            names = os.listdir("/proc/self/fd")
+            names = os.listdir("/proc/self/fd" if sys.platform == "linux" else "/dev/fd")  # macOS, fdescfs(5)
         except OSError:
             return []
         for name in names:
@@ -196,13 +208,12 @@ class Anchors:
         self._lock(index, place, unlock=False)
 
     def _lock(self, index: int, place: tuple[int, int], *, unlock: bool) -> None:
-        if _SET_LOCK is None or len(self._descriptors) <= index:
-            return
-        start, length = place
-        kind = fcntl.F_UNLCK if unlock else fcntl.F_RDLCK
-        flock = struct.pack("hhqqi4x", kind, os.SEEK_SET, start, length, 0)
-        with suppress(OSError):  # a checkpoint holds it at this moment, or the file system has no such locks
-            fcntl.fcntl(self._descriptors[index], _SET_LOCK, flock)
+        if sys.platform == "linux" and len(self._descriptors) > index:  # no other has locks of an open file (fcntl(2))
+            start, length = place
+            kind = fcntl.F_UNLCK if unlock else fcntl.F_RDLCK
+            flock = struct.pack("hhqqi4x", kind, os.SEEK_SET, start, length, 0)
+            with suppress(OSError):  # a checkpoint holds it at this moment, or the file system has no such locks
+                fcntl.fcntl(self._descriptors[index], fcntl.F_OFD_SETLK, flock)
 
 
 def _is_at(path: str, identity: Identity) -> bool:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import threading
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from localconc._engine.core.clock import monotonic
@@ -22,6 +21,7 @@ from localconc._engine.store import checkpoints
 from localconc._engine.store.anchors import POSITION, Anchors, Logs, identity_at
 from localconc._engine.store.recovery import Recovery
 from localconc._engine.store.reentry import is_interrupted, used_from_handler
+from localconc._locks import new_lock
 from localconc.errors import LocalconcError, StoreError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Database:
         self.path = directory / DATABASE_NAME
         self._path_text = str(self.path)
         self.recovery = Recovery(self.path, clock, users)
-        self.lock = threading.RLock()
+        self.lock = new_lock()
         self.identity = ""
         self.verify_after = 0.0
         self._connection: sqlite3.Connection | None = None
@@ -188,7 +188,7 @@ class Database:
         The copy is closed, since SQLite would otherwise believe for as long as this process lives that it holds the
         locks that only the parent holds.
         """
-        self.lock = threading.RLock()
+        self.lock = new_lock()
         connection, self._connection = self._connection, None
         opening, self._opening = self._opening, None
         anchors, self._anchors = self._anchors, None

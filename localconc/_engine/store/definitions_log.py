@@ -89,7 +89,12 @@ def rewrite_if_long(directory: Path, count_definitions: Callable[[], int]) -> bo
         file.writelines(_line(entry).encode() for entry in replay(directory).values())
         file.flush()
         os.fsync(file.fileno())
-    os.replace(fresh, path)
+    try:
+        os.replace(fresh, path)
+    except PermissionError:  # on Windows, while another process reads it: it stays long until the next time
+        with suppress(OSError):
+            os.unlink(fresh)
+        return False
     _sync_directory(directory)
     return True
 

@@ -18,6 +18,7 @@ from localconc._engine.core.errors import Busy, Damaged, explained, shown
 from localconc._engine.homes.files import create_file, open_or_create_file
 from localconc._engine.homes.home import MAINTENANCE_LOCK_NAME, file_mode, give_to_group, is_group_shared
 from localconc._engine.store import lost_logs, migration
+from localconc._engine.store.anchors import OPEN_FILES_CAN_MOVE
 from localconc._engine.store.rows import integrity, schema
 from localconc.errors import StoreError
 
@@ -123,12 +124,9 @@ class Recovery:
     # ---- building aside --------------------------------------------------------------------------------------
 
     def _create(self) -> None:
-        others = self._users.living_others()
-        if others:
-            raise StoreError(
-                f"The database {shown(self._path)} was deleted while other processes use it (pids {_listed(others)}): "
-                "one of them restores it at its next call; otherwise end them and call again."
-            )
+        self._require_no_others(
+            "was deleted while", "one of them restores it at its next call; otherwise end them and call again"
+        )
         with self._building() as connection:
             _create_tables(connection)
             connection.execute("INSERT INTO meta VALUES ('boot_identity', ?)", (schema.NEVER_BOOTED,))
@@ -216,6 +214,10 @@ class Recovery:
                 if errors:
                     raise Damaged("; ".join(errors))
                 if not (migration.missing_parts(old) and migration.is_complete(self._aside)):
+                    if not OPEN_FILES_CAN_MOVE:
+                        self._require_no_others(
+                            "is of an older version, and", "end them; the next call then takes it over by itself"
+                        )
                     old.execute("BEGIN IMMEDIATE")
                     with self._building() as connection:
                         _create_tables(connection)
@@ -224,14 +226,24 @@ class Recovery:
                     old.execute("COMMIT")
                 if old.execute("PRAGMA wal_checkpoint(FULL)").fetchone()[0]:
                     raise Busy  # another process reads; without its log, the file would have its tables again
+                if not OPEN_FILES_CAN_MOVE:
+                    old.close()  # the new file could not take its place
                 self._move_into_place()
             except (sqlite3.Error, OSError) as error:
                 raise self._explained(error) from error
             finally:
-                if old.in_transaction:
-                    with suppress(sqlite3.Error):
+                with suppress(sqlite3.Error):  # it may be closed already
+                    if old.in_transaction:
                         old.execute("ROLLBACK")
                 old.close()
+
+    def _require_no_others(self, state: str, remedy: str) -> None:
+        """Refuse to go on beside other living processes, whose slots the new file would not know."""
+        others = self._users.living_others()
+        if others:
+            raise StoreError(
+                f"The database {shown(self._path)} {state} other processes use it (pids {_listed(others)}): {remedy}."
+            )
 
     # ---- damage ----------------------------------------------------------------------------------------------
 
@@ -244,13 +256,10 @@ class Recovery:
         with self.maintenance_lock():
             if not self._is_damaged():
                 return None
-            others = self._users.living_others()
-            if others:
-                raise StoreError(
-                    f"The database {shown(self._path)} is damaged, and other processes use it (pids "
-                    f"{_listed(others)}): end them, so that no slot they hold is granted twice; the next call then "
-                    "rebuilds it by itself."
-                )
+            self._require_no_others(
+                "is damaged, and",
+                "end them, so that no slot they hold is granted twice; the next call then rebuilds it by itself",
+            )
             aside = self._name_for_damaged()
             try:
                 for suffix in (*_SIDECARS, ""):
@@ -339,7 +348,7 @@ def _copy(connection: sqlite3.Connection, path: Path) -> None:
         copy.execute("PRAGMA journal_mode = WAL").fetchall()
     finally:
         copy.close()
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDWR)  # Windows flushes no file that is open for reading only (FlushFileBuffers)
     try:
         os.fsync(descriptor)
     finally:

@@ -22,6 +22,7 @@ from localconc._engine.waiting.timing import (
     WATCH_AFTER_SECONDS,
     poll_seconds,
 )
+from localconc._locks import new_lock
 from localconc.errors import StoreError
 
 if TYPE_CHECKING:
@@ -46,12 +47,12 @@ MAX_QUEUES_A_POLL: Final = 256
 _LOOK: Final = (0, 0, 0.0, 0.0)
 
 _dispatchers: WeakValueDictionary[tuple[Engine, AbstractEventLoop], LoopDispatcher] = WeakValueDictionary()
-_lock = threading.Lock()
+_lock = new_lock()
 
 
 def _renew_lock() -> None:
     global _lock
-    _lock = threading.Lock()
+    _lock = new_lock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -76,9 +76,11 @@ def _keep_showing(over: threading.Event, names: Sequence[str]) -> None:
 
 
 def _is_in_front() -> bool:
+    if sys.platform == "win32":
+        return True
     try:
         return os.tcgetpgrp(sys.stderr.fileno()) == os.getpgrp()
-    except (OSError, AttributeError):
+    except OSError:
         return True
 
 

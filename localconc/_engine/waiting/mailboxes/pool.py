@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import select
-import threading
+import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from localconc._engine.waiting.mailboxes.mailbox import Mailbox, SocketMailbox
+from localconc._engine.waiting.mailboxes.mailbox import Mailbox
+from localconc._locks import new_lock
+
+if sys.platform != "win32":
+    from localconc._engine.waiting.mailboxes.socket_mailbox import SocketMailbox
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +30,7 @@ class MailboxPool:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._lock = threading.RLock()  # a signal handler may acquire while a mailbox is taken
+        self._lock = new_lock()  # a signal handler may acquire while a mailbox is taken
         self._free: list[Mailbox] = []
         self._in_use: dict[str, Mailbox] = {}
         self._owner: Owner | None = None
@@ -57,12 +62,10 @@ class MailboxPool:
             return mailbox
 
     def _with_socket(self, owner: Owner) -> Mailbox | None:
-        if not hasattr(select, "poll") or len(self._in_use) >= _max_sockets():
-            return None
-        try:
-            return SocketMailbox(self._directory, owner.add_mailbox())
-        except OSError:  # this process has too many
-            return None
+        if sys.platform != "win32" and hasattr(select, "poll") and len(self._in_use) < _max_sockets():
+            with suppress(OSError):  # this process has too many
+                return SocketMailbox(self._directory, owner.add_mailbox())
+        return None
 
     def _local(self, owner: Owner) -> Mailbox:
         self._local_ever += 1
@@ -99,7 +102,7 @@ class MailboxPool:
 
     def close_in_child(self) -> None:
         """Close the descriptors of all mailboxes in a forked child; they go on to be the parent's."""
-        self._lock = threading.RLock()
+        self._lock = new_lock()
         for mailbox in [*self._free, *self._in_use.values()]:
             mailbox.close_in_child()
         self._free, self._in_use = [], {}
@@ -107,6 +110,8 @@ class MailboxPool:
 
 def _max_sockets() -> int:
     """Return how many mailboxes may have sockets: the program needs descriptors for other things."""
+    if sys.platform == "win32":
+        return 0
     import resource
 
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

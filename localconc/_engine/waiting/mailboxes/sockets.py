@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +27,8 @@ def bind(opened: socket.socket, directory: Path, address: str) -> bytes:
     path = owners + b"/" + name
     if len(path) <= MAX_PATH_BYTES:
         _bind_to_path(opened, path)
+    elif sys.platform != "linux":
+        raise OSError(errno.ENAMETOOLONG, "the home's path is too long for the address of a socket")
     else:
         descriptor = os.open(owners, os.O_RDONLY | os.O_DIRECTORY)
         try:  # a short name for a directory, which only Linux has
@@ -51,7 +54,7 @@ def _open_to_users(path: bytes, directory: Path) -> None:
 
     It changes what it has opened, not what the path may have become in a directory that others can write.
     """
-    if not hasattr(os, "O_PATH"):
+    if sys.platform != "linux":
         with suppress(OSError, NotImplementedError):
             os.chmod(path, file_mode(directory), follow_symlinks=False)
         return
@@ -77,6 +80,8 @@ def new_socket() -> socket.socket:
     Raises:
         OSError, AttributeError: there are none here, or no descriptors are left.
     """
+    if sys.platform == "win32":
+        raise OSError("Python has no such sockets on Windows")
     import socket
 
     made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -95,6 +100,8 @@ def send_to_opened(sender: socket.socket, datagram: bytes, path: bytes) -> None:
     Raises:
         OSError, AttributeError: there is no such socket, or no way to send to it.
     """
+    if sys.platform != "linux":
+        raise OSError("only Linux reaches a socket by a descriptor")
     descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW)
     try:
         sender.sendto(datagram, b"/proc/self/fd/%d" % descriptor)
