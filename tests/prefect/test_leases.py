@@ -17,7 +17,9 @@ import pytest
 pytest.importorskip("httpx", reason="Prefect is not installed")
 
 from localconc import ensure_limit, read_limit, update_limit
-from localconc._prefect import close_keepers, connection, leases, open_keeper
+from localconc._prefect import close_keepers, open_keeper
+from localconc._prefect.holding import leases
+from localconc._prefect.server import connection
 from localconc.errors import StoreError
 from localconc.events import Event, subscribe
 from localconc.sync import concurrency
@@ -131,7 +133,7 @@ def test_leaving_a_block_never_raises(wire: Wire, name: str, caplog: pytest.LogC
 def test_a_release_that_takes_long_goes_on_in_the_background(
     wire: Wire, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("localconc._prefect.acquisitions.RELEASE_SECONDS", 0.2)
+    monkeypatch.setattr("localconc._prefect.acquiring.acquisitions.RELEASE_SECONDS", 0.2)
     gate = Gate()
     with concurrency(name, limit=1):
         wire.before = on(RELEASE, gate)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 pytest.importorskip("httpx", reason="Prefect is not installed")
 
 import localconc.asyncio
-from localconc import ensure_limit, read_limit
-from localconc._prefect import close_keepers, leases
+from localconc import delete_limit, ensure_limit, read_limit, update_limit
+from localconc._prefect import close_keepers, open_keeper
+from localconc._prefect.acquiring import acquisitions
+from localconc._prefect.holding import leases
 from localconc.errors import ConcurrencySlotAcquisitionError, StoreError
 from localconc.sync import concurrency
 from tests.kit.processes import wait_until
@@ -82,6 +84,35 @@ def test_they_reach_a_waiting_task_too(wire: Wire, name: str) -> None:
     assert asyncio.run(main()) < 0.5
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda name: ensure_limit(name, 1),
+        lambda name: update_limit(read_limit(name).id, limit=1),
+        lambda name: update_limit(name, name=f"{name}-new"),
+        delete_limit,
+    ],
+    ids=["ensure", "update", "rename", "delete"],
+)
+def test_a_change_by_the_same_process_reaches_a_waiter_at_once(
+    change: Callable[[str], object], on_server: PrefectServer, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(acquisitions, "MIN_POLL_SECONDS", 60.0)
+    ensure_limit(name, 0)
+    inside = threading.Event()
+
+    def wait() -> None:
+        with concurrency(name):
+            inside.set()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    wait_until(lambda: len(open_keeper().wakeups) == 1)
+    change(name)
+    assert inside.wait(acquisitions.MAX_POLL_SECONDS / 2)
+    thread.join()
+
+
 def test_many_questions_do_not_hold_renewals_up(wire: Wire, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "RENEW_SHARE", 0.1 / 60)
     ensure_limit(name, 1)
@@ -102,8 +133,6 @@ def test_many_questions_do_not_hold_renewals_up(wire: Wire, name: str, monkeypat
 
 
 def test_a_destructor_that_calls_from_the_sending_thread_does_not_hang_it(wire: Wire, name: str) -> None:
-    from localconc._prefect import open_keeper
-
     ensure_limit(name, 1)
     caught: list[Exception] = []
 
