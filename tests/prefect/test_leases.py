@@ -227,6 +227,35 @@ def test_a_child_forked_while_a_question_is_under_way_has_a_connection_of_its_ow
     wait_until(lambda: read_limit(name).active_slots == 0)
 
 
+FORKS_IN_C = """
+import ctypes, os, sys
+from localconc import read_limit
+from localconc.sync import acquire, concurrency
+name = sys.argv[1]
+held = acquire(name, limit=2)
+child = ctypes.PyDLL(None).fork()  # as a program in C does it: Python's own hooks don't run
+if child == 0:
+    status = 1
+    try:
+        with concurrency(name, timeout_seconds=30):
+            status = 0 if read_limit(name).active_slots == 2 else 2
+        del held
+    finally:
+        os._exit(status)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), read_limit(name).active_slots, flush=True)
+held.release()
+print(read_limit(name).active_slots, flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks only where there are some")
+def test_a_fork_that_python_does_not_see_gives_the_leases_up_too(
+    on_server: PrefectServer, name: str, tmp_path: Path
+) -> None:
+    with script(FORKS_IN_C, name, url=on_server.url, home=tmp_path) as process:
+        assert [line(process), line(process)] == ["0 1", "0"]
+
+
 # ---- the end of a process --------------------------------------------------------------------------------------------
 
 HOLDER = """
@@ -289,7 +318,7 @@ def test_the_end_of_a_process_does_not_wait_long_for_a_server_that_is_gone(
         own_server.resume()
 
 
-# ---- sweeps: what takes a minute -------------------------------------------------------------------------------------
+# ---- sweeps: what takes long ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.sweep
@@ -341,6 +370,7 @@ def test_a_holder_survives_a_restart_of_the_server(
         server.stop()
 
 
+@pytest.mark.sweep
 def test_the_script_starts_a_server_and_stops_it() -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "tests.prefect.server"], stdout=subprocess.PIPE, text=True, start_new_session=True

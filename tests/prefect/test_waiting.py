@@ -51,7 +51,10 @@ def test_a_waiter_asks_again_when_the_server_advises_to_and_not_before(wire: Wir
         assert _attempts(wire) <= before + 5
 
 
-def test_slots_released_by_the_same_process_reach_a_waiter_at_once(wire: Wire, name: str) -> None:
+def test_slots_released_by_the_same_process_reach_a_waiter_at_once(
+    on_server: PrefectServer, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(acquisitions, "MIN_POLL_SECONDS", 60.0)
     entered: list[float] = []
 
     def wait() -> None:
@@ -59,17 +62,17 @@ def test_slots_released_by_the_same_process_reach_a_waiter_at_once(wire: Wire, n
             entered.append(time.monotonic())
 
     with concurrency(name, limit=1):
-        attempts = _attempts(wire)
         thread = threading.Thread(target=wait)
         thread.start()
-        wait_until(lambda: _attempts(wire) > attempts)
-        time.sleep(0.1)  # its answer is on the way; an early release would be noticed by the question itself
+        wait_until(lambda: len(open_keeper().wakeups) == 1)
     released = time.monotonic()
     thread.join()
-    assert entered[0] - released < 0.5
+    assert entered[0] - released < acquisitions.MAX_POLL_SECONDS / 2
 
 
-def test_they_reach_a_waiting_task_too(wire: Wire, name: str) -> None:
+def test_they_reach_a_waiting_task_too(on_server: PrefectServer, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acquisitions, "MIN_POLL_SECONDS", 60.0)
+
     async def wait() -> float:
         async with localconc.asyncio.concurrency(name):
             return time.monotonic()
@@ -77,11 +80,11 @@ def test_they_reach_a_waiting_task_too(wire: Wire, name: str) -> None:
     async def main() -> float:
         async with localconc.asyncio.concurrency(name, limit=1):
             task = asyncio.create_task(wait())
-            await asyncio.sleep(0.3)
+            await asyncio.to_thread(wait_until, lambda: len(open_keeper().wakeups) == 1)
         released = time.monotonic()
         return await task - released
 
-    assert asyncio.run(main()) < 0.5
+    assert asyncio.run(main()) < acquisitions.MAX_POLL_SECONDS / 2
 
 
 @pytest.mark.parametrize(
