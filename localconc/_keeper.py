@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Handle(Protocol):
-    """One acquisition, whoever keeps its slots; they are released when it is collected, if nobody did so before."""
+    """One acquisition with either keeper. If it is collected before its slots are released, that releases them."""
 
     @property
     def serial(self) -> int:
@@ -40,13 +40,13 @@ class Handle(Protocol):
 
 
 class Keeper(Protocol):
-    """Limits, and who may have their slots now.
+    """Limits, and the decision which call has their slots now.
 
-    Every method may raise `StoreError`; one that this keeper has no answer to raises `NotSupportedError`.
+    Every method may raise `StoreError`. A method that this keeper can't carry out raises `NotSupportedError`.
     """
 
     def machine(self, what: str) -> Engine:
-        """Return this machine's engine, for `what` needs it and nothing else."""
+        """Return this machine's engine, because `what` works with nothing else."""
 
     # ---- slots -----------------------------------------------------------------------------------------------
     # Callables, because this machine binds the functions themselves: no method stands between a call and its engine.

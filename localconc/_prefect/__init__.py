@@ -1,20 +1,22 @@
 """A Prefect server as the keeper of the limits: `LOCALCONC_HOME=prefect:`.
 
-All state is the server's; plain Prefect clients share it. The way of a call through these modules:
+All state is the server's; plain Prefect clients share it. From the bottom to the top, and each imports only from those
+above it in this list:
 
-1. `keeper`: what the faces and the registry know, the server's side of `localconc._keeper`.
-2. `acquisitions`: the steps of a call as generators, which yield a question to ask or a pause to make.
-3. `threads` and `tasks` carry out what the steps yield, by blocking and by awaiting.
-4. `sender`: one thread, which no signal interrupts, asks the server all questions of the process.
-5. `admission`: one attempt, as that thread makes it: which limits are enforced, and are their slots free.
-6. `leases`: what this process holds; the same thread renews the leases and releases what nobody holds any more.
-7. `connection`: the calls of Prefect's client, and what their answers mean. `address`: where the server is.
+1. `shared`: all that this room takes from the machine's engine.
+2. `server/`: where the server is, the calls of Prefect's client, what their answers mean, what can go wrong.
+3. `asking/`: one thread, which no signal interrupts, asks the server all questions of the process; threads and tasks
+   wait for its answers.
+4. `holding/`: what this process holds. The same thread renews its leases and releases what nothing refers to any more.
+5. `acquiring/`: one attempt to take slots, and the steps of a call, which repeat it.
+6. `administration`: what operators set and read.
+7. `keeper`: these parts put together, the server's side of `localconc._keeper`.
+8. `keepers`: the keepers of this process, which see to forks and to its exit.
+9. `doctor`: whether all is well with the server.
 
-`notices` are events and warnings for this process, and `wakeups` are hints between its threads and tasks.
-`administration` and `doctor` are what operators use, `errors` is how troubles are told, and `shared` is all that this
-room takes from the machine's engine. The caller gets the same `Occupancy` as on this machine.
+The caller gets the same `Occupancy` as on this machine.
 """
 
-from localconc._prefect.keeper import close_keepers, open_keeper, server_address
+from localconc._prefect.keepers import close_keepers, open_keeper, server_address
 
 __all__ = ["close_keepers", "open_keeper", "server_address"]

@@ -1,6 +1,7 @@
-"""Setting and reading limits on the server.
+"""The limits on the server, as operators declare, read or change them.
 
-What takes a `Connection` runs in the sending thread; what takes `perform` has that thread asked, step by step.
+Functions that take a `Connection` run in the sending thread. `read_all` runs in the caller's thread, and `perform` asks
+the sending thread for each page.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from uuid import UUID
 
-from localconc._prefect.errors import Refused
+from localconc._prefect.server.errors import Refused
 from localconc.errors import LimitExistsError, LimitNotFoundError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
-    from localconc._prefect.connection import Connection
+    from localconc._prefect.server.connection import Connection
     from localconc._prefect.shared import Limit
 
 NOT_FOUND, TAKEN = 404, 409
@@ -27,7 +28,7 @@ Definition = tuple[str, int, bool, float]
 
 
 class Perform(Protocol):
-    """Has one question asked in the sending thread, and returns its answer."""
+    """Lets the sending thread ask one question, and returns the answer."""
 
     def __call__(self, question: Callable[[Connection], Result]) -> Result: ...
 
@@ -97,19 +98,24 @@ def _page(offset: int, connection: Connection) -> list[Limit]:
     return connection.read_page(offset)
 
 
-def ensure_all(perform: Perform, definitions: Iterable[Definition]) -> list[Limit]:
+def ensure_all(
+    present: Iterable[Limit], wanted: Sequence[Definition], ensure_one: Callable[[Definition], Limit]
+) -> list[Limit]:
     """Create or update many limits, one by one: the server has no transaction for that.
+
+    Args:
+        present: all limits of the server; a caller that must not read them does not come this far.
+        ensure_one: creates or updates a limit.
 
     Raises:
         StoreError: the server refused one; says how far it came.
     """
-    wanted = list(definitions)
-    there = {limit.name: limit for limit in read_all(perform)}  # without the right to read, nothing is changed
+    there = {limit.name: limit for limit in present}
     done: list[Limit] = []
     for definition in wanted:
         limit = there.get(definition[0])
         try:
-            done.append(limit if limit and _is_like(limit, definition) else perform(partial(_ensure, definition)))
+            done.append(limit if limit and _is_like(limit, definition) else ensure_one(definition))
         except StoreError as trouble:
             raise StoreError(
                 f"{trouble} It set {len(done)} of {len(wanted)} limits and stopped at {definition[0]!r}; those after "
@@ -118,16 +124,12 @@ def ensure_all(perform: Perform, definitions: Iterable[Definition]) -> list[Limi
     return done
 
 
-def _ensure(definition: Definition, connection: Connection) -> Limit:
-    return ensure(connection, definition)
-
-
 def _is_like(limit: Limit, definition: Definition) -> bool:
     return (limit.limit, limit.active, limit.slot_decay_per_second) == definition[1:]
 
 
-def update(connection: Connection, name_or_id: str | UUID, changes: dict[str, Any]) -> Limit:
-    """Change a limit.
+def update(connection: Connection, name_or_id: str | UUID, changes: dict[str, Any]) -> list[Limit]:
+    """Change a limit; return it as it was, and as it is now.
 
     Raises:
         LimitNotFoundError: there is none.
@@ -144,11 +146,11 @@ def update(connection: Connection, name_or_id: str | UUID, changes: dict[str, An
                 f"The limit {there.name!r} can't be renamed: {changes['name']!r} exists already."
             ) from None
         raise
-    return find(connection, there.id)
+    return [there, find(connection, there.id)]
 
 
-def delete(connection: Connection, name_or_id: str | UUID) -> None:
-    """Delete a limit.
+def delete(connection: Connection, name_or_id: str | UUID) -> Limit:
+    """Delete a limit; return it as it was.
 
     Raises:
         LimitNotFoundError: there is none.
@@ -160,6 +162,7 @@ def delete(connection: Connection, name_or_id: str | UUID) -> None:
         if refusal.status == NOT_FOUND:
             raise LimitNotFoundError(f"There is no limit {str(name_or_id)!r}.") from None
         raise
+    return there
 
 
 def read_those(connection: Connection, limit_ids: Iterable[UUID]) -> tuple[Limit, ...]:

@@ -1,16 +1,16 @@
-"""Whether all is well with the server: is one named, does it answer, and does it give leases."""
+"""Whether all is well with the server: its address, its answers, its leases."""
 
 from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from localconc._prefect.address import address_in_settings
-from localconc._prefect.keeper import open_keeper
+from localconc._prefect.keepers import open_keeper
+from localconc._prefect.server.address import address_in_settings
 from localconc.errors import LocalconcError, StoreError
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at: `state` is well, note or wrong."""
+    """The result of one check."""
 
     check: str
     state: Literal["well", "note", "wrong"]
@@ -19,7 +19,7 @@ class Finding(NamedTuple):
 
 
 def examine() -> list[Finding]:
-    """Look at the server that Prefect's settings name. Looking changes nothing."""
+    """Check the server that Prefect's settings name; change nothing."""
     try:
         address = address_in_settings()
     except StoreError as error:

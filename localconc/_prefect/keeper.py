@@ -1,32 +1,32 @@
-"""A Prefect server as a `Keeper`: the parts of this package put together, and their life in this process."""
+"""A Prefect server as a `Keeper`: the parts of this package put together."""
 
 from __future__ import annotations
 
-import atexit
 import os
 import sys
 import time
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 from uuid import UUID
 
-from localconc._locks import new_lock
-from localconc._prefect import acquisitions, administration, threads
-from localconc._prefect.address import address_in_settings
-from localconc._prefect.admission import Admission
-from localconc._prefect.connection import Connection
-from localconc._prefect.errors import not_supported
-from localconc._prefect.leases import Leases, lease_seconds
-from localconc._prefect.notices import UnsetWarnings, publish_acquired, publish_released
-from localconc._prefect.sender import Sender
-from localconc._prefect.wakeups import Wakeups
+from localconc._prefect import administration
+from localconc._prefect.acquiring import acquisitions
+from localconc._prefect.acquiring.admission import Admission
+from localconc._prefect.asking import threads
+from localconc._prefect.asking.sender import Sender
+from localconc._prefect.asking.wakeups import Wakeups
+from localconc._prefect.holding.leases import Leases, lease_seconds
+from localconc._prefect.holding.notices import UnsetWarnings, publish_acquired, publish_released
+from localconc._prefect.server.connection import Connection
+from localconc._prefect.server.errors import not_supported
 from localconc.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from localconc._prefect.address import Address
-    from localconc._prefect.admission import Taken
-    from localconc._prefect.leases import Hold
+    from localconc._prefect.acquiring.admission import Taken
+    from localconc._prefect.asking.steps import Steps
+    from localconc._prefect.holding.leases import Hold
+    from localconc._prefect.server.address import Address
     from localconc._prefect.shared import Call, Event, Holder, Limit, LimitRef, Waiter
 
 Result = TypeVar("Result")
@@ -52,7 +52,7 @@ class PrefectKeeper:
         self.sender = Sender(self.connection)
         self.wakeups = Wakeups()
         self.leases = Leases(self.sender, self.wakeups.released, publish_released)
-        self.admission = Admission(self.leases)
+        self.admission = Admission(self.leases, self.wakeups)
         self._warnings = UnsetWarnings()
         self._is_held_still = False
 
@@ -66,7 +66,7 @@ class PrefectKeeper:
         return self._admitted(taken)
 
     def release(self, hold: Hold) -> None:
-        """Release what `acquire` returned. Never fails, but for a lost lease of a call that wanted to be told so."""
+        """Release what `acquire` returned. Raise only if its lease was lost, for a call that asked for this error."""
         if not self.leases.is_held(hold):
             return
         is_lost = self.leases.is_lost(hold)
@@ -78,7 +78,7 @@ class PrefectKeeper:
 
     async def acquire_async(self, call: Call, task: str, context: int) -> Hold:
         """Acquire what a call asks for; suspend the task until it is admitted."""
-        from localconc._prefect import tasks
+        from localconc._prefect.asking import tasks
 
         begun = time.monotonic()
         taken = await tasks.run(self._acquiring(call), self.sender, self.wakeups)
@@ -87,7 +87,7 @@ class PrefectKeeper:
 
     async def release_async(self, hold: Hold) -> None:
         """Release what `acquire_async` returned; if it is cancelled, the slots are released all the same."""
-        from localconc._prefect import tasks
+        from localconc._prefect.asking import tasks
 
         if not self.leases.is_held(hold):
             return
@@ -115,15 +115,15 @@ class PrefectKeeper:
         ids = [UUID(bytes=ref.uuid) for ref in refs]
         return self._perform(lambda server: administration.read_those(server, ids)) if ids else ()
 
-    def _acquiring(self, call: Call) -> acquisitions.Steps[Taken]:
-        lease_seconds(call)  # an argument out of range is the caller's to hear, before anything is asked
+    def _acquiring(self, call: Call) -> Steps[Taken]:
+        lease_seconds(call)  # raises for an argument out of range before the server is asked
         return acquisitions.acquire(self.connection, self.admission, self.leases, call)
 
     def _admitted(self, taken: Taken) -> Hold:
         try:
             self._warnings.warn(taken.unset)
             self.leases.tell_of_release(taken.hold)
-            publish_acquired(taken.hold)
+            publish_acquired(taken.hold, taken.hold.acquired_at)
         except BaseException:
             self.leases.release_later(taken.hold)
             raise
@@ -133,23 +133,21 @@ class PrefectKeeper:
 
     def create(self, name: str, limit: int, *, active: bool, active_slots: int, decay: float) -> Limit:
         """Create a limit."""
-        return self._perform(
-            lambda server: administration.create(
-                server, name, limit, active=active, active_slots=active_slots, decay=decay
-            ),
-            [name],
+        (created,) = self._change(
+            lambda server: [
+                administration.create(server, name, limit, active=active, active_slots=active_slots, decay=decay)
+            ]
         )
+        return created
 
     def ensure(self, name: str, limit: int, *, active: bool, decay: float) -> Limit:
         """Create a limit, or update the one of that name."""
-        definition = name, limit, active, decay
-        return self._perform(lambda server: administration.ensure(server, definition), [name])
+        return self._ensure((name, limit, active, decay))
 
     def ensure_all(self, wanted: Iterable[administration.Definition]) -> list[Limit]:
         """Create or update many limits; if the server refuses one, the error says how far it came."""
         definitions = list(wanted)
-        self.admission.forget(name for name, *_ in definitions)
-        return administration.ensure_all(self._perform, definitions)
+        return administration.ensure_all(self.read_all(), definitions, self._ensure)
 
     def update(
         self,
@@ -170,18 +168,17 @@ class PrefectKeeper:
             "slot_decay_per_second": decay,
         }
         changes = {field: value for field, value in wanted.items() if value is not None}
-        updated = self._perform(lambda server: administration.update(server, name_or_id, changes), [str(name_or_id)])
-        self.wakeups.released([updated.name])
+        _, updated = self._change(lambda server: administration.update(server, name_or_id, changes))
         return updated
 
     def reset(self, name_or_id: str | UUID) -> list[Holder]:
-        """Set the occupied slots of a limit to 0. Who held them is not known."""
+        """Set the occupied slots of a limit to 0. Return no holders: the server does not tell them."""
         self.update(name_or_id, active_slots=0)
         return []
 
     def delete(self, name_or_id: str | UUID) -> None:
         """Delete a limit."""
-        self._perform(lambda server: administration.delete(server, name_or_id), [str(name_or_id)])
+        self._change(lambda server: [administration.delete(server, name_or_id)])
 
     def read(self, name_or_id: str | UUID) -> Limit:
         """Read a limit by name or id."""
@@ -195,32 +192,48 @@ class PrefectKeeper:
         """Make sure that the server gives leases."""
         self._perform(lambda server: server.check_leases())
 
-    def _perform(self, question: Callable[[Connection], Result], changed_names: Iterable[str] = ()) -> Result:
-        def ask(connection: Connection) -> Result:
-            self.admission.forget(changed_names)
-            return question(connection)
+    def _ensure(self, definition: administration.Definition) -> Limit:
+        (limit,) = self._change(lambda server: [administration.ensure(server, definition)])
+        return limit
 
-        return threads.run(acquisitions.perform(self.connection, ask), self.sender, self.wakeups)
+    def _change(self, question: Callable[[Connection], list[Limit]]) -> list[Limit]:
+        """Let `question` change limits, which it returns; waiters of this process then ask again at once."""
+
+        def ask(connection: Connection) -> list[Limit]:
+            limits = question(connection)
+            self.admission.forget(limit.name for limit in limits)
+            return limits
+
+        limits = self._perform(ask)
+        self.wakeups.changed([limit.name for limit in limits])
+        return limits
+
+    def _perform(self, question: Callable[[Connection], Result]) -> Result:
+        return threads.run(acquisitions.perform(self.connection, question), self.sender, self.wakeups)
 
     # ---- what a server can't do ------------------------------------------------------------------------------
 
     def holders(self, name_or_id: str | UUID | None) -> list[Holder]:
         """Raise `NotSupportedError`."""
-        self._refuse("Who holds slots is not known", "read_limit(…).active_slots tells how many are taken.")
+        self._refuse("The holders of slots are not known", "read_limit(…).active_slots tells how many are taken.")
 
     def waiters(self, name_or_id: str | UUID | None) -> list[Waiter]:
         """Raise `NotSupportedError`."""
-        self._refuse("Who waits for slots is not known", "It has no queue: those who wait ask again after a while.")
+        self._refuse("The waiters for slots are not known", "It has no queue: a waiter asks again after a while.")
 
     def pause(self, name_or_id: str | UUID, seconds: float) -> Limit:
         """Raise `NotSupportedError`."""
         self._refuse(
-            "Limits can't be paused for a time", "Use update_limit(…, limit=0), and later set the limit that it had."
+            "Limits can't be paused for a time",
+            "Use update_limit(…, limit=0) or `localconc update NAME --limit 0`, and later set the limit that it had.",
         )
 
     def resume(self, name_or_id: str | UUID) -> Limit:
         """Raise `NotSupportedError`."""
-        self._refuse("Limits can't be paused for a time", "Use update_limit(…, limit=N) on a limit that was set to 0.")
+        self._refuse(
+            "Limits can't be paused for a time",
+            "Use update_limit(…, limit=N) or `localconc update NAME --limit N` on a limit that was set to 0.",
+        )
 
     def events(self, name_or_id: str | UUID | None, since: float | None, newest: int | None) -> list[Event]:
         """Raise `NotSupportedError`."""
@@ -269,79 +282,3 @@ def _raise_if_lost(hold: Hold, is_lost: bool) -> None:
     # A body that raised keeps its exception: leaving the block then runs while it is handled.
     if is_lost and hold.raises_when_lost and sys.exc_info()[0] is None:
         raise StoreError(f"The lease of {hold} was lost while the body ran, and others may have had the slots as well.")
-
-
-# ---- the keepers of this process -------------------------------------------------------------------------------------
-
-_keepers: dict[Address, PrefectKeeper] = {}
-_lock = new_lock()
-
-
-def open_keeper() -> PrefectKeeper:
-    """The keeper for the server that Prefect's settings name at this moment.
-
-    Raises:
-        StoreError: Prefect is not installed, no address is set, or it can't be used.
-    """
-    address = address_in_settings()
-    keeper = _keepers.get(address)
-    if keeper is not None and keeper.pid == os.getpid():
-        return keeper
-    if keeper is not None:  # a fork that Python does not know of
-        _after_fork_in_child()
-    with _lock:
-        keeper = _keepers.get(address)
-        if keeper is None:
-            keeper = _keepers[address] = PrefectKeeper(address)
-            _close_at_the_end_of_a_worker()
-        return keeper
-
-
-def server_address() -> str:
-    """The address of the server, without credentials, as messages show it.
-
-    Raises:
-        StoreError: Prefect is not installed, or no address is set.
-    """
-    return address_in_settings().shown
-
-
-def close_keepers() -> None:
-    """Close all keepers and forget them; the next use makes them anew."""
-    with _lock:
-        keepers = list(_keepers.values())
-        _keepers.clear()
-    for keeper in keepers:
-        keeper.close()
-
-
-def _close_at_the_end_of_a_worker() -> None:
-    """Release at the end of a process of multiprocessing, too, which runs no `atexit`."""
-    util = sys.modules.get("multiprocessing.util")
-    if util is not None:
-        util.Finalize(None, close_keepers, exitpriority=0)
-
-
-def _before_fork() -> None:
-    _lock.acquire()
-    for keeper in _keepers.values():
-        keeper.before_fork()
-
-
-def _after_fork_in_parent() -> None:
-    for keeper in _keepers.values():
-        keeper.after_fork_in_parent()
-    _lock.release()
-
-
-def _after_fork_in_child() -> None:
-    global _lock
-    _lock = new_lock()
-    for keeper in _keepers.values():
-        keeper.after_fork_in_child()
-    _keepers.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
-atexit.register(close_keepers)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from localconc._prefect import connection
+from localconc._prefect.server import connection
 
 #: Decides about a request: None lets it pass, a status is the answer in place of the server's, an error is raised.
 Fault = Callable[[httpx.Request], int | Exception | None]

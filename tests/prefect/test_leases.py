@@ -17,7 +17,9 @@ import pytest
 pytest.importorskip("httpx", reason="Prefect is not installed")
 
 from localconc import ensure_limit, read_limit, update_limit
-from localconc._prefect import close_keepers, connection, leases, open_keeper
+from localconc._prefect import close_keepers, open_keeper
+from localconc._prefect.holding import leases
+from localconc._prefect.server import connection
 from localconc.errors import StoreError
 from localconc.events import Event, subscribe
 from localconc.sync import concurrency
@@ -131,7 +133,7 @@ def test_leaving_a_block_never_raises(wire: Wire, name: str, caplog: pytest.LogC
 def test_a_release_that_takes_long_goes_on_in_the_background(
     wire: Wire, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("localconc._prefect.acquisitions.RELEASE_SECONDS", 0.2)
+    monkeypatch.setattr("localconc._prefect.acquiring.acquisitions.RELEASE_SECONDS", 0.2)
     gate = Gate()
     with concurrency(name, limit=1):
         wire.before = on(RELEASE, gate)
@@ -225,6 +227,35 @@ def test_a_child_forked_while_a_question_is_under_way_has_a_connection_of_its_ow
     wait_until(lambda: read_limit(name).active_slots == 0)
 
 
+FORKS_IN_C = """
+import ctypes, os, sys
+from localconc import read_limit
+from localconc.sync import acquire, concurrency
+name = sys.argv[1]
+held = acquire(name, limit=2)
+child = ctypes.PyDLL(None).fork()  # as a program in C does it: Python's own hooks don't run
+if child == 0:
+    status = 1
+    try:
+        with concurrency(name, timeout_seconds=30):
+            status = 0 if read_limit(name).active_slots == 2 else 2
+        del held
+    finally:
+        os._exit(status)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), read_limit(name).active_slots, flush=True)
+held.release()
+print(read_limit(name).active_slots, flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks only where there are some")
+def test_a_fork_that_python_does_not_see_gives_the_leases_up_too(
+    on_server: PrefectServer, name: str, tmp_path: Path
+) -> None:
+    with script(FORKS_IN_C, name, url=on_server.url, home=tmp_path) as process:
+        assert [line(process), line(process)] == ["0 1", "0"]
+
+
 # ---- the end of a process --------------------------------------------------------------------------------------------
 
 HOLDER = """
@@ -287,7 +318,7 @@ def test_the_end_of_a_process_does_not_wait_long_for_a_server_that_is_gone(
         own_server.resume()
 
 
-# ---- sweeps: what takes a minute -------------------------------------------------------------------------------------
+# ---- sweeps: what takes long ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.sweep
@@ -339,6 +370,7 @@ def test_a_holder_survives_a_restart_of_the_server(
         server.stop()
 
 
+@pytest.mark.sweep
 def test_the_script_starts_a_server_and_stops_it() -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "tests.prefect.server"], stdout=subprocess.PIPE, text=True, start_new_session=True

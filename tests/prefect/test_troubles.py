@@ -18,7 +18,8 @@ import httpx
 
 import localconc.asyncio
 from localconc import create_limit, ensure_limit, read_limit, read_limits
-from localconc._prefect import close_keepers
+from localconc._prefect import close_keepers, open_keeper
+from localconc._prefect.acquiring import admission
 from localconc.errors import AcquireConcurrencySlotTimeoutError, StoreError
 from localconc.sync import concurrency, rate_limit
 from tests.kit.processes import wait_until
@@ -215,7 +216,8 @@ def test_a_known_server_that_went_down_is_an_error_within_the_time_out(wire: Wir
     assert time.monotonic() - begun < 0.8
 
 
-def test_a_waiter_waits_for_a_server_that_restarts(own_server: PrefectServer) -> None:
+def test_a_waiter_waits_for_a_server_that_restarts(own_server: PrefectServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "PAUSED_SECONDS", 0.2)  # so that it asks while no server is there
     ensure_limit("awaited", 0)
     inside = threading.Event()
 
@@ -225,10 +227,10 @@ def test_a_waiter_waits_for_a_server_that_restarts(own_server: PrefectServer) ->
 
     thread = threading.Thread(target=wait)
     thread.start()
-    assert not inside.wait(0.5)
+    wait_until(lambda: len(open_keeper().wakeups) == 1)
     own_server.stop()
-    assert not inside.wait(0.5)
     own_server.start()
+    assert not inside.is_set()
     ensure_limit("awaited", 1)
     assert inside.wait(30)
     thread.join()

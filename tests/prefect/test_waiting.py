@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 pytest.importorskip("httpx", reason="Prefect is not installed")
 
 import localconc.asyncio
-from localconc import ensure_limit, read_limit
-from localconc._prefect import close_keepers, leases
+from localconc import delete_limit, ensure_limit, read_limit, update_limit
+from localconc._prefect import close_keepers, open_keeper
+from localconc._prefect.acquiring import acquisitions
+from localconc._prefect.holding import leases
 from localconc.errors import ConcurrencySlotAcquisitionError, StoreError
 from localconc.sync import concurrency
 from tests.kit.processes import wait_until
@@ -49,7 +51,10 @@ def test_a_waiter_asks_again_when_the_server_advises_to_and_not_before(wire: Wir
         assert _attempts(wire) <= before + 5
 
 
-def test_slots_released_by_the_same_process_reach_a_waiter_at_once(wire: Wire, name: str) -> None:
+def test_slots_released_by_the_same_process_reach_a_waiter_at_once(
+    on_server: PrefectServer, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(acquisitions, "MIN_POLL_SECONDS", 60.0)
     entered: list[float] = []
 
     def wait() -> None:
@@ -57,17 +62,17 @@ def test_slots_released_by_the_same_process_reach_a_waiter_at_once(wire: Wire, n
             entered.append(time.monotonic())
 
     with concurrency(name, limit=1):
-        attempts = _attempts(wire)
         thread = threading.Thread(target=wait)
         thread.start()
-        wait_until(lambda: _attempts(wire) > attempts)
-        time.sleep(0.1)  # its answer is on the way; an early release would be noticed by the question itself
+        wait_until(lambda: len(open_keeper().wakeups) == 1)
     released = time.monotonic()
     thread.join()
-    assert entered[0] - released < 0.5
+    assert entered[0] - released < acquisitions.MAX_POLL_SECONDS / 2
 
 
-def test_they_reach_a_waiting_task_too(wire: Wire, name: str) -> None:
+def test_they_reach_a_waiting_task_too(on_server: PrefectServer, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acquisitions, "MIN_POLL_SECONDS", 60.0)
+
     async def wait() -> float:
         async with localconc.asyncio.concurrency(name):
             return time.monotonic()
@@ -75,11 +80,40 @@ def test_they_reach_a_waiting_task_too(wire: Wire, name: str) -> None:
     async def main() -> float:
         async with localconc.asyncio.concurrency(name, limit=1):
             task = asyncio.create_task(wait())
-            await asyncio.sleep(0.3)
+            await asyncio.to_thread(wait_until, lambda: len(open_keeper().wakeups) == 1)
         released = time.monotonic()
         return await task - released
 
-    assert asyncio.run(main()) < 0.5
+    assert asyncio.run(main()) < acquisitions.MAX_POLL_SECONDS / 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda name: ensure_limit(name, 1),
+        lambda name: update_limit(read_limit(name).id, limit=1),
+        lambda name: update_limit(name, name=f"{name}-new"),
+        delete_limit,
+    ],
+    ids=["ensure", "update", "rename", "delete"],
+)
+def test_a_change_by_the_same_process_reaches_a_waiter_at_once(
+    change: Callable[[str], object], on_server: PrefectServer, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(acquisitions, "MIN_POLL_SECONDS", 60.0)
+    ensure_limit(name, 0)
+    inside = threading.Event()
+
+    def wait() -> None:
+        with concurrency(name):
+            inside.set()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    wait_until(lambda: len(open_keeper().wakeups) == 1)
+    change(name)
+    assert inside.wait(acquisitions.MAX_POLL_SECONDS / 2)
+    thread.join()
 
 
 def test_many_questions_do_not_hold_renewals_up(wire: Wire, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,8 +136,6 @@ def test_many_questions_do_not_hold_renewals_up(wire: Wire, name: str, monkeypat
 
 
 def test_a_destructor_that_calls_from_the_sending_thread_does_not_hang_it(wire: Wire, name: str) -> None:
-    from localconc._prefect import open_keeper
-
     ensure_limit(name, 1)
     caught: list[Exception] = []
 

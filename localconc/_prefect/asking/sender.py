@@ -1,7 +1,7 @@
-"""The thread that asks the server everything this process wants to know, one question after another.
+"""The thread that asks the server all questions of this process, one after another.
 
-No signal interrupts this thread, so every question that is sent gets its answer noted, whatever becomes of the one who
-asked: what was granted to a call that has been interrupted meanwhile is released. One thread is also enough: on SQLite
+No signal interrupts this thread, so it receives the answer to every question that it sends. If the call behind a
+question is interrupted meanwhile, this thread releases what the server granted. One thread is also enough: on SQLite
 the server answers several questions at once no sooner.
 """
 
@@ -21,7 +21,7 @@ from localconc.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from localconc._prefect.connection import Connection
+    from localconc._prefect.server.connection import Connection
 
 Answer = TypeVar("Answer")
 
@@ -37,7 +37,7 @@ class Question(Generic[Answer]):
     Args:
         ask: asks it, in the sending thread.
         on_answer: called there when there is an answer or an error.
-        undo: called with the answer if nobody wants it any more. A question without it is asked in any case.
+        undo: called with the answer if the caller has gone. A question without it is asked in any case.
     """
 
     __slots__ = ("_answer", "_ask", "_error", "_is_answered", "_is_dropped", "_is_granted", "_on_answer", "_undo")
@@ -73,7 +73,7 @@ class Question(Generic[Answer]):
         self._on_answer()
 
     def drop(self) -> None:
-        """Say that nobody waits for the answer any more."""
+        """Note that the caller no longer waits for the answer."""
         # This and `be_asked` each set their own mark before they read the other's, so whatever the order, at least one
         # of them sees both. Both may: an undo must bear being repeated.
         self._is_dropped = True
@@ -96,7 +96,7 @@ class Question(Generic[Answer]):
             return
         try:
             self._on_answer()
-        except RuntimeError:  # the event loop of the one who asked is closed
+        except RuntimeError:  # the event loop of the task that asked is closed
             self.drop()
 
     def _undo_answer(self) -> None:
@@ -123,7 +123,7 @@ class Sender:
         self._is_stopped = False
 
     def submit(self, question: Question[Any]) -> None:
-        """Have a question asked. May be called in any thread, at any moment."""
+        """Let the thread ask a question. May be called in any thread, at any moment."""
         if self._is_stopped:
             question.fail(StoreError("The connection to the Prefect server is closed."))
             return
@@ -132,15 +132,15 @@ class Sender:
             self._start()
 
     def is_this_thread(self) -> bool:
-        """Whether the sending thread itself is running this: it must not wait for its own answers."""
+        """Return whether the sending thread itself calls this: it must not wait for its own answers."""
         return threading.current_thread() is self._thread
 
     def at(self, moment: float, work: Callable[[Connection], object]) -> None:
-        """Have something done at a moment of the monotonic clock. Only the sending thread calls this."""
+        """Let the thread do something at a moment of the monotonic clock. Only the sending thread calls this."""
         heapq.heappush(self._timed, (moment, next(self._numbers), work))
 
     def stop(self, patience_seconds: float) -> bool:
-        """Answer what was asked so far and end; returns False if that takes longer than the patience."""
+        """Answer what was asked so far, then end; return False if that takes longer than the patience."""
         thread = self._thread
         self._is_stopped = True
         if thread is None:
@@ -152,7 +152,7 @@ class Sender:
     # ---- forks -----------------------------------------------------------------------------------------------
 
     def hold_still(self) -> bool:
-        """Ask nothing until `go_on`; returns False if a question is under way for too long."""
+        """Ask nothing until `go_on`; return False if a question is under way for too long."""
         return self._asking.acquire(timeout=FORK_PATIENCE_SECONDS)
 
     def go_on(self) -> None:
@@ -181,7 +181,7 @@ class Sender:
                     return
                 with self._asking:
                     self._do(work)
-                del work  # what was granted to somebody who is gone is released when its last reference is
+                del work  # a grant whose caller has gone is released with its last reference
 
     def _do(self, work: Callable[[Connection], object]) -> None:
         try:
@@ -190,7 +190,7 @@ class Sender:
             logger.exception("The thread that talks to the Prefect server goes on after an error")
 
     def _next_work(self) -> Callable[[Connection], object] | None:
-        """Wait for what is to be done next. Questions and what is due take turns, so neither holds the other up."""
+        """Wait for the next work. Questions and timed work take turns, so neither holds the other up."""
         while True:
             due_in = self._timed[0][0] - time.monotonic() if self._timed else None
             if due_in is None or due_in > 0:

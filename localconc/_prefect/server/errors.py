@@ -1,4 +1,4 @@
-"""What can go wrong between this process and the server, and how it is told."""
+"""What can go wrong on the way to the server, in words for the user."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Unreachable(Exception):
 
 
 class Refused(Exception):
-    """The server answered, and not with what was asked for.
+    """The server answered that it does not do what it was asked.
 
     Attributes:
         status: of the HTTP response.

@@ -1,32 +1,27 @@
-"""The steps of a call, without saying how to wait.
-
-The generators here yield an `Ask` where they need an answer, and a `Pause` where they wait for slots. The driver (a
-thread in `threads`, a task in `tasks`) sends back the answer of an `Ask`, or throws in what went wrong: `NoAnswer` when
-its deadline has passed, what the question raised, or what interrupted the wait. So the steps are written once.
-"""
+"""The steps of a call, which a thread or a task carries out."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from localconc._prefect import errors
-from localconc._prefect.admission import Denied, Taken
-from localconc._prefect.errors import NoAnswer, Refused, Unreachable
+from localconc._prefect.acquiring.admission import Denied, Taken
+from localconc._prefect.asking.steps import Ask, Pause, Result, Steps
+from localconc._prefect.server import errors
+from localconc._prefect.server.errors import NoAnswer, Refused, Unreachable
 from localconc.errors import AcquireConcurrencySlotTimeoutError, ConcurrencySlotAcquisitionError, StoreError
 
 if TYPE_CHECKING:
-    from localconc._prefect.admission import Admission
-    from localconc._prefect.connection import Connection
-    from localconc._prefect.leases import Hold, Leases
+    from collections.abc import Callable
+
+    from localconc._prefect.acquiring.admission import Admission
+    from localconc._prefect.holding.leases import Hold, Leases
+    from localconc._prefect.server.connection import Connection
     from localconc._prefect.shared import Call
 
-Result = TypeVar("Result")
-
-#: How long a call that has no time-out, or tries once, waits for an answer; and for a server that was there before.
+#: How long a call without a time-out, or one that tries once, waits for an answer, or for a server that it knows.
 SERVER_SECONDS = 10.0
 
 #: How long leaving a block waits for the server, before the slots are released in the background.
@@ -47,28 +42,6 @@ MAX_POLL_SECONDS = 10.0
 
 #: A call whose time runs out before the server's estimate asks once more, this long before its end.
 LAST_TRY_SECONDS = 0.2
-
-
-class Ask(NamedTuple):
-    """Ask the server, and wait for its answer until a moment of the monotonic clock, or without end.
-
-    `undo` gets the answer if it comes too late. Without it, the question is asked even if nobody waits any more.
-    """
-
-    question: Callable[[Connection], Any]
-    until: float | None
-    undo: Callable[[Any], object] | None = None
-
-
-class Pause(NamedTuple):
-    """Wait until a moment of the monotonic clock, or until this process releases slots of one of these names."""
-
-    until: float
-    names: tuple[str, ...]
-
-
-#: Steps yield what to wait for, and return how it ended.
-Steps = Generator[Ask | Pause, Any, Result]
 
 
 class Patience:
@@ -122,7 +95,7 @@ class Patience:
     def _wait_for_server(self, trouble: Unreachable, pause: float) -> Steps[None]:
         """Pause before the next question to a server that gives no answer.
 
-        A call that waits for slots also waits for a server that restarts. One that has just come waits for a server
+        A call that waits for slots also waits for a server that restarts. A call that has just begun waits for a server
         that this process knows, but not for one that was never there.
         """
         give_up_at = self.deadline
@@ -133,9 +106,9 @@ class Patience:
         if give_up_at is not None and now + pause >= give_up_at:
             if not self.is_waiting_for_slots:
                 raise errors.unreachable(self._connection.url, trouble) from trouble
-            yield Pause(give_up_at, ())
+            yield Pause(give_up_at)
             raise NoAnswer
-        yield Pause(now + pause, ())
+        yield Pause(now + pause)
 
     def _seconds(self) -> float:
         return round(time.monotonic() - self.begun, 1)
@@ -169,7 +142,7 @@ def acquire(connection: Connection, admission: Admission, leases: Leases, call: 
                     raise ConcurrencySlotAcquisitionError(f"Not admitted, and no retries are left: {answer.reason}")
             retry_at = now + max(answer.retry_after, MIN_POLL_SECONDS)
         patience.is_waiting_for_slots = True
-        yield Pause(_next_attempt(now, retry_at, patience.deadline), answer.names)
+        yield Pause(_next_attempt(now, retry_at, patience.deadline), answer.names, patience.begun, answer.seen)
         if patience.is_over:
             _raise_timed_out(patience, denied, call)
 

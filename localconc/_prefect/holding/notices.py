@@ -1,4 +1,4 @@
-"""What this process is told of its own slots: events for subscribers, and one warning for a limit that is not set."""
+"""What this process reports of its own slots: events to subscribers, one warning for a limit that is not set."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from uuid import UUID
 
-    from localconc._prefect.leases import Hold
     from localconc._prefect.shared import LimitRef
 
 logger = logging.getLogger("localconc")
 
 
 class Acquisition(Protocol):
-    """What events tell of: a hold, or its lease after the hold is gone."""
+    """What an event is about: a hold, or its lease after the hold is gone."""
 
     @property
     def id(self) -> UUID: ...
@@ -31,9 +30,9 @@ class Acquisition(Protocol):
     def slots(self) -> int: ...
 
 
-def publish_acquired(hold: Hold) -> None:
+def publish_acquired(hold: Acquisition, acquired_at: float) -> None:
     """Tell subscribers that slots were acquired."""
-    _publish(ACQUIRED, hold.acquired_at, hold)
+    _publish(ACQUIRED, acquired_at, hold)
 
 
 def publish_released(hold: Acquisition) -> None:
@@ -47,7 +46,7 @@ def _publish(kind: str, occurred: float, hold: Acquisition) -> None:
 
 
 class UnsetWarnings:
-    """Warns once of each name whose limit is missing. Nothing is stored on the server for it."""
+    """Warns once of each name without a limit. It stores nothing on the server."""
 
     def __init__(self) -> None:
         self._warned: set[str] = set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
-from localconc._prefect.errors import bad_settings, no_address, not_installed
+from localconc._prefect.server.errors import bad_settings, no_address, not_installed
 
 
 class Address(NamedTuple):

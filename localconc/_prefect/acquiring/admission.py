@@ -1,8 +1,8 @@
-"""One attempt to take slots, as the sending thread makes it: which limits are enforced, and are their slots free.
+"""One attempt to take slots, as the sending thread makes it.
 
 The server passes over limits that do not exist and ones that are disabled. What localconc promises about them needs
-their definitions, so these are read before the first attempt, and kept for a while: only of limits that are enforced,
-since one that is missing or disabled may be enforced at the next moment.
+their definitions. So an attempt reads them first, and remembers for a while which limits are enforced. It does not
+remember a limit that is missing or disabled, because that may be enforced at the next moment.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from localconc._prefect.errors import Refused, refused
-from localconc._prefect.leases import Hold, lease_seconds
+from localconc._prefect.holding.leases import Hold, lease_seconds
+from localconc._prefect.server.errors import Refused, refused
 from localconc._prefect.shared import RATE_LIMIT
 from localconc.errors import ConcurrencySlotAcquisitionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from localconc._prefect.connection import Connection, Granted
-    from localconc._prefect.leases import Leases
+    from localconc._prefect.asking.wakeups import Wakeups
+    from localconc._prefect.holding.leases import Leases
+    from localconc._prefect.server.connection import Connection, Granted
     from localconc._prefect.shared import Call, Limit, Request
 
 #: How long a limit counts as enforced after the server said so. If it is disabled meanwhile, the server admits all the
@@ -42,11 +43,15 @@ class Taken(NamedTuple):
 
 
 class Denied(NamedTuple):
-    """The slots are not free; `retry_after` is in how many seconds the server expects them to be."""
+    """The slots are not free; `retry_after` is in how many seconds the server expects them to be.
+
+    `seen` is the number of the latest hint from before the server was asked.
+    """
 
     names: tuple[str, ...]
     retry_after: float
     reason: str
+    seen: int
 
 
 class Admission:
@@ -54,10 +59,12 @@ class Admission:
 
     Args:
         leases: where granted leases are kept.
+        wakeups: the hints that this process has sent.
     """
 
-    def __init__(self, leases: Leases) -> None:
+    def __init__(self, leases: Leases, wakeups: Wakeups) -> None:
         self._leases = leases
+        self._wakeups = wakeups
         self._known_until: dict[str, float] = {}
 
     def forget(self, names: Iterable[str]) -> None:
@@ -72,7 +79,7 @@ class Admission:
             ConcurrencySlotAcquisitionError: it can never be admitted as things are.
             Unreachable, StoreError: the server gives no answer.
         """
-        request = call.request
+        request, seen = call.request, self._wakeups.latest
         for _ in range(MAX_CHANGES):
             enforced, unset = self._enforced(request, connection)
             if not enforced:
@@ -81,7 +88,7 @@ class Admission:
             try:
                 granted = self._take(call, enforced, connection)
             except Refused as refusal:
-                denied = self._denied(request, enforced, refusal, connection)
+                denied = self._denied(request, enforced, refusal, connection, seen)
                 if denied is None:
                     continue
                 return denied
@@ -90,7 +97,7 @@ class Admission:
                 return Taken(hold, unset)
             self._leases.release_later(hold)  # one was deleted or renamed since its definition was read
             self.forget(enforced)
-        return Denied(request.names, PAUSED_SECONDS, "the definitions of the limits change all the time")
+        return Denied(request.names, PAUSED_SECONDS, "the definitions of the limits change all the time", seen)
 
     def _take(self, call: Call, enforced: tuple[str, ...], connection: Connection) -> Granted:
         if call.request.mode == RATE_LIMIT:
@@ -150,16 +157,18 @@ class Admission:
     # ---- why not ---------------------------------------------------------------------------------------------
 
     def _denied(
-        self, request: Request, enforced: tuple[str, ...], refusal: Refused, connection: Connection
+        self, request: Request, enforced: tuple[str, ...], refusal: Refused, connection: Connection, seen: int
     ) -> Denied | None:
-        """Say why the server refused; None if that is not so any more.
+        """Return why the server refused; None if its reason no longer holds.
 
         Raises:
             ConcurrencySlotAcquisitionError: the request can never be admitted as things are.
         """
         if refusal.status == 423:
             reason = f"too few free slots of {_listed(enforced)}"
-            return Denied(enforced, PAUSED_SECONDS if refusal.retry_after is None else refusal.retry_after, reason)
+            return Denied(
+                enforced, PAUSED_SECONDS if refusal.retry_after is None else refusal.retry_after, reason, seen
+            )
         if refusal.status != 422:
             raise refused(connection.url, refusal)
         self.forget(enforced)
@@ -167,7 +176,7 @@ class Admission:
         _refuse_what_never_fits(request, limits)
         paused = tuple(limit.name for limit in limits if limit.limit == 0)
         if paused:
-            return Denied(enforced, PAUSED_SECONDS, f"{_listed(paused)} has limit 0")
+            return Denied(enforced, PAUSED_SECONDS, f"{_listed(paused)} has limit 0", seen)
         return None
 
 

@@ -1,7 +1,7 @@
-"""The calls of Prefect's client that localconc uses, with answers and errors in localconc's own terms.
+"""Prefect's client for one server, in localconc's own terms.
 
-One thread uses a connection. The client would retry and pause by itself, for up to a minute, while everybody waits
-for that thread: so it is told not to, and whoever asked decides.
+One thread uses a connection. By default the client would retry and pause by itself for up to a minute, and all calls of
+the process would wait for that thread. So it does neither here; each call decides for itself.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID, uuid4
 
-from localconc._prefect import errors
-from localconc._prefect.errors import Refused, Unreachable
+from localconc._prefect.server import errors
+from localconc._prefect.server.errors import Refused, Unreachable
 from localconc._prefect.shared import Limit, LimitRef, moment
 
 if TYPE_CHECKING:
-    from localconc._prefect.address import Address
+    from localconc._prefect.server.address import Address
 
 #: How long one question may take: other questions wait behind it, and leases to be renewed.
 CONNECT_SECONDS = 5.0
@@ -74,14 +74,14 @@ class Connection:
         _connect_once(self._client)
 
     def in_use(self) -> AbstractContextManager[object]:
-        """Prefect's settings as they were when the connection was made, but without retries, for this thread."""
+        """Return a block with Prefect's settings from when the connection was made, but without retries."""
         return self._settings
 
     def check(self) -> None:
         """Make sure, once, that a Prefect server is there.
 
         Raises:
-            Unreachable, StoreError: there is none, or it does not let us in.
+            Unreachable, StoreError: there is none, or it refuses the credentials.
         """
         if self.has_answered:
             return
@@ -165,7 +165,7 @@ class Connection:
             raise
 
     def _read_by_id_of(self, name: str) -> Limit | None:
-        """Read a limit whose name can't stand in a path: by its id, which the list tells the first time."""
+        """Read a limit whose name can't be part of a path by its id, which the list gives the first time."""
         known_id = self._ids.get(name)
         limit = None if known_id is None else self.read(known_id)
         if limit is None or limit.name != name:

@@ -6,15 +6,15 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from localconc._prefect.acquisitions import Ask, Pause, Result, Steps
-from localconc._prefect.errors import NoAnswer
-from localconc._prefect.sender import Question
+from localconc._prefect.asking.sender import Question
+from localconc._prefect.asking.steps import Ask, Pause, Result, Steps
+from localconc._prefect.server.errors import NoAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from localconc._prefect.sender import Sender
-    from localconc._prefect.wakeups import Wakeups
+    from localconc._prefect.asking.sender import Sender
+    from localconc._prefect.asking.wakeups import Wakeups
 
 
 class _Bell:
@@ -81,5 +81,5 @@ def _ask(step: Ask, sender: Sender) -> Any:
 
 def _pause(step: Pause, wakeups: Wakeups) -> None:
     bell = _Bell()
-    with wakeups.expected(step.names, bell.ring):
+    with wakeups.expected(step, bell.ring):
         bell.wait(step.until)

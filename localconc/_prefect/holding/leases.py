@@ -1,7 +1,8 @@
-"""What this process holds on the server: leases, which are renewed while somebody holds them, and released after.
+"""What this process holds on the server: leases, which the sending thread renews until it releases them.
 
-A lease ends by itself when its process has died. So a holder that lives must renew it in time, and one that can't, or
-whose server has forgotten it, has lost its slots without knowing: that is logged, once, and the body goes on.
+The server ends a lease that its process does not renew. So a process that is killed gives its slots back. A process
+that lives, but can't reach its server in time, loses its slots, and so does one whose server forgets its leases. This
+module logs a lost lease once; the body goes on.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
-from localconc._prefect.errors import Refused, Unreachable
-from localconc._prefect.sender import Question
+from localconc._prefect.asking.sender import Question
+from localconc._prefect.server.errors import Refused, Unreachable
 from localconc._prefect.shared import Grant
 from localconc.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from localconc._prefect.connection import Connection
-    from localconc._prefect.notices import Acquisition
-    from localconc._prefect.sender import Sender
+    from localconc._prefect.asking.sender import Sender
+    from localconc._prefect.holding.notices import Acquisition
+    from localconc._prefect.server.connection import Connection
     from localconc._prefect.shared import Call, LimitRef
 
 logger = logging.getLogger("localconc")
@@ -64,7 +65,7 @@ def lease_seconds(call: Call) -> float:
 
 
 class Hold:
-    """Slots that one call holds: its handle. They are released when nobody refers to it any more.
+    """Slots that one call holds: its handle. They are released when nothing refers to it any more.
 
     Attributes:
         grant: what its caller is shown; None before the call has its answer.
@@ -135,12 +136,15 @@ class Leases:
 
     Args:
         sender: asks the server; renewals and releases run in its thread.
-        on_release: called there with the names whose slots came free.
-        on_late_release: called there with a lease whose acquisition was told of, and that no caller released.
+        on_release: called there with the names of the limits that have free slots now, and how many.
+        on_late_release: called there with a lease that no caller released and of which subscribers know.
     """
 
     def __init__(
-        self, sender: Sender, on_release: Callable[[list[str]], None], on_late_release: Callable[[Acquisition], None]
+        self,
+        sender: Sender,
+        on_release: Callable[[list[str], int], None],
+        on_late_release: Callable[[Acquisition], None],
     ) -> None:
         self._sender = sender
         self._on_release = on_release
@@ -166,26 +170,26 @@ class Leases:
         return hold if isinstance(hold, Hold) else None
 
     def tell_of_release(self, hold: Hold) -> None:
-        """Note that subscribers know of the acquisition, so that they are to know of its end, whoever releases."""
+        """Note that subscribers know of the acquisition, so that they learn of its end, too."""
         lease = self._lease_of(hold)
         if lease is not None:
             lease.is_to_be_told = True
 
     def is_held(self, hold: Hold) -> bool:
-        """Whether nobody has released it yet."""
+        """Return whether this process has yet to release it."""
         return self._lease_of(hold) is not None
 
     def is_lost(self, hold: Hold) -> bool:
-        """Whether the server has given the slots to others."""
+        """Return whether the lease has ended, so that the server may have given the slots to others."""
         lease = self._lease_of(hold)
         return lease is not None and lease.is_lost
 
     # ---- releasing -------------------------------------------------------------------------------------------
 
     def releasing(self, hold: Hold) -> Callable[[Connection], bool] | None:
-        """What to ask the server to release a hold; None if there is nothing to release (any more).
+        """Return the question that releases a hold; None if it is released already.
 
-        The answer tells whether the slots are free; if not, the background goes on with it. The caller tells of it.
+        The answer tells whether the slots are free; if not, the background goes on with it. The caller publishes it.
         """
         lease = self._lease_of(hold)
         if lease is None:
@@ -205,7 +209,7 @@ class Leases:
             self._release_lease_later(lease)
 
     def forget(self) -> None:
-        """Know of no lease any more: they are another process's."""
+        """Forget all leases: they are another process's."""
         self._leases.clear()
 
     def _lease_of(self, hold: Hold) -> _Lease | None:
@@ -234,7 +238,7 @@ class Leases:
         except _TROUBLES as trouble:
             self._release_again(lease, pause_seconds, trouble)
             return False
-        self._on_release([limit.name for limit in lease.limits])
+        self._on_release([limit.name for limit in lease.limits], lease.slots)
         return True
 
     def _release_again(self, lease: _Lease, pause_seconds: float, trouble: Exception) -> None:
