@@ -37,7 +37,7 @@ def would_deadlock(
 ) -> Deadlocked | None:
     """Return the circle that a request would close; None if it would not wait for its own caller."""
     contexts = tuple((requester.owner_id, context) for context in stops)
-    who = f"this very thread or task ({requester.thread})"
+    who = f"this very thread or task ({requester.thread}){deadlocks.label_text(request.label)}"
     asked = deadlocks.Waiting(MAX_TICKET, contexts, request.slots, tuple(limit_ids), who, request.names)
     waiting, held, sizes = deadlocks.situation(
         txn.ledger, txn.now, [asked], {(requester.owner_id, serial) for serial in being_released}

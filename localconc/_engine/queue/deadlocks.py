@@ -41,6 +41,7 @@ class Held(NamedTuple):
     slots: int
     name: str
     since: str
+    label: str = ""
 
 
 def find_stuck(waiting: Iterable[Waiting], held: Sequence[Held], sizes: Mapping[int, int]) -> list[Waiting]:
@@ -101,11 +102,18 @@ def described(circle: Sequence[Waiting], held: Sequence[Held]) -> str:
 
 def _described(request: Waiting, held: Sequence[Held]) -> str:
     holds = [
-        f"{each.name!r} ({each.slots} slot(s) since {each.since})" for each in held if each.context in request.contexts
+        f"{each.name!r} ({each.slots} slot(s){label_text(each.label)} since {each.since})"
+        for each in held
+        if each.context in request.contexts
     ]
     wanted = ", ".join(map(repr, request.names))
     has = f" holds {', '.join(dict.fromkeys(holds))} and" if holds else ""
     return f"{request.who}{has} waits for {request.slots} slot(s) of {wanted}"
+
+
+def label_text(label: str) -> str:
+    """Return a label as it follows what it is about; "" without one."""
+    return f" {label!r}" if label else ""
 
 
 # ---- from the rows -----------------------------------------------------------------------------------------------
@@ -140,7 +148,7 @@ def situation(
     }
     stopped = {context for each in waiting for context in each.contexts}
     held = [
-        Held(entry.limit_id, (entry.owner_id, entry.context), entry.slots, entry.name, entry.shown_since())
+        Held(entry.limit_id, (entry.owner_id, entry.context), entry.slots, entry.name, entry.shown_since(), entry.label)
         for limit_id in sorted(sizes)
         for entry in listings.holders(connection, limit_id)
         if (entry.owner_id, entry.context) in stopped and (entry.owner_id, entry.serial) not in being_released
@@ -150,8 +158,9 @@ def situation(
 
 def _waiting(entry: listings.EndlessWaiter) -> Waiting:
     contexts = tuple((entry.owner_id, int(context)) for context in entry.stops.split(",") if context)
-    who = f"pid {entry.pid}, {printable(entry.thread)}"
-    return Waiting(entry.ticket, contexts, entry.slots, entry.queued_on, who, Request.from_text(entry.request).names)
+    request = Request.from_text(entry.request)
+    who = f"pid {entry.pid}, {printable(entry.thread)}{label_text(request.label)}"
+    return Waiting(entry.ticket, contexts, entry.slots, entry.queued_on, who, request.names)
 
 
 class Circle(NamedTuple):
