@@ -116,7 +116,7 @@ class Occupancy:
 
     def __enter__(self) -> Occupancy:
         if self._is_awaited():
-            raise TypeError("this occupancy is of localconc.asyncio: use `async with`")
+            raise self._refused("this occupancy is of localconc.asyncio: use `async with`")
         return self
 
     def __exit__(
@@ -129,7 +129,7 @@ class Occupancy:
 
     async def __aenter__(self) -> Occupancy:
         if not self._is_awaited():
-            raise TypeError("this occupancy is of localconc.sync: use `with`")
+            raise self._refused("this occupancy is of localconc.sync: use `with`")
         return self
 
     async def __aexit__(
@@ -139,6 +139,13 @@ class Occupancy:
         traceback: TracebackType | None,
     ) -> None:
         await self.release()
+
+    def _refused(self, message: str) -> TypeError:
+        """Return the error for the other kind of `with`; nothing else would release the slots."""
+        handle, self._handle = self._handle, None
+        if self._keeper is not None and handle is not None:
+            self._keeper.release_later(handle)
+        return TypeError(message)
 
     def _is_awaited(self) -> bool:
         """Return whether a coroutine function releases the slots."""
