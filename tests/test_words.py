@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,9 +17,11 @@ from localconc import (
     ConcurrencySlotAcquisitionError,
     DeadlockError,
     create_limit,
+    delete_limit,
     ensure_limit,
     pause_limit,
     read_holders,
+    read_waiters,
     update_limit,
 )
 from localconc import asyncio as asynchronous
@@ -167,6 +171,39 @@ def test_a_pause_that_is_too_long_is_told_the_bound_in_plain_figures() -> None:
     with pytest.raises(ValueError, match="seconds must be above 0 and at most 2592000, but is 2592001"):
         pause_limit("api", 2_592_001)
     assert "TIME must be above 0 and at most 30 days, but is '31d'" in fails("pause", "api", "31d", status=2)
+
+
+WAITER = """
+from localconc.sync import concurrency
+with concurrency(["db", "other"], limit={limit}) as occupancy:
+    print(occupancy)
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "limit", "told"),
+    [
+        (lambda: delete_limit("db"), None, "localconc: the limit 'db' is not configured, so it is not enforced."),
+        (lambda: update_limit("db", active=False), None, ""),
+        (lambda: update_limit("db", limit=2), None, ""),
+        (lambda: update_limit("db", limit=2), 1, ""),
+    ],
+)
+def test_a_process_that_waits_warns_of_its_own_call_and_the_one_that_changes_a_limit_does_not(
+    caplog: pytest.LogCaptureFixture, change: Callable[[], object], limit: int | None, told: str
+) -> None:
+    create_limit("db", 1)
+    create_limit("other", 1)
+    with concurrency("db"):
+        program = [sys.executable, "-c", WAITER.format(limit=limit)]
+        with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waiter:
+            wait_until(lambda: read_waiters("db"))
+            change()
+            printed, warned = waiter.communicate(timeout=30)
+    assert "1 slot(s)" in printed
+    assert caplog.messages == []
+    assert warned.startswith(told)
+    assert bool(warned) == bool(told)
 
 
 # ---- in a shell ------------------------------------------------------------------------------------------------------

@@ -141,6 +141,8 @@ class QueuedRequests:
                 return waiter.answer or "refused"
             if waiter.state == GRANTED:
                 txn.ledger.delete_waiter(waiter.ticket)
+                if len(waiter.queued_on) < len(request.names):  # the process that changed the limits did not tell
+                    admission.warn_of_missing(txn, request, waiter.owner_id)
                 return self._granted_by_outcome(txn, waiter)
             if waiter.state == PASSED_OVER:
                 return self._rejoin(txn, request, queued, waiter)

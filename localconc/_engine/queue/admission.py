@@ -94,12 +94,24 @@ def _find_or_create(txn: Transaction, name: str, request: Request, owner_id: int
     if row is None and request.create_if_missing and not request.strict:
         row = define(txn, name, limit=1, active=False, configured=False, declared=False, decay=0.0)
     if not request.strict:
-        message = (
-            f"localconc: the limit {name!r} is not configured, so it is not enforced. Set it with "
-            f"localconc.ensure_limit({name!r}, limit=N), or pass limit=N to the call."
-        )
-        txn.warnings.append((owner_id, NOT_CONFIGURED, name, message))
+        _warn_not_configured(txn, name, owner_id)
     return row
+
+
+def warn_of_missing(txn: Transaction, request: Request, owner_id: int) -> None:
+    """Warn of the limits that a request goes ahead without, because they were never defined, or were deleted."""
+    for name in request.names:
+        row = txn.ledger.limit_named(name)
+        if row is None or not row.configured:
+            _warn_not_configured(txn, name, owner_id)
+
+
+def _warn_not_configured(txn: Transaction, name: str, owner_id: int) -> None:
+    message = (
+        f"localconc: the limit {name!r} is not configured, so it is not enforced. Set it with "
+        f"localconc.ensure_limit({name!r}, limit=N), or pass limit=N to the call."
+    )
+    txn.warnings.append((owner_id, NOT_CONFIGURED, name, message))
 
 
 def _warn_if_calls_differ(txn: Transaction, row: LimitRow, request: Request, owner_id: int) -> None:
