@@ -85,7 +85,7 @@ def test_a_block_of_the_other_face_says_which_with_it_needs() -> None:
         asyncio.run(handle_in_a_task())
     with pytest.raises(TypeError, match=r"localconc\.asyncio: use `async with`"):
         asyncio.run(handle_in_a_plain_block())
-    wait_until(lambda: read_holders() == [])  # they are released in the background
+    wait_until(lambda: read_holders() == [])  # the background releases what was dropped
 
 
 @pytest.mark.parametrize("concurrency", [concurrency, asynchronous.concurrency])

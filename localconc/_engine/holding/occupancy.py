@@ -141,10 +141,8 @@ class Occupancy:
         await self.release()
 
     def _refused(self, message: str) -> TypeError:
-        """Return the error for the other kind of `with`; nothing else would release the slots."""
-        handle, self._handle = self._handle, None
-        if self._keeper is not None and handle is not None:
-            self._keeper.release_later(handle)
+        """Drop the slots, which releases them, and return the error for the other kind of `with`."""
+        self._handle = None
         return TypeError(message)
 
     def _is_awaited(self) -> bool:
