@@ -3,7 +3,7 @@
 Two homes stand for two machines. First each counts its own slots, so twice as many workers run as the limit says; with
 `LOCALCONC_HOME=prefect:` both share it. The workers' own log proves it.
 
-pip install 'localconc[prefect]' && python examples/two_machines.py
+pip install '.[prefect]' && python examples/two_machines.py
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from localconc.errors import (
@@ -93,10 +94,13 @@ def __getattr__(name: str) -> Any:
 
         return import_module(f"localconc.{name}")
     if name in _CALLS:
-        raise AttributeError(
+        message = (
             f"localconc has no {name!r} of its own: import it from localconc.sync (threads and processes) or "
             "localconc.asyncio (tasks)"
         )
+        # An import statement puts words of its own in the place of an AttributeError's.
+        is_import = sys._getframe(1).f_code.co_name == "_handle_fromlist"
+        raise ImportError(message, name=__name__) if is_import else AttributeError(message)
     if name not in __all__:
         raise AttributeError(f"module 'localconc' has no attribute {name!r}")
     from localconc import limits

@@ -237,7 +237,6 @@ def _acquire(item: pytest.Item, markers: Iterable[tuple[str, pytest.Mark]], held
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    __tracebackhide__ = True
     refusal = item.stash.get(_refusal, None)
     if refusal is not None:
         pytest.fail(f"{type(refusal).__name__}: {refusal}", pytrace=False)
@@ -297,7 +296,6 @@ class LeakCheck:
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_call(self, item: pytest.Item) -> None:
         """Come after the body, if it passed; if it failed, its home looks for leaks when it is torn down."""
-        __tracebackhide__ = True
         before = item.stash.get(_left_before, None)
         if before is not None:
             from localconc.testing.homes import left_in_home
@@ -308,6 +306,5 @@ class LeakCheck:
 
 
 def _fail_for(found: list[str]) -> None:
-    __tracebackhide__ = True
     if found:
         pytest.fail("Slots were not given back:\n" + "\n".join(f"  {line}" for line in found), pytrace=False)

@@ -18,7 +18,7 @@ from localconc._engine import registry
 from localconc._engine.acquiring.contexts import of_caller
 from localconc._engine.core.arguments import printable
 from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, checked_call
-from localconc._engine.holding.occupancy import Occupancy
+from localconc._engine.holding.occupancy import Occupancy, occupancy_of_nothing
 from localconc.errors import (
     AcquireConcurrencySlotTimeoutError,
     ConcurrencySlotAcquisitionError,
@@ -151,7 +151,7 @@ class concurrency:  # noqa: N801
             raise
         handle = self._handle
         if handle is None or handle.grant is None:
-            return Occupancy.of_nothing(self._call.request.names, _release)
+            return occupancy_of_nothing(self._call.request.names, _release)
         return Occupancy(self._keeper, handle.serial, handle.grant, self._call.request.names, _release)
 
     def __exit__(
@@ -189,7 +189,9 @@ class concurrency:  # noqa: N801
         return limited
 
     def __repr__(self) -> str:
-        return f"concurrency({', '.join(map(repr, self._call.request.names))}, occupy={self._call.request.slots})"
+        return (
+            f"concurrency({', '.join(map(repr, self._call.request.names)) or None}, occupy={self._call.request.slots})"
+        )
 
 
 def acquire(
@@ -259,7 +261,7 @@ def acquire(
     )
     keeper, handle = _acquire(call, 0)
     if handle is None or handle.grant is None:
-        return Occupancy.of_nothing(call.request.names, _release)
+        return occupancy_of_nothing(call.request.names, _release)
     return Occupancy(keeper, handle.serial, handle.grant, call.request.names, _release, handle)
 
 

@@ -135,11 +135,20 @@ def test_completing_offers_the_names_of_limits() -> None:
     assert _completed_in_bash("run", "other,da") == ["other,database"]
 
 
+def test_completing_does_not_offer_a_name_twice_for_one_command() -> None:
+    create_limit("data,base", 2)
+    create_limit("gpu", 2)
+    assert _completed_in_bash("run", "gpu,") == [r"gpu,data\\,base"]
+    assert _completed_in_bash("run", r"data\\,base,") == [r"data\\,base,gpu"]
+
+
 def test_completing_in_bash_offers_names_as_they_are_typed() -> None:
     create_limit("data lake", 2)
     create_limit("more $", 2)
     assert _completed_in_bash("inspect", "") == [r"data\ lake", r"more\ \$"]
     assert _completed_in_bash("run", "gpu,da") == [r"gpu,data\ lake"]
+    assert _completed_in_bash("inspect", r"data\ l") == [r"data\ lake"]
+    assert _completed_in_bash("inspect", '"data l') == ["data lake"]
 
 
 @pytest.mark.parametrize(

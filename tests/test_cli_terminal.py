@@ -423,5 +423,7 @@ def test_bash_completes_commands_and_names(tmp_path: Path) -> None:
         screen.shows("localconc inspect database")
         screen.child.send("\x15localconc run other,datab\t")
         screen.shows("localconc run other,database")
+        screen.child.send("\x15localconc ls data\\ \t-o json\n")
+        screen.shows('"name": "data lake"')
         screen.child.send("\x15exit\n")
         screen.end()

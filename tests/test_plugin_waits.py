@@ -71,6 +71,7 @@ def test_the_words_say_how_to_declare_the_limit(pytester: pytest.Pytester, share
     output = pytester.runpytest_subprocess(*ALONE, f"--localconc-home={shared_home}").stdout.str()
     assert "Give the marker limit=…" in output
     assert f"LOCALCONC_HOME={shared_home} localconc create 'database' --limit …" in output
+    assert "traceback" not in output  # pytest's own words on a traceback without entries
 
 
 def test_a_limit_that_was_declared_before_needs_no_number_in_the_marker(

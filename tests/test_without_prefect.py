@@ -32,6 +32,7 @@ except localconc.StoreError as error:
 """
     ended = subprocess.run([sys.executable, "-c", use], capture_output=True, text=True, check=True)
     assert "pip install 'localconc[prefect]'" in ended.stdout
+    assert "in a clone with `pip install '.[prefect]'`" in ended.stdout
 
 
 MARKED_TEST = """

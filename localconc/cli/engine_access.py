@@ -13,7 +13,8 @@ from uuid import UUID
 
 from localconc._engine import registry
 from localconc._engine.core import arguments, environment, rules, views
-from localconc._engine.core.calls import Request
+from localconc._engine.core.calls import Request, strict_default
+from localconc._engine.core.rules import MAX_PAUSE_SECONDS
 from localconc._engine.homes.home import DATABASE_NAME, home_source, is_on_server, other_homes
 from localconc._engine.liveness import handing_on
 from localconc._engine.operations import reading
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DATABASE_NAME",
+    "MAX_PAUSE_SECONDS",
     "Entry",
     "LimitStatus",
     "NotSupportedError",
@@ -288,6 +290,11 @@ def check_names(names: list[str]) -> None:
 def limits_are_off() -> bool:
     """Tell whether the environment switches all limits off."""
     return environment.is_disabled()
+
+
+def is_strict_by_default() -> bool:
+    """Tell whether the environment makes calls strict that don't say so themselves."""
+    return strict_default()
 
 
 def names_for_completion() -> list[str]:

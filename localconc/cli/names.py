@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -89,15 +90,26 @@ def complete_name(context: object, parameter: object, incomplete: str) -> list[s
 def complete_names(context: object, parameter: object, incomplete: str) -> list[str]:
     """Complete the last of several names with commas between them."""
     before, comma, _ = incomplete.rpartition(",")
-    return _beginning_with(incomplete, [before + comma + name.replace(",", "\\,") for name in _names()])
+    names = [name.replace(",", "\\,") for name in _names()]
+    given = re.split(r"(?<!\\),", before)
+    return _beginning_with(incomplete, [before + comma + name for name in names if name not in given])
 
 
 def _beginning_with(incomplete: str, words: list[str]) -> list[str]:
     """Choose the words that begin like this, escaped for bash, which puts them on its line as they come."""
     begun = [word for word in words if word.startswith(incomplete)]
-    if os.environ.get(COMPLETION_VARIABLE) == "bash_complete" and not _SPECIAL_IN_BASH.search(incomplete):
+    if os.environ.get(COMPLETION_VARIABLE) == "bash_complete" and not _is_inside_quotes():
         return [_SPECIAL_IN_BASH.sub(r"\\\g<0>", word) for word in begun]
     return begun
+
+
+def _is_inside_quotes() -> bool:
+    """Tell whether the line that is being completed ends inside of quotes, where bash keeps backslashes."""
+    try:
+        shlex.split(os.environ.get("COMP_WORDS", ""))
+    except ValueError as error:
+        return "quotation" in str(error)
+    return False
 
 
 def _names() -> list[str]:

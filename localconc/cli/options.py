@@ -186,6 +186,9 @@ output = click.option(
     help="text, or json for jq and other programs.",
 )
 limit = click.option("--limit", "-l", metavar="N", callback=whole(), help="How many slots; 0 pauses.")
+limit_if_missing = click.option(
+    "--limit", "-l", metavar="N", callback=whole(), help="If there is no such limit, make it with this many slots."
+)
 slot_decay = click.option(
     "--slot-decay-per-second", metavar="R", callback=_read_number, help="Slots that drain each second."
 )

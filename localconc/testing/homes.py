@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
+    from localconc._engine.core.views import Holder, Waiter
+
 __all__ = ["assert_no_leaks", "left_in_home", "opened_home", "temporary_home"]
 
 
@@ -121,19 +123,19 @@ def _left_behind(name_or_id: str | UUID | None) -> list[str]:
         return []  # the question does not create a store
     reap_the_dead()  # on a virtual clock, reading does not
     return [
-        f"{holder.name!r}: {holder.slots} slot(s) held by {_described(holder.pid, holder.thread, holder.command)} "
-        f"since {_clock_time(holder.acquired_at)}"
+        f"{holder.name!r}: {holder.slots} slot(s) held by {_described(holder)} since {_clock_time(holder.acquired_at)}"
         for holder in holders(engine, name_or_id)
     ] + [
-        f"{', '.join(map(repr, waiter.names))}: waited for by "
-        f"{_described(waiter.pid, waiter.thread, waiter.command)} since {_clock_time(waiter.waiting_since)}"
+        f"{', '.join(map(repr, waiter.names))}: waited for by {_described(waiter)} "
+        f"since {_clock_time(waiter.waiting_since)}"
         for waiter in waiters(engine, name_or_id)
     ]
 
 
-def _described(pid: int, thread: str, command: str) -> str:
-    process = "this process" if pid == os.getpid() else f"`{command}`"
-    return f"pid {pid} ({process}, thread {thread!r})"
+def _described(participant: Holder | Waiter) -> str:
+    process = "this process" if participant.pid == os.getpid() else f"`{participant.command}`"
+    label = f" {participant.label!r}" if participant.label else ""
+    return f"pid {participant.pid} ({process}, thread {participant.thread!r}){label}"
 
 
 def _clock_time(moment: datetime) -> str:

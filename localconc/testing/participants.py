@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from weakref import WeakKeyDictionary, WeakSet
 
+from localconc._engine.core.clock import InPassing
 from localconc.testing.stacks import awaited_tasks, innermost_frame, place, pool_threads, task_waits, thread_waits
 
 if TYPE_CHECKING:
@@ -103,8 +104,9 @@ class Participants:
     # ---- whether they all wait -------------------------------------------------------------------------------
 
     def earliest(self) -> float | None:
-        """Return the first moment that a participant waits for; None if there is none."""
-        return min((wait.until for wait in self.waits.values() if wait.until is not None), default=None)
+        """Return the first moment that time is to come to; None if no participant waits for any."""
+        moments = [wait.until for wait in self.waits.values() if wait.until is not None]
+        return None if all(isinstance(moment, InPassing) for moment in moments) else min(moments)
 
     def obstacle(self, now: float, on_idle: OnIdle) -> str | None:
         """Return who is busy, in words; "" if it is too early to tell; None if all participants wait.

@@ -78,7 +78,10 @@ def _exchange(pairs: list[tuple[Any, Any]]) -> None:
 def _stand_ins() -> list[tuple[Any, Any]]:
     """Return each of Prefect's functions, with what stands in for it."""
     if importlib.util.find_spec("prefect") is None:
-        raise ImportError("replace_prefect() needs Prefect: install it with `pip install 'localconc[prefect]'`")
+        raise ImportError(
+            "replace_prefect() needs Prefect: install it with `pip install 'localconc[prefect]'`, or in a clone with "
+            "`pip install '.[prefect]'`"
+        )
     pairs = []
     for face in FACES:
         public = _imported(f"prefect.concurrency.{face}")

@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
 from localconc._engine.core.arguments import printable
+from localconc._engine.queue.deadlocks import label_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,10 +44,11 @@ def warning_of_parent(entries: Iterable[HolderEntry], owner_id: int, context: in
     if parent is not None:
         pids.add(parent.pid)
     for entry in entries:
+        label = label_text(entry.label)
         if entry.owner_id == owner_id and entry.context in tasks:
-            who = f"{printable(entry.thread)}, the task that started this one"
+            who = f"{printable(entry.thread)}{label}, the task that started this one"
         elif entry.owner_id != owner_id and entry.pid in pids:
-            who = f"pid {entry.pid} ({printable(entry.command)}), the process that started this one"
+            who = f"pid {entry.pid} ({printable(entry.command)}){label}, the process that started this one"
         else:
             continue
         return entry.name, (

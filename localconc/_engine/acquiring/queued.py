@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from localconc._engine.acquiring.deadlocked import Deadlocked, would_deadlock
 from localconc._engine.acquiring.terms import Queued
+from localconc._engine.acquiring.unadmitted import running_caller
 from localconc._engine.core.errors import shown
 from localconc._engine.core.records import Grant, LimitRef
 from localconc._engine.queue import admission
 from localconc._engine.queue.cleanup import cancel
-from localconc._engine.queue.explain import Caller, Moment, Reason, explain
+from localconc._engine.queue.explain import Moment, Reason, explain
 from localconc._engine.store.rows import listings, owner_rows, requeues
 from localconc._engine.store.rows.schema import GRANTED, PASSED_OVER, REFUSED
 from localconc.errors import ConcurrencySlotAcquisitionError, StoreError
@@ -88,8 +89,8 @@ class QueuedRequests:
         return self._store.read(lambda ledger: self._explain(Moment(ledger, now, wall), queued, slots))
 
     def _explain(self, moment: Moment, queued: Queued, slots: int) -> Reason:
-        caller = Caller(queued.requester.owner_id, queued.requester.context)
-        return explain(moment, [ref.limit_id for ref in queued.refs], queued.ticket, caller, slots)
+        limit_ids = [ref.limit_id for ref in queued.refs]
+        return explain(moment, limit_ids, queued.ticket, running_caller(queued.requester), slots)
 
     def overdue(self, limit_ids: Iterable[int]) -> list[int]:
         """Return those of the limits whose first waiter could be admitted already, but its process does not act."""
@@ -142,6 +143,8 @@ class QueuedRequests:
                 return waiter.answer or "refused"
             if waiter.state == GRANTED:
                 txn.ledger.delete_waiter(waiter.ticket)
+                if len(waiter.queued_on) < len(request.names):  # the process that changed the limits did not tell
+                    admission.warn_of_missing(txn, request, waiter.owner_id)
                 return self._granted_by_outcome(txn, waiter)
             if waiter.state == PASSED_OVER:
                 return self._rejoin(txn, request, queued, waiter)

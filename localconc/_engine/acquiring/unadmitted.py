@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
 from typing import TYPE_CHECKING
 
 from localconc._engine.acquiring.deadlocked import Deadlocked, would_deadlock
@@ -69,7 +71,16 @@ def refuse(txn: Transaction, request: Request, requester: Requester, rows: list[
         admission.deny(txn, request, rows)
         for row in rows:
             txn.ledger.record_refusal(row.id, txn.wall)
-    caller = Caller(requester.owner_id, requester.context)
+    caller = running_caller(requester)
     limit_ids = [row.id for row in rows]
     reason = explain(Moment(txn.ledger, txn.now, txn.wall), limit_ids, None, caller, request.slots)
     return Refused(reason, limit_ids)
+
+
+def running_caller(requester: Requester) -> Caller:
+    """Return who asks: the running thread and task, even if any other one may release what it asks for."""
+    asyncio = sys.modules.get("asyncio")
+    loop = None if asyncio is None else asyncio._get_running_loop()
+    task = None if asyncio is None or loop is None else asyncio.current_task(loop)
+    contexts = (threading.get_ident(),) if task is None else (threading.get_ident(), id(task))
+    return Caller(requester.owner_id, contexts)

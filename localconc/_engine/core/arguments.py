@@ -110,7 +110,7 @@ def whole(argument: str, value: Any, at_least: int, at_most: int = MAX_SLOTS) ->
 
 def flag(argument: str, value: Any) -> bool:
     """Return a truth value; 0 and 1 are accepted for False and True."""
-    if not isinstance(value, (bool, int)) and type(value).__name__ not in _BOOL_NAMES:
+    if not _is_bool(value) and (not isinstance(value, int) or value not in (0, 1)):
         raise TypeError(f"{argument} must be True or False, not {value!r}")
     return bool(value)
 
@@ -145,7 +145,7 @@ def seconds(argument: str, value: Any, at_most: float) -> float:
     """Return a duration in seconds, above 0; a `timedelta` is one, too."""
     number = value.total_seconds() if isinstance(value, timedelta) else float(_number(argument, value))
     if not 0 < number <= at_most:
-        raise ValueError(f"{argument} must be above 0 and at most {at_most:g}, but is {value!r}")
+        raise ValueError(f"{argument} must be above 0 and at most {at_most:.10g}, but is {value!r}")
     return number
 
 

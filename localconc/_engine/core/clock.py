@@ -37,6 +37,10 @@ class Mailbox(Protocol):
         """Return the wakeups received since the last time."""
 
 
+class InPassing(float):
+    """A moment that ends a pause when time comes to it; a clock that moves by itself has no reason to come to it."""
+
+
 class Clock(Protocol):
     """A time that all processes of the machine agree on, and pauses that follow it."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from localconc._engine.core.clock import wall
 from localconc._engine.core.records import Grant
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from localconc._engine.core.views import Limit
     from localconc._keeper import Handle, Keeper
+
+#: The flag of a coroutine function's code.
+_CO_COROUTINE: Final = 0x80
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -42,11 +45,6 @@ class Occupancy:
     _release: Callable[[Keeper | None, Handle | None], Any]
     _handle: Handle | None = None  # a block keeps it itself: its slots are released when it is dropped
     _numbers: Mapping[str, tuple[int, ...] | None] | None = None
-
-    @classmethod
-    def of_nothing(cls, names: tuple[str, ...], release: Callable[[Keeper | None, Handle | None], Any]) -> Occupancy:
-        """Return the occupancy of a call that names no limit, or is made while limits are switched off."""
-        return cls(None, 0, Grant((), 0, wall(), 0.0, 0.0, "", "", 0), names, release)
 
     @property
     def slots(self) -> int:
@@ -118,6 +116,8 @@ class Occupancy:
         return self._release(self._keeper, handle)
 
     def __enter__(self) -> Occupancy:
+        if self._is_awaited():
+            raise self._refused("this occupancy is of localconc.asyncio: use `async with`")
         return self
 
     def __exit__(
@@ -129,6 +129,8 @@ class Occupancy:
         self.release()
 
     async def __aenter__(self) -> Occupancy:
+        if not self._is_awaited():
+            raise self._refused("this occupancy is of localconc.sync: use `with`")
         return self
 
     async def __aexit__(
@@ -139,6 +141,21 @@ class Occupancy:
     ) -> None:
         await self.release()
 
+    def _refused(self, message: str) -> TypeError:
+        """Drop the slots, which releases them, and return the error for the other kind of `with`."""
+        self._handle = None
+        return TypeError(message)
+
+    def _is_awaited(self) -> bool:
+        """Return whether a coroutine function releases the slots."""
+        code = getattr(self._release, "__code__", None)
+        return code is not None and bool(code.co_flags & _CO_COROUTINE)
+
     def __repr__(self) -> str:
         names = ", ".join(repr(ref.name) for ref in self._grant.refs) or "nothing"
         return f"<Occupancy of {self.slots} slot(s) of {names}, waited {self.waited_seconds:.3f} s>"
+
+
+def occupancy_of_nothing(names: tuple[str, ...], release: Callable[[Keeper | None, Handle | None], Any]) -> Occupancy:
+    """Return the occupancy of a call that names no limit, or is made while limits are switched off."""
+    return Occupancy(None, 0, Grant((), 0, wall(), 0.0, 0.0, "", "", 0), names, release)

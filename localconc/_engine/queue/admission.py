@@ -48,10 +48,8 @@ def resolve(txn: Transaction, request: Request, owner_id: int) -> list[LimitRow]
     found = [(name, _find_or_create(txn, name, request, owner_id)) for name in request.names]
     enforced = [with_possible_moments(txn, row) for _, row in found if row is not None and row.active]
     if request.strict and len(enforced) < len(found):
-        idle = ", ".join(repr(name) for name, row in found if row is None or not row.active)
-        raise ConcurrencySlotAcquisitionError(
-            f"strict=True, but these limits are missing or inactive: {idle}. Create or enable them, or pass limit=…"
-        )
+        idle = [(name, row) for name, row in found if row is None or not row.active]
+        raise ConcurrencySlotAcquisitionError(_not_enforced(idle))
     too_small = [row for row in enforced if 0 < row.limit < request.slots]
     if too_small:
         sizes = ", ".join(f"{row.name!r} has only {row.limit} slot(s)" for row in too_small)
@@ -66,6 +64,19 @@ def resolve(txn: Transaction, request: Request, owner_id: int) -> list[LimitRow]
                 "Set slot_decay_per_second on them, or use concurrency."
             )
     return enforced
+
+
+def _not_enforced(found: list[tuple[str, LimitRow | None]]) -> str:
+    """Return the words that refuse a strict call, for limits that are missing or inactive."""
+    names = ", ".join(repr(name) for name, _ in found)
+    undefined = [repr(name) for name, row in found if row is None or not row.configured]
+    inactive = [repr(name) for name, row in found if row is not None and row.configured]
+    remedies = []
+    if undefined:
+        remedies.append(f"Create {', '.join(undefined)} with localconc.ensure_limit, or pass limit=N to the call.")
+    if inactive:
+        remedies.append(f"Enable {', '.join(inactive)} with localconc.update_limit(…, active=True).")
+    return f"strict=True, but these limits are missing or inactive: {names}. {' '.join(remedies)}"
 
 
 def _find_or_create(txn: Transaction, name: str, request: Request, owner_id: int) -> LimitRow | None:
@@ -83,12 +94,24 @@ def _find_or_create(txn: Transaction, name: str, request: Request, owner_id: int
     if row is None and request.create_if_missing and not request.strict:
         row = define(txn, name, limit=1, active=False, configured=False, declared=False, decay=0.0)
     if not request.strict:
-        message = (
-            f"localconc: the limit {name!r} is not configured, so it is not enforced. Set it with "
-            f"localconc.ensure_limit({name!r}, limit=N), or pass limit=N to the call."
-        )
-        txn.warnings.append((owner_id, NOT_CONFIGURED, name, message))
+        _warn_not_configured(txn, name, owner_id)
     return row
+
+
+def warn_of_missing(txn: Transaction, request: Request, owner_id: int) -> None:
+    """Warn of the limits that a request goes ahead without, because they were never defined, or were deleted."""
+    for name in request.names:
+        row = txn.ledger.limit_named(name)
+        if row is None or not row.configured:
+            _warn_not_configured(txn, name, owner_id)
+
+
+def _warn_not_configured(txn: Transaction, name: str, owner_id: int) -> None:
+    message = (
+        f"localconc: the limit {name!r} is not configured, so it is not enforced. Set it with "
+        f"localconc.ensure_limit({name!r}, limit=N), or pass limit=N to the call."
+    )
+    txn.warnings.append((owner_id, NOT_CONFIGURED, name, message))
 
 
 def _warn_if_calls_differ(txn: Transaction, row: LimitRow, request: Request, owner_id: int) -> None:

@@ -39,6 +39,11 @@ class Waiting(NamedTuple):
         """The limits that it asks for."""
         return Request.from_text(self.request).names
 
+    @property
+    def who_in_words(self) -> str:
+        """The caller, with the label of its request."""
+        return f"{self.who}{label_text(Request.from_text(self.request).label)}"
+
 
 class Held(NamedTuple):
     """Slots of one limit that a thread or task holds and nobody else can release."""
@@ -48,6 +53,7 @@ class Held(NamedTuple):
     slots: int
     name: str
     since: str
+    label: str = ""
 
 
 def find_stuck(waiting: Iterable[Waiting], held: Iterable[Held], sizes: Mapping[int, int]) -> list[Waiting]:
@@ -129,11 +135,18 @@ def described(circle: Sequence[Waiting], held: Sequence[Held]) -> str:
 
 def _described(request: Waiting, held: Sequence[Held]) -> str:
     holds = [
-        f"{each.name!r} ({each.slots} slot(s) since {each.since})" for each in held if each.context in request.contexts
+        f"{each.name!r} ({each.slots} slot(s){label_text(each.label)} since {each.since})"
+        for each in held
+        if each.context in request.contexts
     ]
     wanted = ", ".join(map(repr, request.names))
     has = f" holds {', '.join(dict.fromkeys(holds))} and" if holds else ""
-    return f"{request.who}{has} waits for {request.slots} slot(s) of {wanted}"
+    return f"{request.who_in_words}{has} waits for {request.slots} slot(s) of {wanted}"
+
+
+def label_text(label: str) -> str:
+    """Return a label as it follows what it is about; "" without one."""
+    return f" {label!r}" if label else ""
 
 
 # ---- from the rows -----------------------------------------------------------------------------------------------
@@ -162,7 +175,7 @@ def situation(ledger: Ledger, more: Iterable[Waiting] = ()) -> Situation:
     sizes = {row.id: row.limit for row in rows if row.decay == 0 and row.limit > 0}
     stopped = {context for each in waiting for context in each.contexts}
     held = [
-        Held(entry.limit_id, (entry.owner_id, entry.context), entry.slots, entry.name, entry.shown_since())
+        Held(entry.limit_id, (entry.owner_id, entry.context), entry.slots, entry.name, entry.shown_since(), entry.label)
         for limit_id in sorted(sizes)
         for entry in listings.holders(connection, limit_id)
         if (entry.owner_id, entry.context) in stopped

@@ -49,10 +49,10 @@ class Moment(NamedTuple):
 
 
 class Caller(NamedTuple):
-    """Who asks: in the reason, its own holds are said to be its own."""
+    """Who asks, and in which thread and task: in the reason, its own holds are said to be its own."""
 
     owner_id: int
-    context: int
+    contexts: tuple[int, ...]
 
 
 def explain(moment: Moment, limit_ids: Iterable[int], ticket: int | None, caller: Caller, slots: int) -> Reason:
@@ -80,7 +80,10 @@ def _sentence(moment: Moment, row: LimitRow, entries: list[HolderEntry], ahead: 
     if entries:
         named = ", ".join(_holder(entry, moment.wall, caller) for entry in entries[:MAX_NAMED_HOLDERS])
         text += f", held by {named}{', and more' if len(entries) > MAX_NAMED_HOLDERS else ''}"
-    elif row.decay > 0:
+    unowned = 0 if row.decay > 0 else row.held - sum(entry.slots for entry in entries)
+    if unowned > 0:
+        text += f", {unowned} of them set by an operator"
+    if row.decay > 0 and not entries:
         due = rules.fits_at(row.empty_at, slots, row.limit, row.decay) - moment.now
         if due > 0:
             text += f", the next {slots} slot(s) are due in {due:.3g} s"
@@ -91,7 +94,7 @@ def _holder(entry: HolderEntry, wall: float, caller: Caller) -> str:
     seconds = f"for {max(0.0, wall - entry.acquired_wall):.3g} s"
     label = f" {printable(entry.label)!r}" if entry.label else ""
     if entry.owner_id == caller.owner_id:
-        if entry.context and entry.context == caller.context:
+        if entry.context in caller.contexts:
             return f"this very thread or task ({printable(entry.thread)}){label} {seconds}"
         return f"this process, thread {printable(entry.thread)}{label} {seconds}"
     command = printable(entry.command)

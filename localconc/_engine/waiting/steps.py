@@ -84,8 +84,9 @@ def acquire(
         if isinstance(outcome, Queued):
             polls = polls and not engine.is_alone
             wakeups = None
-            if outcome.is_simple and outcome.due_at is None and max_retries is None:  # most waits are short
-                first_look_at = _first_look_at(engine, begun, deadline, polls)
+            is_simple = outcome.is_simple and outcome.due_at is None and max_retries is None
+            if is_simple and not engine.is_alone:  # most waits are short
+                first_look_at = _first_look_at(begun, deadline, polls)
                 wakeups = yield Park(first_look_at, handle.serial, outcome.terms.mailbox, None)
                 for wakeup in wakeups or ():
                     if wakeup[0] == handle.serial and engine.acquisitions.accept_wakeup(
@@ -104,11 +105,9 @@ def acquire(
     return handle
 
 
-def _first_look_at(engine: Engine, begun: float, deadline: float | None, polls: bool) -> float | None:
+def _first_look_at(begun: float, deadline: float | None, polls: bool) -> float:
     first = begun + (WATCH_AFTER_SECONDS if polls else PARENT_AFTER_SECONDS)
-    if engine.is_alone or (deadline is not None and deadline < first):
-        return deadline
-    return first
+    return first if deadline is None else min(first, deadline)
 
 
 def _terms(engine: Engine, call: Call, mailbox: Mailbox, stopped: Callable[[], Iterable[int]]) -> WaitTerms:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from localconc._engine.acquiring.deadlocked import Deadlocked
 from localconc._engine.acquiring.parents import warning_of_parent
+from localconc._engine.core.clock import InPassing
 from localconc._engine.holding.holdings import Handle
 from localconc._engine.waiting import outcomes
 from localconc._engine.waiting.pauses import Park, Result, Steps, retry_while_busy
@@ -63,17 +64,13 @@ class Wait:
         self._watch_at = begun + WATCH_AFTER_SECONDS if polls else None
         self._poll_at: float | None = None
         self._begun = begun
-        self._reports = iter(REPORTS_SECONDS if self._is_reported() else ())
-        self._report_at = self._next_report()
+        self._reports = iter(REPORTS_SECONDS if logger.isEnabledFor(logging.INFO) else ())
+        self._report_at = self._next_report(begun)
         self._parent_at = None if engine.is_alone else begun + PARENT_AFTER_SECONDS
 
-    def _is_reported(self) -> bool:
-        """Return whether reports of long waits are read; a virtual time could not stand still for them."""
-        return not self._engine.is_alone and logger.isEnabledFor(logging.INFO)
-
-    def _next_report(self) -> float | None:
-        seconds = next(self._reports, None)
-        return None if seconds is None else self._begun + seconds
+    def _next_report(self, now: float) -> float | None:
+        """Return when the next report of a long wait is due; those for which it is too late are left out."""
+        return next((moment for seconds in self._reports if (moment := self._begun + seconds) > now), None)
 
     def steps(self, *, is_told: bool) -> Steps[None]:
         """Wait for the outcome; `is_told` if a wakeup has come that asks for a look."""
@@ -96,11 +93,13 @@ class Wait:
     def _next_moment(self) -> float | None:
         recheck_at = None if self._poll_at is None else self._engine.reaper.recheck_at
         first = None
-        moments = (self._deadline, self._retry_at, self._due_at, self._watch_at, self._poll_at, self._report_at)
-        for moment in (*moments, self._parent_at, recheck_at):
+        moments = (self._deadline, self._retry_at, self._due_at, self._watch_at, self._poll_at, self._parent_at)
+        for moment in (*moments, recheck_at):
             if moment is not None and (first is None or moment < first):
                 first = moment
-        return first
+        if self._report_at is None:
+            return first
+        return InPassing(self._report_at) if first is None else min(first, self._report_at)
 
     def _is_due(self, now: float) -> bool:
         moments = (self._deadline, self._retry_at, self._due_at, self._poll_at)
@@ -127,7 +126,7 @@ class Wait:
         if self._poll_at is not None and engine.reaper.has_news():
             yield from self._retry(engine.reaper.reap_suspects)
         if self._report_at is not None and self._report_at <= now:
-            self._report_at = self._next_report()
+            self._report_at = self._next_report(now)
             reason = yield from self._retry(partial(engine.queued.explain, queued, self._call.request.slots))
             outcomes.report_wait(now - self._begun, reason)
         if self._parent_at is not None and self._parent_at <= now:

@@ -57,8 +57,9 @@ class UnsetWarnings:
                 continue
             self._warned.add(name)
             logger.warning(
-                "The limit %r is not configured, so it is not enforced. Set it with localconc.ensure_limit(%r, "
-                "limit=N), or pass limit=N to the call.",
+                "localconc: the limit %r is not configured, so it is not enforced. Set it with "
+                "localconc.ensure_limit(%r, limit=N), or pass limit=N to the call.",
                 name,
                 name,
+                extra={"localconc_kind": "not configured", "localconc_limit": name},
             )

@@ -60,7 +60,8 @@ def bad_address(url: str, why: object) -> StoreError:
 
 def not_installed(why: object) -> StoreError:
     return StoreError(
-        f"LOCALCONC_HOME=prefect: needs Prefect's client ({why}). Install it with `pip install 'localconc[prefect]'`."
+        f"LOCALCONC_HOME=prefect: needs Prefect's client ({why}). Install it with `pip install 'localconc[prefect]'`, "
+        "or in a clone with `pip install '.[prefect]'`."
     )
 
 

@@ -11,7 +11,7 @@ import click
 
 from localconc import limits
 from localconc.cli import options
-from localconc.cli.engine_access import deadlocks_with, missing_names, take_snapshot
+from localconc.cli.engine_access import MAX_PAUSE_SECONDS, deadlocks_with, missing_names, take_snapshot
 from localconc.cli.engine_access import reset as reset_limit
 from localconc.cli.errors import CommandError, WrongUsage, refused_arguments
 from localconc.cli.names import chosen, find, naming
@@ -183,13 +183,20 @@ def disable(name: str, as_json: bool) -> None:
         _show_result("Disabled", limits.update_limit(name, active=False), as_json)
 
 
+def _read_pause(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    seconds = options.read_seconds(ctx, param, value)
+    if seconds is not None and not 0 < seconds <= MAX_PAUSE_SECONDS:
+        raise WrongUsage(f"{param.metavar} must be above 0 and at most 30 days, but is {value!r}")
+    return seconds
+
+
 @click.command(cls=options.Command, examples=("pause api 30s", "pause api 5m"))
 @options.name
 @click.argument(
     "seconds",
     cls=options.Argument,
     metavar="TIME",
-    callback=options.read_seconds,
+    callback=_read_pause,
     help="How long, such as 30, 30s or 5m; at most 30 days.",
 )
 @options.output
@@ -244,12 +251,15 @@ def reset(name: str, yes: bool, as_json: bool) -> None:
         forgotten = reset_limit(found.id)
         changed = limits.read_limit(found.id)
     if as_json:
-        processes = [{"pid": each.pid, "command": each.command, "slots": each.slots} for each in forgotten]
+        processes = [
+            {"pid": each.pid, "command": each.command, "label": each.label, "slots": each.slots} for each in forgotten
+        ]
         json.print_json({**json.limit_object(changed), "forgotten": processes})
         return
     print(f"Reset {changed.name!r}: {counted(changed.limit, 'slot')}")
     for each in forgotten:
-        print(f"Forgot pid {each.pid} ({literal(each.command)}), {counted(each.slots, 'slot')}; it still runs")
+        label = f" {literal(each.label)!r}" if each.label else ""
+        print(f"Forgot pid {each.pid} ({literal(each.command)}){label}, {counted(each.slots, 'slot')}; it still runs")
     if changed.active_slots:
         print(f"Waiters have got {counted(changed.active_slots, 'slot')} since")
 

@@ -72,4 +72,6 @@ def completion(context: click.Context, shell: str) -> None:
     program = context.find_root()
     script = get_completion_class(shell)
     assert script is not None
-    print(script(program.command, {}, str(program.info_name), COMPLETION_VARIABLE).source())
+    source = script(program.command, {}, str(program.info_name), COMPLETION_VARIABLE).source()
+    # Without -r, bash would take the backslashes away that keep a name with a space one word.
+    print(source.replace("read type value", "read -r type value"))

@@ -57,7 +57,7 @@ class _Run(options.Command):
 @options.names
 @click.argument("command", cls=options.Argument, metavar="-- COMMAND [ARG...]", nargs=-1, help="What to run.")
 @options.occupy
-@options.limit
+@options.limit_if_missing
 @options.slot_decay
 @options.rate
 @options.timeout
@@ -116,7 +116,7 @@ def run(
 )
 @options.names
 @options.occupy
-@options.limit
+@options.limit_if_missing
 @options.slot_decay
 @options.rate
 @options.timeout
@@ -177,13 +177,18 @@ def _check_limits_exist(call: dict[str, Any]) -> None:
     may_be_missing = call["limit"] is not None or call.get("strict") is False
     if may_be_missing or engine_access.limits_are_off():
         return
-    for name, is_placeholder in engine_access.missing_names(call["names"]).items():
-        if is_placeholder:
-            what = f"The limit {name!r} is not set, so it limits nothing."
-        else:
-            ending = suggestion(name)
-            what = f"There is no limit {name!r}{ending}" if ending.startswith(";") else f"There is no limit {name!r}."
-        raise CommandError(f"{what} --limit N makes it, --allow-missing goes ahead without one")
+    missing = engine_access.missing_names(call["names"])
+    if missing:
+        what = " ".join(_lack(name, is_placeholder) for name, is_placeholder in missing.items())
+        it, one = ("it", "one") if len(missing) == 1 else ("them", "them")
+        raise CommandError(f"{what} --limit N makes {it}, --allow-missing goes ahead without {one}")
+
+
+def _lack(name: str, is_placeholder: bool) -> str:
+    if is_placeholder:
+        return f"The limit {name!r} is not set, so it limits nothing."
+    ending = suggestion(name)
+    return f"There is no limit {name!r}{ending if ending.startswith(';') else '.'}"
 
 
 def _harmless(text: str) -> str:
@@ -253,8 +258,10 @@ def _missing(name: str, call: dict[str, Any], *, needs_decay: bool) -> str:
 
 def _unfit(status: LimitStatus, call: dict[str, Any], *, needs_decay: bool) -> str:
     if not status.active:
-        remedy = f"enforce it with localconc enable {shlex.quote(status.name)}, or leave out --strict"
-        return f"The limit {status.name!r} is disabled: {remedy}" if call.get("strict") else ""
+        is_strict = call.get("strict", engine_access.is_strict_by_default())
+        way_out = "leave out --strict" if call.get("strict") else "unset LOCALCONC_STRICT"
+        remedy = f"enforce it with localconc enable {shlex.quote(status.name)}, or {way_out}"
+        return f"The limit {status.name!r} is disabled: {remedy}" if is_strict else ""
     if needs_decay and not status.slot_decay_per_second:
         remedy = f"give it one, such as localconc update {shlex.quote(status.name)} --rate 100/minute"
         return f"The limit {status.name!r} has no decay, so it limits no rate: {remedy}, or use localconc run"
