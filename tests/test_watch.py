@@ -227,7 +227,7 @@ def refuse() -> None:
 def test_where_nothing_can_be_watched_all_owners_are_unwatched(
     directory: Path, monkeypatch: pytest.MonkeyPatch, is_supported: bool
 ) -> None:
-    from localconc._engine.liveness import inotify
+    from localconc._engine.liveness.systems import inotify
 
     monkeypatch.setattr(inotify, "Inotify", refuse)
     owner = Owner(directory)

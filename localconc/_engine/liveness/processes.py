@@ -42,7 +42,7 @@ def has_exited(pid: int) -> bool:
     if type(pid) is not int or not 0 < pid <= _LARGEST_PID:  # of a row that somebody else wrote
         return True
     if sys.platform == "win32":
-        from localconc._engine.liveness import windows
+        from localconc._engine.liveness.systems import windows
 
         return windows.has_exited(pid)
     if sys.platform == "linux":
@@ -78,11 +78,11 @@ def started(pid: int) -> str:
     Two processes of the same pid differ in it.
     """
     if sys.platform == "win32":
-        from localconc._engine.liveness import windows
+        from localconc._engine.liveness.systems import windows
 
         return windows.started(pid)
     if sys.platform == "darwin":
-        from localconc._engine.liveness import macos
+        from localconc._engine.liveness.systems import macos
 
         return macos.started(pid)
     return _stat_field(pid, 19)
@@ -96,7 +96,7 @@ def is_stopped(pid: int) -> bool | None:
 
 def _state(pid: int) -> str:
     if sys.platform == "darwin":
-        from localconc._engine.liveness import macos
+        from localconc._engine.liveness.systems import macos
 
         return macos.state(pid)
     return _stat_field(pid, 0)

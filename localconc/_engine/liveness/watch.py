@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     if sys.platform == "linux":
-        from localconc._engine.liveness.inotify import Inotify
+        from localconc._engine.liveness.systems.inotify import Inotify
 
         Epoll = select.epoll
     else:
@@ -253,7 +253,7 @@ class Watch:
             return True
         if sys.platform == "linux" and self._is_supported:
             try:
-                from localconc._engine.liveness.inotify import Inotify  # loads ctypes, which most processes never need
+                from localconc._engine.liveness.systems.inotify import Inotify  # loads ctypes, which most processes never need
 
                 self._inotify = Inotify()
                 self._epoll = select.epoll()
