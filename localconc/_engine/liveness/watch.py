@@ -253,7 +253,8 @@ class Watch:
             return True
         if sys.platform == "linux" and self._is_supported:
             try:
-                from localconc._engine.liveness.systems.inotify import Inotify  # loads ctypes, which most processes never need
+                # It loads ctypes, which most processes never need.
+                from localconc._engine.liveness.systems.inotify import Inotify
 
                 self._inotify = Inotify()
                 self._epoll = select.epoll()
