@@ -126,6 +126,17 @@ def test_yes_does_not_ask() -> None:
 # ---- the line while waiting ------------------------------------------------------------------------------------------
 
 
+def test_a_warning_stands_on_a_line_of_its_own_above_the_line() -> None:
+    """A command that waits for its own parent is warned after a second, when the line is there already."""
+    create_limit("gpu", 1)
+    with terminal("run", "gpu", "--", *COMMAND, "run", "gpu", "--", "true", columns=400) as screen:
+        screen.shows("(?m)^localconc: warning: a call has waited for a second for 'gpu'")
+        screen.shows("(?m)^Waiting for 'gpu' [^w]*$")
+        assert not re.search("Waiting for .* warning", screen.text)
+        screen.child.sendintr()
+        assert screen.end() == 130
+
+
 @pytest.mark.parametrize("columns", [80, 200])
 def test_the_line_tells_the_place_the_holder_and_the_estimate_and_is_gone_afterwards(columns: int) -> None:
     create_limit("gpu", 1)

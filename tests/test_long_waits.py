@@ -142,7 +142,9 @@ def test_a_clock_that_moves_by_itself_does_not_move_to_tell_of_a_wait(told: pyte
     assert told.messages == []
 
 
-def test_a_wait_is_silent_for_those_who_do_not_ask(clock: VirtualClock, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_wait_is_silent_where_the_level_info_is_not_shown(
+    clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.WARNING, logger="localconc")
     with hold("database", limit=1):
         thread = wait_for_the_database()

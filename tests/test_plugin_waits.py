@@ -74,6 +74,30 @@ def test_the_words_say_how_to_declare_the_limit(pytester: pytest.Pytester, share
     assert "traceback" not in output  # pytest's own words on a traceback without entries
 
 
+def test_a_bad_number_in_a_marker_is_told_with_the_marker_and_the_test(
+    pytester: pytest.Pytester, shared_home: Path
+) -> None:
+    pytester.makepyfile(
+        test_it="""
+        import pytest
+
+        @pytest.mark.concurrency("database", limit=True)
+        def test_limited(): pass
+
+        @pytest.mark.rate_limit("database", limit=1, slot_decay_per_second=-1)
+        def test_rated(): pass
+        """
+    )
+    result = pytester.runpytest_subprocess(*ALONE, f"--localconc-home={shared_home}")
+    result.assert_outcomes(errors=2)
+    result.stdout.fnmatch_lines(
+        [
+            "TypeError: @pytest.mark.concurrency of test_it.py::test_limited: limit must be a whole number, not True",
+            "ValueError: @pytest.mark.rate_limit of test_it.py::test_rated: slot_decay_per_second must be *",
+        ]
+    )
+
+
 def test_a_limit_that_was_declared_before_needs_no_number_in_the_marker(
     pytester: pytest.Pytester, shared_home: Path
 ) -> None:

@@ -230,6 +230,24 @@ def test_where_the_environment_is_strict_a_disabled_limit_refuses_in_the_words_o
     assert run_localconc("run", "gpu", "--allow-missing", "--", "true").returncode == 0
 
 
+def test_two_commands_that_disagree_are_told_how_to_end_it_in_a_shell() -> None:
+    ok("run", "two words", "--limit", "1", "--", "true")
+    disagreed = run_localconc("run", "two words", "--limit", "2", "--", "true")
+    assert disagreed.stderr == (
+        "localconc: warning: two calls disagree about the limit 'two words'; the first one counts: limit=2 in this "
+        "call is ignored, the limit has 1. Make the calls agree, or declare the limit with "
+        "localconc ensure 'two words' --limit N.\n"
+    )
+    ok("ensure", "two words", "--limit", "1")
+    ok("run", "two words", "--limit", "2", "--", "true")
+
+
+def test_a_name_in_capitals_is_near_the_same_one_in_small_letters() -> None:
+    create_limit("gpu", 1)
+    assert "There is no limit 'GPU'; did you mean 'gpu'?" in fails("ls", "GPU", status=1)
+    assert "Did you mean 'ls'?" in fails("LS", status=2)
+
+
 @pytest.mark.parametrize("command", ["run", "rate"])
 def test_the_help_of_a_call_says_that_limit_makes_a_missing_one(command: str) -> None:
     assert "If there is no such limit, make it" in " ".join(ok(command, "--help").split())

@@ -73,10 +73,13 @@ def suggestion(name: str, snapshot: Snapshot | None = None) -> str:
 
 
 def nearest_names(name: str, names: list[str], cutoff: float = 0.5) -> list[str]:
-    """Find the names that may have been meant, the nearest first."""
+    """Find the names that may have been meant, the nearest first; capitals make no difference."""
     from difflib import get_close_matches
 
-    return get_close_matches(name, names, 3, cutoff)
+    by_small: dict[str, list[str]] = {}
+    for each in names:
+        by_small.setdefault(each.lower(), []).append(each)
+    return [each for small in get_close_matches(name.lower(), by_small, 3, cutoff) for each in by_small[small]]
 
 
 # ---- completing ------------------------------------------------------------------------------------------------------

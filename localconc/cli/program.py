@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import shlex
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -162,6 +163,9 @@ class _OneLine(logging.Handler):
         name = getattr(record, "localconc_limit", None)
         if getattr(record, "localconc_kind", None) == "not configured" and name is not None:
             message = f"There is no limit {name!r}, so it limits nothing{_remedy(name)}"
+        elif name is not None:  # what a program would call, in the words of a shell
+            ensure = f"localconc ensure {shlex.quote(name)} --limit N"
+            message = message.replace(f"localconc.ensure_limit({name!r}, limit=N)", ensure)
         say(message if record.levelno < logging.WARNING else f"warning: {message}")
 
 

@@ -128,16 +128,28 @@ def acquire(
     occupancies: dict[str, Occupancy] = {}
     with environment("LOCALCONC_HOME", str(directory)), _Notice(test, say) as notice:
         for demand in demands:
-            options = _declared(test, demand, directory)
             notice.name = demand.name
-            if demand.call == "rate_limit":
+            with _naming_marker(test, demand):
+                options = _declared(test, demand, directory)
+                if demand.call == "rate_limit":
+                    with _deadline(options, deadline, timeout_seconds):
+                        sync.rate_limit(demand.name, **options)
+                    continue
+                options.setdefault("label", test[-arguments.MAX_LABEL_LENGTH :])
                 with _deadline(options, deadline, timeout_seconds):
-                    sync.rate_limit(demand.name, **options)
-                continue
-            options.setdefault("label", test[-arguments.MAX_LABEL_LENGTH :])
-            with _deadline(options, deadline, timeout_seconds):
-                occupancies[demand.name] = held.enter_context(sync.concurrency(demand.name, **options))
+                    occupancies[demand.name] = held.enter_context(sync.concurrency(demand.name, **options))
     return occupancies
+
+
+@contextmanager
+def _naming_marker(test: str, demand: Demand) -> Iterator[None]:
+    """Begin what is said of a bad argument with the marker that has it."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        if not isinstance(error, LocalconcError):
+            error.args = (f"@pytest.mark.{demand.call} of {test}: {error}",)
+        raise
 
 
 @contextmanager

@@ -78,7 +78,7 @@ def refuse(txn: Transaction, request: Request, requester: Requester, rows: list[
 
 
 def running_caller(requester: Requester) -> Caller:
-    """Return who asks: the running thread and task, even if any other one may release what it asks for."""
+    """Return the caller: the running thread and task, even if another one may release the slots later."""
     asyncio = sys.modules.get("asyncio")
     loop = None if asyncio is None else asyncio._get_running_loop()
     task = None if asyncio is None or loop is None else asyncio.current_task(loop)

@@ -47,17 +47,47 @@ def telling_of_the_wait(names: Sequence[str]) -> Iterator[None]:
 @contextmanager
 def _status_line(names: Sequence[str]) -> Iterator[None]:
     over = threading.Event()
-    thread = threading.Thread(target=_keep_showing, args=(over, names), name="localconc-status", daemon=True)
+    line = _Line()
+    thread = threading.Thread(target=_keep_showing, args=(over, line, names), name="localconc-status", daemon=True)
+    logger = logging.getLogger("localconc")
+    logger.addFilter(line.make_room)
     thread.start()
     try:
         yield
     finally:
         over.set()
         thread.join()
+        logger.removeFilter(line.make_room)
 
 
-def _keep_showing(over: threading.Event, names: Sequence[str]) -> None:
-    shown = False
+class _Line:
+    """The last line of the terminal, which changes until it disappears."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_shown = False
+
+    def show(self, text: str) -> None:
+        with self._lock, suppress(OSError):
+            width = os.get_terminal_size(sys.stderr.fileno()).columns - ROOM_CELLS
+            sys.stderr.write(f"\r\x1b[K{shortened(text, width)}")
+            sys.stderr.flush()
+            self._is_shown = True
+
+    def clear(self) -> None:
+        with self._lock, suppress(OSError):
+            if self._is_shown:
+                sys.stderr.write("\r\x1b[K")
+                sys.stderr.flush()
+                self._is_shown = False
+
+    def make_room(self, record: logging.LogRecord) -> bool:
+        """Clear the line for a record that is about to be written in its place; let every record pass."""
+        self.clear()
+        return True
+
+
+def _keep_showing(over: threading.Event, line: _Line, names: Sequence[str]) -> None:
     begun = time.monotonic()
     seconds = FIRST_AFTER_SECONDS
     while not over.wait(seconds):
@@ -65,14 +95,8 @@ def _keep_showing(over: threading.Event, names: Sequence[str]) -> None:
         with suppress(LocalconcError, OSError):
             text = _waiting_text(names, begun) if _is_in_front() else None
             if text is not None:
-                width = os.get_terminal_size(sys.stderr.fileno()).columns - ROOM_CELLS
-                sys.stderr.write(f"\r\x1b[K{shortened(text, width)}")
-                sys.stderr.flush()
-                shown = True
-    if shown:
-        with suppress(OSError):
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+                line.show(text)
+    line.clear()
 
 
 def _is_in_front() -> bool:
