@@ -1,4 +1,4 @@
-"""How a call waits for a server that calls nobody back: when it asks again, and that nothing holds renewals up."""
+"""How a call waits for a server that sends no wakeups: when it asks again, and that nothing holds renewals up."""
 
 from __future__ import annotations
 
