@@ -1,4 +1,4 @@
-"""Other clients change limits that this process knows already: what it knows never makes it wrong."""
+"""Other clients change limits that this process knows: its calls follow the server all the same."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_limit_that_was_set_to_0_makes_calls_wait(others: Others, known: str) 
         pass
 
 
-def test_a_limit_that_was_disabled_admits_everybody(others: Others, known: str) -> None:
+def test_a_limit_that_was_disabled_admits_all_calls(others: Others, known: str) -> None:
     others.update(known, active=False)
     with concurrency(known, occupy=2, timeout_seconds=0), concurrency(known, occupy=2, timeout_seconds=0):
         pass

@@ -1,4 +1,4 @@
-"""Leases: renewed while somebody holds them, given up by forked children, lost with a word, released in the end."""
+"""Leases: renewed while they are held, given up by forked children, logged once when lost, released in the end."""
 
 from __future__ import annotations
 

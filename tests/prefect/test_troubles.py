@@ -1,4 +1,4 @@
-"""A server that is not there, is not one, lets nobody in, or goes away: one clear error, in time."""
+"""A server that is not there, is none, refuses the credentials, or goes away: one clear error, in time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a call waits for a server that calls nobody back: when it asks again, and that nothing holds renewals up."""
+"""How a call waits for a server that sends no wakeups: when it asks again, and that nothing holds renewals up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytest.importorskip("httpx", reason="Prefect is not installed")
 import localconc.asyncio
 from localconc import delete_limit, ensure_limit, read_limit, update_limit
 from localconc._prefect import close_keepers, open_keeper
-from localconc._prefect.acquiring import acquisitions
+from localconc._prefect.acquiring import acquisitions, admission
 from localconc._prefect.holding import leases
 from localconc.errors import ConcurrencySlotAcquisitionError, StoreError
 from localconc.sync import concurrency
@@ -33,6 +33,19 @@ def wire(monkeypatch: pytest.MonkeyPatch, on_server: PrefectServer) -> Iterator[
 
 def _attempts(wire: Wire) -> int:
     return sum(request.endswith("/increment-with-lease") for request in wire.seen)
+
+
+def test_acquire_and_release_are_two_requests(wire: Wire, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "KNOWN_SECONDS", 600.0)
+    with concurrency(name, limit=1):
+        pass
+    before = len(wire.seen)
+    with concurrency(name, limit=1):
+        pass
+    assert [request.rpartition("/")[2] for request in wire.seen[before:]] == [
+        "increment-with-lease",
+        "decrement-with-lease",
+    ]
 
 
 def test_a_retry_is_one_more_attempt(wire: Wire, name: str) -> None:

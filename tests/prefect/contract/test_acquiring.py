@@ -16,7 +16,7 @@ from localconc.sync import Occupancy, acquire, concurrency
 from tests.kit.processes import wait_until
 
 
-def test_what_a_call_holds_is_an_occupancy_whoever_keeps_it(name: str) -> None:
+def test_a_block_yields_an_occupancy(name: str) -> None:
     ensure_limit(name, 1)
     with concurrency(name) as occupancy:
         assert isinstance(occupancy, Occupancy)

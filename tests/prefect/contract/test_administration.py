@@ -85,7 +85,7 @@ def test_a_name_that_looks_like_an_id_is_a_name() -> None:
         assert read_limit(text).active_slots == 1
 
 
-def test_an_operator_frees_slots_that_nobody_releases(name: str) -> None:
+def test_an_operator_frees_slots_that_no_process_releases(name: str) -> None:
     create_limit(name, 2, active_slots=2)
     with pytest.raises(TimeoutError), concurrency(name, timeout_seconds=0):
         pass
