@@ -25,6 +25,7 @@ BENCHMARKS = {
     "event_loop": "how long a loop with 500 tasks stands still",
     "waiting_tasks": "10,000 tasks that wait",
     "names_once": "3,000 names used once each",
+    "numbers_and_pauses": "slot numbers, pauses, and what they cost those who use none",
     "curves": "what acquire + release costs as all else grows",
     "start_up": "the import, and `localconc run`",
     "prefect_server": "one call on a Prefect server, beside two bare requests and Prefect's own calls",
@@ -66,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks",
         description=__doc__,
-        epilog="\n".join(["benchmarks:", *(f"  {name:<15} {what}" for name, what in BENCHMARKS.items())]),
+        epilog="\n".join(["benchmarks:", *(f"  {name:<18} {what}" for name, what in BENCHMARKS.items())]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="name", choices=[*BENCHMARKS, []], help="only these; all without")
