@@ -145,7 +145,7 @@ def seconds(argument: str, value: Any, at_most: float) -> float:
     """Return a duration in seconds, above 0; a `timedelta` is one, too."""
     number = value.total_seconds() if isinstance(value, timedelta) else float(_number(argument, value))
     if not 0 < number <= at_most:
-        raise ValueError(f"{argument} must be above 0 and at most {at_most:g}, but is {value!r}")
+        raise ValueError(f"{argument} must be above 0 and at most {at_most:.0f}, but is {value!r}")
     return number
 
 
