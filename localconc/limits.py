@@ -260,7 +260,8 @@ def pause_limit(name_or_id: str | UUID, seconds: float) -> Limit:
         ValueError, TypeError: `seconds` is out of range.
         StoreError: the database can't be used.
     """
-    return registry.keeper().pause(name_or_id, arguments.seconds("seconds", seconds, MAX_PAUSE_SECONDS))
+    argument = f"a pause of {str(name_or_id)!r}: seconds"
+    return registry.keeper().pause(name_or_id, arguments.seconds(argument, seconds, MAX_PAUSE_SECONDS))
 
 
 def resume_limit(name_or_id: str | UUID) -> Limit:

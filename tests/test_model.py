@@ -106,6 +106,10 @@ class Process:
         if not (short_way and self._engine.acquisitions.release_fast(handle)):
             self._engine.acquisitions.release(handle)
 
+    def numbers(self, asked: ModelRequest) -> dict[str, tuple[int, ...] | None]:
+        """Ask which slots a request has."""
+        return self._engine.holdings.numbers(self.holds[asked].serial)
+
     def drop(self, asked: ModelRequest) -> None:
         """Undo a block that nobody left, as its finalizer does."""
         self._engine.holdings.undo(self.holds.pop(asked))
@@ -139,6 +143,15 @@ class Process:
 
     def delete(self, name: str) -> None:
         operations.delete(self._engine, name)
+
+    def pause(self, name: str, seconds: float) -> None:
+        operations.pause(self._engine, name, seconds)
+
+    def resume(self, name: str) -> None:
+        operations.resume(self._engine, name)
+
+    def paused(self) -> set[str]:
+        return {limit.name for limit in reading.read_all(self._engine) if limit.paused_until is not None}
 
     def shown(self) -> dict[str, int]:
         return {limit.name: limit.active_slots for limit in reading.read_all(self._engine)}
@@ -216,6 +229,12 @@ class LimiterMachine(RuleBasedStateMachine):
         if asked := self.pick(self.processes[who].holds, which):
             self.processes[who].release(asked, short_way=short_way)
             self.model.leave(asked)
+
+    @rule(who=processes, which=indices)
+    def number(self, who: int, which: int) -> None:
+        asked = self.pick(self.processes[who].holds, which)
+        if asked and asked.holds:
+            self.model.number(asked, self.processes[who].numbers(asked))
 
     @rule(who=processes, which=indices)
     def drop(self, who: int, which: int) -> None:
@@ -316,6 +335,19 @@ class LimiterMachine(RuleBasedStateMachine):
             else:
                 self.rename(name, NAMES[other % len(NAMES)])
 
+    @rule(name=st.sampled_from(NAMES), seconds=st.one_of(st.floats(0.01, 3), st.floats(0.01, 100)))
+    def pause(self, name: str, seconds: float) -> None:
+        if self.existing(name):
+            self.operator.pause(name, seconds)
+            self.model.pause(name, seconds)
+
+    @rule(name=st.sampled_from(NAMES))
+    def resume(self, name: str) -> None:
+        if self.existing(name):
+            self.operator.resume(name)
+            self.model.resume(name)
+            self.collect()
+
     @rule(name=st.sampled_from(NAMES))
     def forget_holders(self, name: str) -> None:
         if self.existing(name):
@@ -349,6 +381,7 @@ class LimiterMachine(RuleBasedStateMachine):
         check_store(self.directory)
         shown = self.operator.shown()
         self.model.check_shown(shown)
+        assert self.operator.paused() == self.model.paused()
         assert self.operator.queue() == [asked.label for asked in self.model.waiting]
         self.model.check_that_nobody_waits_for_nothing(shown)
 

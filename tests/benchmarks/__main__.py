@@ -25,6 +25,7 @@ BENCHMARKS = {
     "event_loop": "how long a loop with 500 tasks stands still",
     "waiting_tasks": "10,000 tasks that wait",
     "names_once": "3,000 names used once each",
+    "numbers_and_pauses": "slot numbers, pauses, and what they cost those who use none",
     "curves": "what acquire + release costs as all else grows",
     "history": "what the history costs a pair; figures and page of a full one",
     "start_up": "the import, and `localconc run`",
@@ -67,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks",
         description=__doc__,
-        epilog="\n".join(["benchmarks:", *(f"  {name:<15} {what}" for name, what in BENCHMARKS.items())]),
+        epilog="\n".join(["benchmarks:", *(f"  {name:<18} {what}" for name, what in BENCHMARKS.items())]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="name", choices=[*BENCHMARKS, []], help="only these; all without")

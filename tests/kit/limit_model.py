@@ -25,6 +25,8 @@ class ModelLimit:
     least: float = 0.0  # occupied at `at`, of a limit with decay
     most: float = 0.0
     at: float = 0.0
+    paused_until: float = 0.0
+    has_drained: bool = False
 
     def drain(self, now: float) -> None:
         self.least = max(0.0, self.least - self.decay * (now - self.at))
@@ -43,6 +45,11 @@ class ModelRequest:
     limit: int | None = None
     waits_on: list[ModelLimit] = field(default_factory=list)
     holds: dict[ModelLimit, int] = field(default_factory=dict)
+    named: dict[ModelLimit, str] = field(default_factory=dict)  # the held limits, as they were called at the grant
+    numbers: dict[ModelLimit, tuple[int, ...]] = field(default_factory=dict)
+
+    def numbers_of(self, limit: ModelLimit) -> tuple[int, ...]:
+        return self.numbers.get(limit, ())
 
 
 class Refusal(Exception):
@@ -123,7 +130,10 @@ class LimitModel:
         return not any(limit in other.waits_on for other in before for limit in request.waits_on)
 
     def _fits(self, request: ModelRequest) -> bool:
-        return all(self.least_occupied(limit) + request.slots <= limit.limit + ROUNDING for limit in request.waits_on)
+        return all(
+            limit.paused_until <= self.now and self.least_occupied(limit) + request.slots <= limit.limit + ROUNDING
+            for limit in request.waits_on
+        )
 
     def _grant(self, request: ModelRequest) -> None:
         self.waiting.remove(request)
@@ -132,6 +142,7 @@ class LimitModel:
             limit.most += request.slots if limit.decay else 0
             if not request.is_rate:
                 request.holds[limit] = request.slots
+                request.named[limit] = limit.name
         request.waits_on = []
         if request.holds:
             self.holding.append(request)
@@ -152,6 +163,26 @@ class LimitModel:
 
     def least_occupied(self, limit: ModelLimit) -> float:
         return limit.least if limit.decay else self.held(limit)
+
+    # ---- slot numbers ----------------------------------------------------------------------------------------
+
+    def number(self, request: ModelRequest, told: dict[str, tuple[int, ...] | None]) -> None:
+        """Take note of what a holder was told: the numbers that it had, or the lowest that no present holder has."""
+        for limit in request.holds:
+            if limit in request.numbers:
+                expected = request.numbers[limit]
+            elif limit.decay:
+                assert told[request.named[limit]] is None
+                continue
+            else:
+                others = {
+                    number for other in self.holding if limit in other.holds for number in other.numbers_of(limit)
+                }
+                expected = tuple(sorted(set(range(len(others) + request.slots)) - others)[: request.slots])
+                if self.held(limit) <= limit.limit and not limit.has_drained:
+                    assert max(expected) < limit.limit, f"{limit} was not lowered"
+                request.numbers[limit] = expected
+            assert told[request.named[limit]] == expected, f"{request} was told {told}, not {expected}"
 
     # ---- changes of limits -----------------------------------------------------------------------------------
 
@@ -183,7 +214,18 @@ class LimitModel:
                 request.holds[changed] = left(request)
             assert self.held(changed) <= changed.most + len(self.holding) + ROUNDING
         changed.decay, changed.configured = decay, True
+        changed.has_drained = changed.has_drained or decay > 0
         return self.reconsider()
+
+    def pause(self, name: str, seconds: float) -> None:
+        limit = self.limits[name]
+        limit.paused_until = max(limit.paused_until, self.now + seconds)
+
+    def resume(self, name: str) -> None:
+        self.limits[name].paused_until = 0.0
+
+    def paused(self) -> set[str]:
+        return {name for name, limit in self.limits.items() if limit.paused_until > self.now}
 
     def forget_holders(self, name: str) -> list[ModelRequest]:
         limit = self.limits[name]
@@ -234,7 +276,8 @@ class LimitModel:
     def check_that_nobody_waits_for_nothing(self, shown: dict[str, int]) -> None:
         for request in self.waiting:
             has_room = all(
-                limit.limit > 0 and shown[limit.name] + request.slots <= limit.limit for limit in request.waits_on
+                limit.limit > 0 and limit.paused_until <= self.now and shown[limit.name] + request.slots <= limit.limit
+                for limit in request.waits_on
             )
             assert not (has_room and self._is_first(request)), f"{request} waits for nothing; {self}"
 

@@ -43,10 +43,11 @@ def of_caller() -> int:
 
     A block of `localconc.sync` in a coroutine is held by the task: it lasts while the task awaits, and other tasks run.
     """
-    loop = _running_loop()
-    if loop is None:
+    asyncio = sys.modules.get("asyncio")  # programs without tasks don't load it
+    loop = None if asyncio is None else _running_loop()
+    if asyncio is None or loop is None:
         return _thread.number
-    return of_task(sys.modules["asyncio"].current_task(loop))
+    return of_task(asyncio.current_task(loop))
 
 
 def stopped_by_caller() -> list[int]:
@@ -60,6 +61,6 @@ def stopped_by_caller() -> list[int]:
 
 
 def _running_loop() -> AbstractEventLoop | None:
-    find = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)  # programs without tasks don't load it
+    find = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)  # another thread may be importing it
     loop: AbstractEventLoop | None = None if find is None else find()
     return loop

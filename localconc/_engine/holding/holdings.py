@@ -11,8 +11,9 @@ from localconc._engine.core.calls import CONCURRENCY
 from localconc._engine.core.errors import Busy
 from localconc._engine.core.records import Grant
 from localconc._engine.holding.finalizers import Finalizers
+from localconc._engine.holding.numbers import give_numbers
 from localconc._engine.holding.releases import BackgroundReleases
-from localconc._engine.queue import admission, cleanup
+from localconc._engine.queue import cleanup
 
 if TYPE_CHECKING:
     from localconc._engine.core.calls import Request
@@ -133,16 +134,10 @@ class Holdings:
         Raises:
             Busy: another process is writing.
         """
-
-        def work(txn: Transaction) -> Grant | None:
-            held = self.grants.get(serial)  # not from before: the store may have been opened anew
-            if held is None:
-                return None
-            return held._replace(numbers=admission.give_numbers(txn, held, self._membership.owner_id, serial))
-
         grant = self.grants.get(serial)
         if grant is not None and not grant.numbers:
-            grant = self._store.transact(work)
+            what = (self._membership, self.grants, serial)
+            grant = self._store.database.transact("BEGIN IMMEDIATE", give_numbers, what)
             if grant is not None:
                 self.grants[serial] = grant
         return {} if grant is None else {ref.name: own for ref, own in zip(grant.refs, grant.numbers, strict=True)}

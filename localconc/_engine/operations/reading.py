@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 from localconc._engine.core import rules, views
+from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.operations.limits import find
 from localconc._engine.queue.deadlocks import Circle, circles
 from localconc._engine.store.rows import listings, past
@@ -49,7 +50,10 @@ def read_refs(engine: Engine, refs: Iterable[LimitRef]) -> tuple[Limit, ...]:
 
 def numbers(engine: Engine, serial: int) -> dict[str, tuple[int, ...] | None]:
     """Return the slot numbers of an acquisition of this process by the name of the limit."""
-    return run(engine, lambda: engine.holdings.numbers(serial))
+    try:
+        return engine.holdings.numbers(serial)
+    except (Busy, Damaged):
+        return run(engine, lambda: engine.holdings.numbers(serial))
 
 
 def holders(engine: Engine, name_or_id: str | UUID | None) -> list[Holder]:

@@ -8,22 +8,21 @@ queue and takes nothing until it is first in all of them and fits in all of them
 from __future__ import annotations
 
 from collections import deque
-from itertools import count
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from localconc._engine.core import rules, views
+from localconc._engine.core import rules
 from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, Request
 from localconc._engine.core.records import LimitRef
 from localconc._engine.queue.clocks import with_possible_moments
 from localconc._engine.queue.definitions import define, redefine
-from localconc._engine.store.rows import listings, requeues
+from localconc._engine.store.rows import requeues
 from localconc._engine.store.rows.schema import WAITING
 from localconc.errors import ConcurrencySlotAcquisitionError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from localconc._engine.core.records import Grant, LimitRow, Requester, WaiterRow
+    from localconc._engine.core.records import LimitRow, Requester, WaiterRow
     from localconc._engine.store.store import Transaction
 
 #: The kind of warning that says of a call that its limit does not exist.
@@ -182,32 +181,6 @@ def grant(
             txn.ledger.record_rate_limited(ref, requester, request.slots, txn.wall, waited_seconds)
         refs.append(ref)
     return tuple(refs)
-
-
-def give_numbers(txn: Transaction, grant: Grant, owner_id: int, serial: int) -> tuple[tuple[int, ...] | None, ...]:
-    """Give an acquisition its slot numbers of each limit: the lowest ones that no present holder has.
-
-    Returns:
-        The numbers, in the order of its limits: None for one with decay, whose slots drain while they are held; () if
-        it holds nothing of the limit any more.
-    """
-    numbers: list[tuple[int, ...] | None] = []
-    for ref in grant.refs:
-        row = txn.ledger.limit_with_id(ref.limit_id)
-        if row is not None and row.decay > 0:
-            numbers.append(None)
-            continue
-        own, others = listings.numbers_on(txn.ledger.connection, ref.limit_id, owner_id, serial)
-        if own is None:
-            numbers.append(())
-            continue
-        if not own:
-            taken = {number for text in others for number in views.numbers(text)}
-            free = (number for number in count() if number not in taken)
-            own = ",".join(str(next(free)) for _ in range(grant.slots))
-            txn.ledger.set_numbers(ref.limit_id, owner_id, serial, own)
-        numbers.append(views.numbers(own))
-    return tuple(numbers)
 
 
 def deny(txn: Transaction, request: Request, rows: Collection[LimitRow], *, counts: bool = True) -> float:

@@ -18,6 +18,7 @@ from localconc._engine.store.rows.statements import (
     LIMIT_BY_UUID,
     RELEASE,
     RELEASE_DRAINING,
+    SET_NUMBERS,
     TOTAL_OF,
     WAITER,
     WAITER_COLUMNS,
@@ -200,10 +201,7 @@ class Ledger:
 
     def set_numbers(self, limit_id: int, owner_id: int, serial: int, numbers: str) -> None:
         """Note which slots of a limit a holder has."""
-        self._execute(
-            "UPDATE slots SET numbers = ? WHERE limit_id = ? AND owner_id = ? AND serial = ?",
-            (numbers, limit_id, owner_id, serial),
-        )
+        self._execute(SET_NUMBERS, (numbers, limit_id, owner_id, serial))
 
     def drain_sooner(self, limit_id: int, drained_after: float, seconds: float) -> None:
         """Move up the holders whose slots drain after the released ones."""

@@ -216,17 +216,22 @@ def queued_holders_after(connection: sqlite3.Connection, limit_id: int, since: f
 
 def numbers_on(
     connection: sqlite3.Connection, limit_id: int, owner_id: int, serial: int
-) -> tuple[str | None, list[str]]:
-    """Return the slot numbers of one holder ('' without any, None if it holds nothing), and those of all others."""
-    own, others = None, []
-    for owner, number, numbers in connection.execute(
-        f"SELECT owner_id, serial, numbers FROM slots WHERE limit_id = ? AND {HELD}", (limit_id,)
+) -> tuple[str | None, list[str], bool]:
+    """Return the slot numbers of one holder and of all others, and whether its slots drain while it holds them.
+
+    Its own are '' while it has none, and None if it holds nothing.
+    """
+    own, others, drains = None, [], False
+    for owner, number, numbers, drained_at in connection.execute(
+        f"SELECT owner_id, serial, numbers, drained_at FROM slots "
+        f"WHERE limit_id = ? AND {HELD} AND (numbers IS NOT NULL OR (owner_id = ? AND serial = ?))",
+        (limit_id, owner_id, serial),
     ):
-        if (owner, number) == (owner_id, serial):
-            own = numbers or ""
-        elif numbers:
+        if owner == owner_id and number == serial:
+            own, drains = numbers or "", drained_at is not None
+        else:
             others.append(numbers)
-    return own, others
+    return own, others, drains
 
 
 def queue_lengths(connection: sqlite3.Connection) -> dict[int, int]:

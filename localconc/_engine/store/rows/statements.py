@@ -86,3 +86,6 @@ FIRST_WAITER: Final = f"""
     WHERE queue.limit_id = ? ORDER BY queue.ticket LIMIT 1
 """
 OWNER_COLUMNS: Final = ", ".join(OwnerRow._fields)
+
+#: Note which slots of a limit a holder has.
+SET_NUMBERS: Final = "UPDATE slots SET numbers = ? WHERE limit_id = ? AND owner_id = ? AND serial = ?"
