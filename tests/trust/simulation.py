@@ -25,7 +25,7 @@ from localconc._engine.engine import Engine
 from localconc._engine.holding.holdings import Handle
 from localconc._engine.homes.home import DATABASE_NAME, prepare
 from localconc._engine.liveness import reaper
-from localconc._engine.liveness.handing_on import hand_on
+from localconc._engine.liveness.lock_notes import hand_on
 from localconc._engine.liveness.owner import Owner
 from localconc._engine.operations import limits as operations
 from localconc._engine.operations import reading
