@@ -16,7 +16,7 @@ from localconc._engine.core import arguments, environment, rules, views
 from localconc._engine.core.calls import Request, strict_default
 from localconc._engine.core.rules import MAX_PAUSE_SECONDS
 from localconc._engine.homes.home import DATABASE_NAME, home_source, is_on_server, other_homes
-from localconc._engine.liveness import handing_on
+from localconc._engine.liveness.lock_notes import hand_on
 from localconc._engine.operations import reading
 from localconc._engine.waiting.threads import run
 from localconc.errors import LimitNotFoundError, NotSupportedError
@@ -350,7 +350,7 @@ def descriptor_to_hand_on() -> int | None:
     owner = engine.membership.owner
     if owner is None or not engine.holdings.grants:
         return None
-    handing_on.hand_on(owner.descriptor)
+    hand_on(owner.descriptor)
     return owner.descriptor
 
 

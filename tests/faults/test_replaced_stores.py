@@ -88,6 +88,33 @@ def test_after_a_backup_was_put_back_the_store_learns_what_a_process_really_hold
     assert another.enters("L")
 
 
+def test_after_a_backup_of_the_whole_home_was_put_back_those_who_held_hold(
+    programs: Cast, localconc_home_directory: Path
+) -> None:
+    """The copies of the owners' files are locked by nobody, though the owners live."""
+    home = localconc_home_directory
+    idle, dead = programs.puppet(), programs.puppet()
+    idle.must_enter("L", limit=1)
+    dead.must_enter("M", limit=1)
+    backup = home.with_name("backup")
+    shutil.copytree(home, backup)
+
+    shutil.rmtree(home)
+    backup.rename(home)
+    dead.kill()
+
+    newcomer = programs.puppet()
+    assert not newcomer.enters("L"), "two hold a limit of 1"
+    assert newcomer.enters("M")
+    idle.leave("L")
+    assert newcomer.enters("L", timeout_seconds=2)
+    newcomer.leave("L")
+    idle.must_enter("L")
+    idle.kill()
+    assert newcomer.enters("L", timeout_seconds=2)
+    _doctor_is_content(programs)
+
+
 def test_after_a_backup_was_put_back_threads_that_wait_are_served(
     programs: Cast, localconc_home_directory: Path
 ) -> None:

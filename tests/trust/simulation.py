@@ -25,6 +25,7 @@ from localconc._engine.engine import Engine
 from localconc._engine.holding.holdings import Handle
 from localconc._engine.homes.home import DATABASE_NAME, prepare
 from localconc._engine.liveness import reaper
+from localconc._engine.liveness.lock_notes import hand_on
 from localconc._engine.liveness.owner import Owner
 from localconc._engine.operations import limits as operations
 from localconc._engine.operations import reading
@@ -185,6 +186,7 @@ class Process:
         prepare(home)
         self.engine.membership.owner = owner = Owner(home)
         self.pid = owner.pid = pid
+        hand_on(owner.descriptor)  # no process of the machine has this pid: the lock alone tells that it lives
         self.threads = [Thread(self.engine) for _ in range(THREADS)]
         self.stopped_until = 0.0
 

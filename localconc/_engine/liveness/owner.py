@@ -4,7 +4,7 @@ The kernel releases the lock at the moment of death, whatever killed the process
 and no time-out that a stopped or slow process could miss.
 
 The file also tells which mailboxes and which log the process has, and on its board the process acknowledges grants.
-It has the pid, at 31 see `handing_on`, at 32 the mailboxes, at 40 see `open_logs`, from 64 the board.
+It has the pid, at 16 see `lock_notes`, at 32 the mailboxes, at 40 see `open_logs`, from 64 the board.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from localconc._engine.homes.files import (
     write_at,
 )
 from localconc._engine.homes.home import OWNERS_NAME, file_mode
-from localconc._engine.liveness.handing_on import is_handed_on
+from localconc._engine.liveness.lock_notes import is_copy, is_handed_on, note_original
 from localconc._engine.liveness.processes import command, has_exited, pid_namespace, started
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ class Owner:
             try:
                 if lock_descriptor(descriptor, blocking=False):
                     write_at(descriptor, content, 0)
+                    note_original(descriptor)
                     if fresh != self.path:
                         os.replace(fresh, self.path)
                     return descriptor
@@ -200,11 +201,10 @@ class Owner:
         was received on a descriptor just before, or after `holds_its_descriptor`.
         """
         word = serial.to_bytes(_WORD_BYTES, "little")
-        try:
+        with suppress(OSError):
             write_at(self.descriptor, word, _BOARD_AT + serial % BOARD_WORDS * _WORD_BYTES)
-        except OSError:
-            return False
-        return True
+            return True
+        return False
 
     def retract(self, serial: int) -> None:
         """Take the acknowledgement of a grant back that turned out to have been given to others meanwhile.
@@ -225,9 +225,9 @@ def is_alive(directory: Path, row: OwnerRow) -> bool:
     if row.is_command and row.pid_namespace == pid_namespace():
         return not has_ended(row)  # a command may close the lock that it inherited, or leave it to children
     path = path_of(directory, row.key)
-    if (locked := is_locked(path)) is False:
+    if (locked := is_locked(path)) is False and (row.pid_namespace != pid_namespace() or not is_copy(path)):
         return False
-    # The process table is the next best witness, if it is the same one: the file may be gone, or C code forked a child.
+    # The process table is the next best witness, if it is the same one: the file is gone or copied, or C code forked.
     return row.pid_namespace != pid_namespace() or not has_ended(row) or (locked is True and is_handed_on(path))
 
 
