@@ -349,13 +349,15 @@ def fill(home: Path, rows: int) -> float:
 
 def test_the_window_of_a_full_history_begins_where_it_has_everything(localconc_home_directory: Path) -> None:
     create_limit("db", 1)
-    begin = fill(localconc_home_directory, schema.HISTORY_ROWS + 2_000)
+    rows = schema.HISTORY_ROWS + 2_000
+    begin = fill(localconc_home_directory, rows)
     kept = len(read_history("db"))
     assert schema.HISTORY_ROWS <= kept <= schema.HISTORY_ROWS + schema.HISTORY_SLACK_ROWS
     for since in (None, pendulum.from_timestamp(begin)):
         found = read_statistics("db", since=since)
-        assert found.since.timestamp() == pytest.approx(found.until.timestamp() - (kept - 1) * 0.5, abs=2)
-        assert found.utilization == pytest.approx(1, abs=0.01)
+        oldest_ended = begin + (rows - kept) * 0.5 + 0.5
+        assert found.since.timestamp() == pytest.approx(oldest_ended, abs=0.001)
+        assert found.utilization == pytest.approx(1, abs=0.05)
     recent = found.until.subtract(seconds=100)
     assert read_statistics("db", since=recent).since == recent
 

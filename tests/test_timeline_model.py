@@ -221,6 +221,16 @@ def test_bars_of_one_holder_that_overlap_stand_below_each_other():
     assert [(lane.holder, lane.title, len(lane.bars)) for lane in group.lanes] == [(0, "job.py", 2), (0, "", 1)]
 
 
+def test_what_a_holder_caused_stands_beside_the_first_of_its_lanes():
+    jobs = [Job(0, 10, pid=1), Job(5, 10, pid=1), Job(6, 1, pid=2)]
+    [group] = timeline(*served("db", 1, jobs)).groups
+    assert [(lane.holder, lane.title, lane.caused_seconds) for lane in group.lanes] == [
+        (0, "job.py", pytest.approx(5 + 4 + 10)),
+        (0, "", 0),
+        (1, "job.py", 0),
+    ]
+
+
 def test_many_tasks_that_ran_once_share_the_lanes_of_their_process():
     jobs = [acquired(Job(n, 1.5, pid=n % 2, thread=f"Task-{n}")) for n in range(MAX_HOLDERS + 50)]
     [group] = timeline(*jobs, slots=9, seconds=500).groups

@@ -34,10 +34,19 @@ def story() -> Timeline:
 
 
 def crowd(bars: int = 10_000) -> Timeline:
+    """Sixty workers whose bars are short, except for a long one now and then, for which the others wait."""
     jobs = [
-        Job(n * 0.11, 0.3 + n % 7 / 10, pid=n % 60, command=f"python worker.py --shard {n % 60}") for n in range(bars)
+        Job(
+            n * 0.11,
+            0.3 + n % 7 / 10 if n % 500 else 12,
+            pid=n % 60,
+            command=f"python worker.py --shard {n % 60}",
+        )
+        for n in range(bars)
     ]
-    return timeline_of(served("db", 6, jobs), until=BEGIN + bars * 0.11 + 60, limits=[limit("db", 6)])
+    found = timeline_of(served("db", 6, jobs), until=BEGIN + bars * 0.11 + 60, limits=[limit("db", 6)])
+    assert sum(bar.waited_seconds > 0.1 for bar in found.groups[0].bars) > bars / 4
+    return found
 
 
 # ---- as a text -------------------------------------------------------------------------------------------------------

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import compileall
 import os
 import shutil
 import sqlite3
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 
 STORES = Path(__file__).parent.parent / "stores" / "version1"
@@ -47,6 +51,15 @@ def version_of(home: Path) -> int:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of a process that runs version 1, which is imported from its archive."""
-    path = os.pathsep.join(filter(None, [str(STORES / "localconc-0.1.0.zip"), *sys.path]))
-    return {**os.environ, "PYTHONPATH": path}
+    """Return the environment of a process that runs version 1."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(_package()), *sys.path]))}
+
+
+@cache
+def _package() -> Path:
+    """Unpack and compile version 1 once: its processes would compile it at each start."""
+    directory = Path(tempfile.mkdtemp(prefix="localconc-0.1.0-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    shutil.unpack_archive(STORES / "localconc-0.1.0.zip", directory)
+    compileall.compile_dir(directory, quiet=1)
+    return directory

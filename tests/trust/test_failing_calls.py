@@ -63,7 +63,7 @@ def test_a_system_call_that_fails_takes_nothing(at_calls: Strikes, scenario: str
 
 
 @pytest.mark.sweep
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("scenario", NAMES)
 def test_any_statement_that_fails_takes_nothing(
     at_statements: Strikes, scenario: str, capsys: pytest.CaptureFixture[str]
@@ -74,7 +74,7 @@ def test_any_statement_that_fails_takes_nothing(
 
 
 @pytest.mark.sweep
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("scenario", NAMES)
 def test_any_system_call_that_fails_takes_nothing(
     at_calls: Strikes, scenario: str, capsys: pytest.CaptureFixture[str]

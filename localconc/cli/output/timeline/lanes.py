@@ -38,19 +38,15 @@ class Lane:
         holder: number of the holder within its limit. Lanes with the same number stand below each other.
         title: what to call it; "" for a further lane of the same holder.
         detail: the rest of what tells it from others.
+        caused_seconds: how long others waited because of the holder; 0 for a further lane of the same one.
         bars: what it shows, in order of time; no two overlap.
-        caused_seconds: how long others waited because of these bars.
     """
 
     holder: int
     title: str
     detail: str
+    caused_seconds: float = 0.0
     bars: list[Bar] = field(default_factory=list)
-
-    @property
-    def caused_seconds(self) -> float:
-        """How long others waited because of these bars."""
-        return sum(bar.caused_seconds for bar in self.bars)
 
 
 def lanes_of(bars: Sequence[Bar]) -> list[Lane]:
@@ -59,8 +55,8 @@ def lanes_of(bars: Sequence[Bar]) -> list[Lane]:
     for number, own in enumerate(_holders(bars)):
         title, detail = _shared_names({bar.caller for bar in own})
         first, *others = _rows(own)
-        lanes.append(Lane(number, title, detail, first))
-        lanes += [Lane(number, "", "", row) for row in others]
+        lanes.append(Lane(number, title, detail, sum(bar.caused_seconds for bar in own), first))
+        lanes += [Lane(number, "", "", 0.0, row) for row in others]
     return lanes
 
 
