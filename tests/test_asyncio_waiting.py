@@ -18,6 +18,7 @@ import pytest
 from localconc import AcquireConcurrencySlotTimeoutError, create_limit, read_holders, read_waiters, update_limit
 from localconc._engine import registry
 from localconc._engine.homes.home import DATABASE_NAME
+from localconc._engine.liveness import watch as watching
 from localconc._engine.waiting import dispatcher
 from localconc._engine.waiting.mailboxes import pool as mailbox_pool
 from localconc._engine.waiting.mailboxes.mailbox import Mailbox
@@ -149,6 +150,7 @@ def test_a_store_that_was_replaced_tells_those_who_wait(localconc_home_directory
 # ---- others that die or stop -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(not watching.IS_SUPPORTED, reason="the kernel tells nothing of other processes")
 @pytest.mark.usefixtures("no_poll")
 def test_the_slots_of_a_killed_process_pass_to_a_waiting_task(localconc_home_directory: Path) -> None:
     async def run(worker: Worker) -> None:

@@ -288,6 +288,7 @@ def test_signals_are_forwarded_once(name: str) -> None:
         assert (output, runner.process.returncode) == ("", 3)
 
 
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="this system blocks no signals")
 def test_the_command_starts_with_the_signals_as_they_were() -> None:
     create_limit("gpu", 1)
     script = (
@@ -364,6 +365,7 @@ def test_when_run_is_killed_the_slots_stay_with_the_command_and_come_back_with_i
         ok("run", "gpu", "--timeout", "0", "--", "true")
 
 
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="the test itself watches the command by a pidfd")
 @pytest.mark.parametrize("waits_before_the_kill", [True, False])
 def test_a_waiter_gets_the_slot_within_a_tenth_of_a_second_of_the_end(waits_before_the_kill: bool) -> None:
     create_limit("gpu", 1)

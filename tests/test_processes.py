@@ -29,12 +29,17 @@ from localconc import (
 )
 from localconc import asyncio as for_tasks
 from localconc._engine import registry
+from localconc._engine.liveness import watch as watching
 from localconc._engine.waiting import steps, timing
 from localconc.sync import concurrency, rate_limit
 from tests.kit.invariants import check_store, look_at, over_limit
 from tests.kit.processes import PATIENCE_SECONDS, Worker, crew, peak_overlap, spawn, wait_until
 
-METHODS = ["spawn", "fork", "forkserver"]
+METHODS = [method for method in ("spawn", "fork", "forkserver") if method == "spawn" or hasattr(os, "fork")]
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
+needs_watch = pytest.mark.skipif(not watching.IS_SUPPORTED, reason="the kernel tells nothing of other processes")
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -189,6 +194,7 @@ def test_a_stopped_waiter_first_in_a_draining_queue_does_not_hold_up_the_others(
         workers[0].finish()
 
 
+@needs_fork
 def test_a_forked_child_does_not_release_what_its_parent_holds() -> None:
     create_limit("db", 1)
     with concurrency("db"):
@@ -205,6 +211,7 @@ def _leave_and_look() -> int:
     return 0 if read_limit("db").active_slots == 1 else 1
 
 
+@needs_fork
 def test_a_child_that_leaves_its_parents_block_takes_nothing_with_it() -> None:
     create_limit("db", 1)
     block = concurrency("db")
@@ -219,6 +226,7 @@ def test_a_child_that_leaves_its_parents_block_takes_nothing_with_it() -> None:
     assert read_limit("db").active_slots == 0
 
 
+@needs_fork
 def test_a_living_child_does_not_keep_its_dead_parents_slots() -> None:
     create_limit("db", 1)
     script = (
@@ -244,6 +252,7 @@ def test_a_living_child_does_not_keep_its_dead_parents_slots() -> None:
     process.stdout.close()
 
 
+@needs_fork
 def test_a_fork_while_other_threads_use_limits_harms_neither_side(localconc_home_directory: Path) -> None:
     create_limit("db", 2)
     stop = threading.Event()
@@ -378,6 +387,7 @@ def test_raising_a_limit_wakes_those_who_wait_in_other_processes() -> None:
             worker.finish()
 
 
+@needs_watch
 def test_a_dead_process_that_is_cleared_up_need_not_be_looked_after_any_more() -> None:
     create_limit("db", 1)
     with crew() as workers:
@@ -391,6 +401,7 @@ def test_a_dead_process_that_is_cleared_up_need_not_be_looked_after_any_more() -
         assert read_holders("db") == []
 
 
+@needs_watch
 def test_a_process_that_has_left_is_not_cleared_up_after_by_all_who_watched_it(monkeypatch: pytest.MonkeyPatch) -> None:
     create_limit("db", 1)
     engine = registry.current()

@@ -76,6 +76,11 @@ def _not_started(words: list[str], error: OSError) -> CommandError:
     return CommandError(f"{words[0]!r} can't be run ({error.strerror})", NOT_EXECUTABLE)
 
 
+def _as_script(words: list[str]) -> list[str]:
+    """Return the command line for a file that the system can't run by itself, as shells do it."""
+    return ["/bin/sh", shutil.which(words[0]) or words[0], *words[1:]]
+
+
 # ---- where a process can tell who sent it a signal -------------------------------------------------------------------
 
 
@@ -111,7 +116,7 @@ if sys.platform == "linux":
             except OSError as error:
                 if error.errno != errno.ENOEXEC:
                     raise
-                script = ["/bin/sh", shutil.which(words[0]) or words[0], *words[1:]]  # as shells do
+                script = _as_script(words)
                 return os.posix_spawnp(script[0], script, environment, setsigmask=mask, setsigdef=defaults)
         except OSError as error:
             raise _not_started(words, error) from None
@@ -165,10 +170,17 @@ def run_with_handlers(
             os.kill(os.getpid(), signal.SIGSTOP)
 
     before = {number: signal.signal(number, forward) for number in FORWARDED if _may_handle(number)}
+    if sys.platform != "win32":  # an ignored one would throw the child's exit status away
+        before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         inherits = () if descriptor is None or sys.platform == "win32" else (descriptor,)
         try:
-            process = subprocess.Popen(words, pass_fds=inherits, env=dict(environment))
+            try:
+                process = subprocess.Popen(words, pass_fds=inherits, env=dict(environment))
+            except OSError as error:
+                if error.errno != errno.ENOEXEC or sys.platform == "win32":
+                    raise
+                process = subprocess.Popen(_as_script(words), pass_fds=inherits, env=dict(environment))
         except OSError as error:
             raise _not_started(words, error) from None
         with suppress(Exception):

@@ -36,7 +36,7 @@ class Process:
         self.popen = subprocess.Popen(
             [sys.executable, "-c", PROCESS, str(directory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        key, pid, namespace, started = self.hear().split()
+        key, pid, namespace, started = self.hear().rstrip("\n").split(" ")
         self.row = OwnerRow(1, key, int(pid), namespace, started, "other")
 
     def hear(self) -> str:

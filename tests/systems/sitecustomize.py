@@ -4,7 +4,8 @@ With this directory on PYTHONPATH, Python runs this module before anything else.
 system to be like:
 
 - `macos`: what only Linux has is gone, and `sys.platform` is that of macOS.
-- `bare`: so is what only Unix has, as far as tests can do without it: forks, sockets with a path, poll, pread.
+- `bare`: so is what only Unix has, as far as tests can do without it: forks, pread, and poll, so mailboxes
+  have no sockets.
 """
 
 from __future__ import annotations
@@ -37,8 +38,6 @@ _ONLY_UNIX = {
     "os": ["fork", "forkpty", "register_at_fork", "pread*", "pwrite*", "preadv*", "pwritev*"],
     "signal": ["pthread_sigmask", "sigwait"],
     "select": ["poll", "POLL*"],
-    "socket": ["AF_UNIX"],
-    "_socket": ["AF_UNIX"],
 }
 
 

@@ -54,7 +54,7 @@ def _open_to_users(path: bytes, directory: Path) -> None:
 
     It changes what it has opened, not what the path may have become in a directory that others can write.
     """
-    if sys.platform != "linux":
+    if sys.platform != "linux":  # no change of owner: the path may be another file of root's by now
         with suppress(OSError, NotImplementedError):
             os.chmod(path, file_mode(directory), follow_symlinks=False)
         return
