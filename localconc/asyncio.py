@@ -303,20 +303,10 @@ async def rate_limit(
             `strict`.
         StoreError: the database can't be used.
     """
-    await _acquire(
-        checked_call(
-            RATE_LIMIT,
-            names,
-            occupy,
-            timeout_seconds,
-            create_if_missing,
-            None,
-            limit,
-            slot_decay_per_second,
-            strict,
-        ),
-        _context(),
+    call = checked_call(
+        RATE_LIMIT, names, occupy, timeout_seconds, create_if_missing, None, limit, slot_decay_per_second, strict
     )
+    await _acquire(call, _context())
 
 
 async def _acquire(call: Call, context: int) -> tuple[Keeper | None, Handle | None]:

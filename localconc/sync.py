@@ -300,20 +300,10 @@ def rate_limit(
             `strict`.
         StoreError: the database can't be used.
     """
-    _acquire(
-        checked_call(
-            RATE_LIMIT,
-            names,
-            occupy,
-            timeout_seconds,
-            create_if_missing,
-            None,
-            limit,
-            slot_decay_per_second,
-            strict,
-        ),
-        threading.get_ident(),
+    call = checked_call(
+        RATE_LIMIT, names, occupy, timeout_seconds, create_if_missing, None, limit, slot_decay_per_second, strict
     )
+    _acquire(call, threading.get_ident())
 
 
 def _acquire(call: Call, context: int) -> tuple[Keeper | None, Handle | None]:

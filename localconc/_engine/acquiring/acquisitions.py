@@ -226,7 +226,9 @@ class Acquisitions:
         """
         serial, secret, acquired_wall, acquired_boot = wakeup
         owner = self._membership.owner
-        if secret != queued.secret or not secret or owner is None or not owner.acknowledge(serial):
+        if serial != handle.serial or secret != queued.secret or not secret:
+            return None
+        if owner is None or not owner.acknowledge(serial):
             return None
         late = self._clock.now() - acquired_boot
         if not -MAX_PICK_UP_SECONDS < late < MAX_PICK_UP_SECONDS:

@@ -10,7 +10,7 @@ from localconc._engine.core.records import Grant, LimitRef
 from localconc._engine.queue import admission
 from localconc._engine.queue.cleanup import cancel
 from localconc._engine.queue.explain import Caller, Moment, Reason, explain
-from localconc._engine.store.rows import listings, owner_rows, requeues
+from localconc._engine.store.rows import listings, owner_rows
 from localconc._engine.store.rows.schema import GRANTED, PASSED_OVER, REFUSED
 from localconc.errors import ConcurrencySlotAcquisitionError, StoreError
 
@@ -208,10 +208,9 @@ class QueuedRequests:
             return self._granted_by_outcome(
                 txn, waiter._replace(limit_ids="[]", granted_wall=txn.wall, granted_boot=txn.now)
             )
-        requeues.rejoin(
-            txn.ledger.connection, waiter.ticket, [row.id for row in rows], request.to_text(), queued.mailbox.address
-        )
-        admission.admit_waiters(txn, [row.id for row in rows])
+        limit_ids = [row.id for row in rows]
+        txn.ledger.rejoin(waiter.ticket, limit_ids, request.to_text(), queued.mailbox.address)
+        admission.admit_waiters(txn, limit_ids)
         now_is = txn.ledger.waiter(waiter.ticket)
         if now_is is not None and now_is.state == GRANTED:
             txn.ledger.delete_waiter(waiter.ticket)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from localconc._engine.acquiring.deadlocked import Deadlocked, would_deadlock
 from localconc._engine.acquiring.terms import Queued, Refused
 from localconc._engine.core.calls import CONCURRENCY
-from localconc._engine.core.records import LimitRef
+from localconc._engine.core.records import LimitRef, WaiterRow, limits_text
 from localconc._engine.queue import admission
 from localconc._engine.queue.explain import Caller, Moment, explain
+from localconc._engine.store.rows.schema import WAITING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,16 +46,24 @@ def enqueue(
     is_simple = len(rows) == 1 and rows[0].decay == 0 and request.mode == CONCURRENCY
     retry_after = admission.deny(txn, request, rows, counts=not is_simple)  # else its trigger counts it
     ticket = txn.ledger.insert_waiter(
-        requester,
-        request,
-        ids,
-        terms.mailbox.address,
-        secret,
-        txn.wall,
-        txn.now,
-        is_simple=is_simple,
-        has_end=terms.has_end,
-        stops=",".join(map(str, terms.stops)),
+        WaiterRow(
+            ticket=0,
+            owner_id=requester.owner_id,
+            serial=requester.serial,
+            state=WAITING,
+            slots=request.slots,
+            limit_id=ids[0],
+            limit_ids=None if is_simple else limits_text(ids),
+            request=request.to_text(),
+            thread=requester.thread,
+            context=requester.context,
+            has_end=terms.has_end,
+            stops=",".join(map(str, terms.stops)),
+            address=terms.mailbox.address,
+            secret=secret,
+            waiting_since=txn.wall,
+            enqueued_boot=txn.now,
+        )
     )
     refs = tuple(map(LimitRef.of, rows))
     return Queued(ticket, secret, requester, refs, terms.mailbox, is_simple, txn.now, due_at, retry_after)

@@ -133,7 +133,7 @@ def checked_call(
     holder: Any = None,
     raise_on_lease_renewal_failure: bool | None = None,
 ) -> Call:
-    """Check the arguments of a call.
+    """Check the arguments of a call, or find that they were checked before.
 
     Args:
         strict: None for what the environment says (`LOCALCONC_STRICT`).
@@ -162,18 +162,8 @@ def checked_call(
         known = _valid_calls.get(key)
         if known is not None:
             return known
-    request = Request(
-        names=arguments.limit_names(names),
-        slots=arguments.whole("occupy", occupy, 1, arguments.MAX_NUMBER),  # more than any limit is refused with words
-        mode=mode,
-        create_if_missing=arguments.create_if_missing(create_if_missing),
-        limit=None if limit is None else arguments.whole("limit", limit, 0),
-        slot_decay_per_second=None if slot_decay_per_second is None else arguments.decay(slot_decay_per_second),
-        strict=strict_default() if strict is None else arguments.flag("strict", strict),
-        label=arguments.label(label),
-    )
     call = Call(
-        request,
+        _request(mode, names, occupy, create_if_missing, limit, slot_decay_per_second, strict, label),
         arguments.timeout(timeout_seconds),
         None if max_retries is None else arguments.whole("max_retries", max_retries, 0),
         _lease(lease_duration, holder, raise_on_lease_renewal_failure),
@@ -184,6 +174,21 @@ def checked_call(
             _valid_calls.clear()
         _valid_calls[key] = call
     return call
+
+
+def _request(
+    mode: Mode, names: Any, occupy: Any, create_if_missing: Any, limit: Any, decay: Any, strict: Any, label: Any
+) -> Request:
+    return Request(
+        names=arguments.limit_names(names),
+        slots=arguments.whole("occupy", occupy, 1, arguments.MAX_NUMBER),  # the rules explain why more than fits fails
+        mode=mode,
+        create_if_missing=arguments.create_if_missing(create_if_missing),
+        limit=None if limit is None else arguments.whole("limit", limit, 0),
+        slot_decay_per_second=None if decay is None else arguments.decay(decay),
+        strict=strict_default() if strict is None else arguments.flag("strict", strict),
+        label=arguments.label(label),
+    )
 
 
 def _lease(duration: Any, holder: Any, raises: Any) -> Lease | None:

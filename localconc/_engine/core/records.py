@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from localconc._engine.core.errors import malformed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class LimitRow(NamedTuple):
@@ -87,10 +90,16 @@ def limits_in(limit_id: int, limit_ids: str | None) -> tuple[int, ...]:
         raise malformed("A waiting request", limit_ids) from error
 
 
+def limits_text(limit_ids: Iterable[int]) -> str:
+    """Return limits as a JSON list, as the column `limit_ids` has them."""
+    return f"[{','.join(map(str, limit_ids))}]"
+
+
 class WaiterRow(NamedTuple):
     """A queued request, as the ledger reads it.
 
-    `limit_ids` is None for a simple request: one limit, whose slots are held until they are released.
+    `limit_ids` is None for a simple request, which asks for one limit without decay. `ticket` is 0 for a request that
+    is yet to get one.
     """
 
     ticket: int
@@ -109,9 +118,9 @@ class WaiterRow(NamedTuple):
     secret: int
     waiting_since: float
     enqueued_boot: float
-    granted_wall: float | None
-    granted_boot: float | None
-    answer: str | None
+    granted_wall: float | None = None
+    granted_boot: float | None = None
+    answer: str | None = None
 
     @property
     def queued_on(self) -> list[int]:

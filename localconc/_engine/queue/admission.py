@@ -16,7 +16,7 @@ from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, Request
 from localconc._engine.core.records import LimitRef
 from localconc._engine.queue.clocks import with_possible_moments
 from localconc._engine.queue.definitions import define, redefine
-from localconc._engine.store.rows import listings, requeues
+from localconc._engine.store.rows import listings
 from localconc._engine.store.rows.schema import WAITING
 from localconc.errors import ConcurrencySlotAcquisitionError
 
@@ -248,7 +248,7 @@ def next_due(txn: Transaction, limit_ids: Iterable[int]) -> float | None:
 def _admit(txn: Transaction, waiter: WaiterRow, rows: list[LimitRow]) -> None:
     """Admit a waiter by the general rules; its row stays, out of the queue, until its process has accepted."""
     if waiter.limit_ids is None:  # its process has to look, for it does not expect a row with the outcome
-        requeues.requeue_elsewhere(txn.ledger.connection, waiter.ticket, waiter.queued_on)
+        txn.ledger.requeue(waiter.ticket, waiter.queued_on)
         waiter = waiter._replace(secret=0)
     waited_seconds = max(0.0, txn.now - waiter.enqueued_boot)
     grant(txn, Request.from_text(waiter.request), rows, waiter.requester, waited_seconds, waiter.ticket)
@@ -284,7 +284,7 @@ def _reevaluate(txn: Transaction, ticket: int) -> list[int]:
         return before
     after = [row.id for row in rows]
     if sorted(after) != sorted(before):
-        requeues.requeue_elsewhere(txn.ledger.connection, ticket, after)
+        txn.ledger.requeue(ticket, after)
         if not after:
             _admit(txn, waiter._replace(limit_ids="[]", secret=0), [])
     return [*before, *after]

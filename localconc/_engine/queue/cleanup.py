@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING, Final
 
 from localconc._engine.core import rules
 from localconc._engine.core.calls import CONCURRENCY, Request
-from localconc._engine.core.records import LimitRef, OwnerRow, Requester, WaiterRow
+from localconc._engine.core.records import LimitRef, OwnerRow, Requester, WaiterRow, limits_text
 from localconc._engine.queue import clocks
 from localconc._engine.queue.admission import admit_waiters
-from localconc._engine.store.rows import integrity, listings, owner_rows, requeues
+from localconc._engine.store.rows import integrity, listings, owner_rows
 from localconc._engine.store.rows.schema import GRANTED, KILLED, PASSED_OVER, UNSEEN, WAITING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
     from localconc._engine.core.records import Grant
+    from localconc._engine.store.rows.listings import QueuedHolder
     from localconc._engine.store.store import Transaction
 
 #: As many stopped waiters leave a queue in one transaction: each costs a look at the process table.
@@ -117,28 +118,37 @@ def pass_over(
     rows = listings.queued_holders(txn.ledger.connection, owner.id, serial, limit_ids)
     if len(rows) != len(limit_ids):
         return False  # it has released them, or another process was quicker
-    first = rows[0]
+    _take_back(txn, owner.id, serial, rows)
+    touched = [*limit_ids]
+    for limit_id in limit_ids:
+        touched += _pass_over_next(txn, limit_id, is_stopped)
+    admit_waiters(txn, touched)
+    return True
+
+
+def _take_back(txn: Transaction, owner_id: int, serial: int, rows: list[QueuedHolder]) -> None:
+    """Delete the holders of one acquisition as if they had never been, and note its request as passed over."""
     for row in rows:
         limit = txn.ledger.limit_with_id(row.limit_id)
-        holder = txn.ledger.holder(row.limit_id, owner.id, serial)
+        holder = txn.ledger.holder(row.limit_id, owner_id, serial)
         if limit is not None and holder is not None and holder[1] is not None:
             empty_at = max(txn.now, limit.empty_at - row.slots / limit.decay)
             txn.set_empty_at(row.limit_id, empty_at)
             txn.ledger.drain_sooner(row.limit_id, holder[1], max(0.0, limit.empty_at - empty_at))
-        txn.ledger.delete_holder(row.limit_id, owner.id, serial)
+        txn.ledger.delete_holder(row.limit_id, owner_id, serial)
+    first, limit_ids = rows[0], [row.limit_id for row in rows]
     names = tuple(limit.name for limit in txn.ledger.limits_with_ids(limit_ids))
     request = Request(names=names, slots=first.slots, mode=CONCURRENCY, label=first.label or "")
     txn.ledger.delete_waiter(first.ticket)
-    requeues.insert_passed_over(
-        txn.ledger.connection,
+    txn.ledger.insert_waiter(
         WaiterRow(
             ticket=first.ticket,
-            owner_id=owner.id,
+            owner_id=owner_id,
             serial=serial,
             state=PASSED_OVER,
             slots=first.slots,
             limit_id=first.limit_id,
-            limit_ids=f"[{','.join(map(str, limit_ids))}]",
+            limit_ids=limits_text(limit_ids),
             request=request.to_text(),
             thread=first.thread or "",
             context=first.context or 0,
@@ -148,16 +158,8 @@ def pass_over(
             secret=0,
             waiting_since=first.acquired_wall - first.waited_seconds,
             enqueued_boot=first.acquired_boot - first.waited_seconds,
-            granted_wall=None,
-            granted_boot=None,
-            answer=None,
-        ),
+        )
     )
-    touched = [*limit_ids]
-    for limit_id in limit_ids:
-        touched += _pass_over_next(txn, limit_id, is_stopped)
-    admit_waiters(txn, touched)
-    return True
 
 
 def _pass_over_next(txn: Transaction, limit_id: int, is_stopped: Callable[[int], bool]) -> list[int]:
@@ -171,7 +173,7 @@ def _pass_over_next(txn: Transaction, limit_id: int, is_stopped: Callable[[int],
         waiter = txn.ledger.first_waiter(limit_id)
         if waiter is None or not is_stopped(waiter.owner_id):
             break
-        requeues.pass_over(txn.ledger.connection, waiter)
+        txn.ledger.pass_over(waiter)
         txn.told.append((waiter.owner_id, waiter.serial, waiter.address))
         touched += waiter.queued_on
     return touched

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from localconc._engine.core.calls import Call
-    from localconc._engine.core.clock import Mailbox
     from localconc._engine.engine import Engine
 
 # ---- acquiring -------------------------------------------------------------------------------------------------------
@@ -64,16 +63,13 @@ def acquire(
     tries_until = deadline if max_retries is None or deadline is not None else begun + STORE_TIMEOUT_SECONDS
     may_wait = timeout_seconds != 0 and max_retries != 0
     handle = engine.holdings.begin(thread, request.label, context)
-    mailbox = None
+    terms: WaitTerms | None = None
+    outcome: Handle | Queued | Refused | Deadlocked
     try:
-        if may_wait and engine.membership.owner is None:  # mailboxes are an owner's
+        if may_wait and engine.membership.owner is None:  # only a process that has joined the store has mailboxes
             yield from retry_while_busy(engine, engine.store.database.ensure_open, tries_until)
-        owner = engine.membership.owner
-        terms = None
-        if may_wait and owner is not None:
-            mailbox = mailboxes.take(owner)
-            terms = _terms(engine, call, mailbox, stopped)
-        outcome: Handle | Queued | Refused | Deadlocked
+        if may_wait:
+            terms = _terms(engine, call, mailboxes, stopped)
         try:
             outcome = engine.acquisitions.try_acquire(request, handle, terms)
         except (Busy, Damaged):
@@ -85,12 +81,10 @@ def acquire(
             polls = polls and not engine.is_alone
             wakeups = None
             if outcome.is_simple and outcome.due_at is None and max_retries is None:  # most waits are short
-                first_look_at = _first_look_at(engine, begun, deadline, polls)
-                wakeups = yield Park(first_look_at, handle.serial, outcome.mailbox, None)
+                until = _first_look_at(engine, begun, deadline, polls)
+                wakeups = yield Park(until, handle.serial, outcome.mailbox, None)
                 for wakeup in wakeups or ():
-                    if wakeup[0] == handle.serial and engine.acquisitions.accept_wakeup(
-                        request, outcome, handle, wakeup
-                    ):
+                    if engine.acquisitions.accept_wakeup(request, outcome, handle, wakeup):
                         return handle
             yield from Wait(engine, call, handle, outcome, begun, deadline, polls=polls).steps(is_told=bool(wakeups))
     except BaseException as error:
@@ -99,8 +93,8 @@ def acquire(
             raise outcomes.store_timeout(call, str(engine.store.database.path)) from None
         raise
     finally:
-        if mailbox is not None:
-            mailboxes.put(mailbox)
+        if terms is not None:
+            mailboxes.put(terms.mailbox)
     return handle
 
 
@@ -111,13 +105,16 @@ def _first_look_at(engine: Engine, begun: float, deadline: float | None, polls: 
     return first
 
 
-def _terms(engine: Engine, call: Call, mailbox: Mailbox, stopped: Callable[[], Iterable[int]]) -> WaitTerms:
+def _terms(engine: Engine, call: Call, mailboxes: Mailboxes, stopped: Callable[[], Iterable[int]]) -> WaitTerms | None:
+    owner = engine.membership.owner
+    if owner is None:
+        return None
     has_end = call.timeout_seconds is not None or call.max_retries is not None
     stops: tuple[int, ...] = ()
     contexts = engine.holdings.contexts
     if not has_end and contexts:
         stops = tuple(context for context in stopped() if context in contexts)
-    return WaitTerms(mailbox, has_end, call.max_retries is not None, stops)
+    return WaitTerms(mailboxes.take(owner), has_end, call.max_retries is not None, stops)
 
 
 def _reap_and_try_again(

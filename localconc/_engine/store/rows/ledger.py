@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from localconc._engine.core.records import LimitRow, WaiterRow
-from localconc._engine.store.rows.requeues import json_list
-from localconc._engine.store.rows.schema import GRANTED, INSTANT, OPERATOR, REFUSED, TOTALS_ROW, WAITING
+from localconc._engine.core.records import LimitRow, WaiterRow, limits_text
+from localconc._engine.store.rows.schema import GRANTED, INSTANT, OPERATOR, PASSED_OVER, REFUSED, TOTALS_ROW, WAITING
 from localconc._engine.store.rows.statements import (
     ADMIT_FAST,
     ALL_LIMITS,
     FIRST_WAITER,
     HAS_QUEUE,
     HELD,
+    INSERT_WAITER,
     LIMIT_BY_ID,
     LIMIT_BY_NAME,
     LIMIT_BY_UUID,
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable
 
-    from localconc._engine.core.calls import Request
     from localconc._engine.core.records import LimitRef, Requester
 
 
@@ -245,45 +244,32 @@ class Ledger:
 
     # ---- waiters ---------------------------------------------------------------------------------------------
 
-    def insert_waiter(
-        self,
-        requester: Requester,
-        request: Request,
-        limit_ids: list[int],
-        address: str,
-        secret: int,
-        waiting_since: float,
-        enqueued_boot: float,
-        *,
-        is_simple: bool,
-        has_end: bool,
-        stops: str,
-    ) -> int:
-        """Queue a request on each of its limits; return its ticket."""
-        ticket = self._execute(
-            "INSERT INTO waiters (owner_id, serial, state, slots, limit_id, limit_ids, request, thread, context, "
-            "has_end, stops, address, secret, waiting_since, enqueued_boot) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                requester.owner_id,
-                requester.serial,
-                WAITING,
-                request.slots,
-                limit_ids[0],
-                None if is_simple else json_list(limit_ids),
-                request.to_text(),
-                requester.thread,
-                requester.context,
-                has_end,
-                stops,
-                address,
-                secret,
-                waiting_since,
-                enqueued_boot,
-            ),
-        ).lastrowid
+    def insert_waiter(self, row: WaiterRow) -> int:
+        """Insert a waiter, which a trigger queues on its limits if it is to wait; return its ticket."""
+        ticket = self._execute(INSERT_WAITER, row).lastrowid
         assert ticket is not None
         return ticket
+
+    def pass_over(self, waiter: WaiterRow) -> None:
+        """Take a stopped waiter out of its queues before it is granted anything; it keeps its ticket."""
+        self._execute(
+            "UPDATE waiters SET state = ?, limit_ids = ?, secret = 0 WHERE ticket = ?",
+            (PASSED_OVER, limits_text(waiter.queued_on), waiter.ticket),
+        )
+
+    def rejoin(self, ticket: int, limit_ids: list[int], request: str, address: str) -> None:
+        """Queue a waiter that was passed over at its old place in the order of arrival."""
+        self._execute(
+            "UPDATE waiters SET state = ?, limit_ids = ?, request = ?, address = ? WHERE ticket = ?",
+            (WAITING, limits_text(limit_ids), request, address, ticket),
+        )
+
+    def requeue(self, ticket: int, limit_ids: list[int]) -> None:
+        """Queue a waiter on other limits, at its place in the order of arrival.
+
+        The row loses its secret, so that no wakeup can prove the grant: the process has to read which limits it got.
+        """
+        self._execute("UPDATE waiters SET limit_ids = ?, secret = 0 WHERE ticket = ?", (limits_text(limit_ids), ticket))
 
     def admit_first(
         self, limit_id: int, wall: float, now: float

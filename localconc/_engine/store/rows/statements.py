@@ -80,6 +80,9 @@ LIMIT_BY_UUID: Final = f"{SELECT_LIMIT}uuid = ?"
 ALL_LIMITS: Final = f"SELECT {LIMIT_COLUMNS} FROM {LIMITS} ORDER BY definition.name"
 
 WAITER_COLUMNS: Final = ", ".join(f"waiters.{column}" for column in WaiterRow._fields)
+INSERT_WAITER: Final = f"""
+    INSERT INTO waiters ({", ".join(WaiterRow._fields)}) VALUES (nullif(?, 0){", ?" * (len(WaiterRow._fields) - 1)})
+"""
 WAITER: Final = f"SELECT {WAITER_COLUMNS} FROM waiters WHERE ticket = ?"
 FIRST_WAITER: Final = f"""
     SELECT {WAITER_COLUMNS} FROM queue JOIN waiters USING (ticket)
