@@ -110,7 +110,7 @@ class Engine:
 
     def _on_open(self) -> None:
         is_new = self.membership.join(
-            self.store.file_identity, self.store.read_while_opening, self.store.transact_while_opening
+            self.store.database.file_identity, self.store.read_while_opening, self.store.transact_while_opening
         )
         if is_new:
             self.reaper.forget()  # in another store, the same numbers are other processes
@@ -159,7 +159,7 @@ class Engine:
 
     def rebuild(self) -> None:
         """Set a damaged store aside, so that the next use builds a new one with the definitions of the old."""
-        aside = self.store.rebuild()
+        aside = self.store.database.rebuild()
         if aside is not None:
             logger.warning(
                 "localconc: the database %s was damaged. It was set aside as %s and rebuilt with its definitions.",

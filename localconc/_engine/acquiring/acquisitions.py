@@ -129,9 +129,10 @@ class Acquisitions:
 
     def _is_usable(self) -> bool:
         try:
-            return self._store.is_usable()
-        except (Damaged, StoreError):
+            self._store.database.ensure_open()
+        except (Busy, Damaged, StoreError):
             return False  # the general way says what is wrong
+        return True
 
     def try_acquire(
         self,

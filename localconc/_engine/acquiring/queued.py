@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from localconc._engine.core.calls import Request
     from localconc._engine.core.clock import Clock
-    from localconc._engine.core.records import WaiterRow
+    from localconc._engine.core.records import Requester, WaiterRow
     from localconc._engine.holding.holdings import Handle, Holdings
     from localconc._engine.liveness.membership import Membership
     from localconc._engine.store.rows.ledger import Ledger
@@ -171,34 +171,14 @@ class QueuedRequests:
             waited_seconds = max(0.0, txn.now - queued.enqueued_boot)
         else:
             return None
-        requester = queued.requester
-        return Grant(
-            queued.refs,
-            request.slots,
-            acquired_wall,
-            acquired_boot,
-            waited_seconds,
-            requester.thread,
-            requester.label,
-            requester.context,
-        )
+        return _grant(queued.requester, queued.refs, request.slots, acquired_wall, acquired_boot, waited_seconds)
 
     def _granted_by_outcome(self, txn: Transaction, waiter: WaiterRow) -> Grant:
         assert waiter.granted_wall is not None
         assert waiter.granted_boot is not None
         refs = tuple(map(LimitRef.of, txn.ledger.limits_with_ids(waiter.queued_on)))
         waited_seconds = max(0.0, waiter.granted_boot - waiter.enqueued_boot)
-        requester = waiter.requester
-        return Grant(
-            refs,
-            waiter.slots,
-            waiter.granted_wall,
-            waiter.granted_boot,
-            waited_seconds,
-            requester.thread,
-            requester.label,
-            requester.context,
-        )
+        return _grant(waiter.requester, refs, waiter.slots, waiter.granted_wall, waiter.granted_boot, waited_seconds)
 
     def _rejoin(self, txn: Transaction, request: Request, queued: Queued, waiter: WaiterRow) -> Queued | Grant:
         """Queue a request that was passed over at its old place, and admit it if there is room."""
@@ -241,3 +221,9 @@ class QueuedRequests:
             return reason
 
         return self._store.transact(work)
+
+
+def _grant(
+    requester: Requester, refs: tuple[LimitRef, ...], slots: int, wall: float, boot: float, waited_seconds: float
+) -> Grant:
+    return Grant(refs, slots, wall, boot, waited_seconds, requester.thread, requester.label, requester.context)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from localconc._engine.core.calls import Mode
+from localconc._engine.core.views import moment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from pendulum import DateTime
 
@@ -137,7 +137,6 @@ class Hold(NamedTuple):
 
 def acquisitions_of(rows: Iterable[AcquisitionRow]) -> list[Acquisition]:
     """Turn rows into what callers read, in the same order."""
-    moment = moments()
     return [
         Acquisition(*row[:8], moment(row[8]), None if row[9] is None else moment(row[9]), row[10], row[11])
         for row in rows
@@ -170,7 +169,6 @@ def statistics_of(
     if since is None:
         since = min((hold[1] for hold in known), default=until)
     seen = [hold for hold in known if hold[1] <= until and (hold[1] if hold[2] is None else hold[2]) >= since]
-    moment = moments()
     return Statistics(
         name=name,
         since=moment(since),
@@ -202,19 +200,3 @@ def _utilization(holds: list[Hold], limit: int, since: float, until: float) -> f
         if released is not None
     )
     return slot_seconds / (limit * (until - since))
-
-
-def moments() -> Callable[[float], DateTime]:
-    """Return a function from seconds since 1970 to the moment in UTC.
-
-    It costs 1 µs, an eighth of `pendulum.from_timestamp`: a full history has 20,000 moments.
-    """
-    import pendulum
-
-    def moment(seconds: float) -> DateTime:
-        plain = datetime.fromtimestamp(seconds, UTC)
-        return pendulum.DateTime(
-            plain.year, plain.month, plain.day, plain.hour, plain.minute, plain.second, plain.microsecond, pendulum.UTC
-        )
-
-    return moment

@@ -111,43 +111,42 @@ class Reaper:
             seen: those that were in front when the request was refused. Another process may have been quicker.
         """
         rows = self._in_front(limit_ids, ticket)
-        dead = [self._reap_if_dead(row, was_seen=False) for row in rows]
-        return any(dead) or not {row.id for row in rows}.issuperset(set(seen) - {self._membership.owner_id})
+        has_gone = not {row.id for row in rows}.issuperset(set(seen) - {self._membership.owner_id})
+        return self._reap_dead(rows) or has_gone
 
     def reap_served_first(self, limit_ids: Iterable[int], ticket: int | None, count: int) -> None:
         """Look at a few of those that are served first, and at all others in front only if one of these was dead."""
         ids, own = list(limit_ids), self._membership.owner_id
         rows = self._store.read(lambda ledger: owner_rows.served_first(ledger.connection, ids, count, own))
-        dead = [self._reap_if_dead(row, was_seen=False) for row in rows]
-        if any(dead):
+        if self._reap_dead(rows):
             self.reap_in_front(ids, ticket)
 
     def reap_owners(self, owner_ids: Iterable[int]) -> bool:
         """Look at some processes; return whether one of them was dead, or is not there any more."""
         ids = set(owner_ids)
         rows = self._store.read(lambda ledger: owner_rows.with_ids(ledger.connection, ids))
-        dead = [self._reap_if_dead(row, was_seen=False) for row in rows]
-        return any(dead) or len(rows) < len(ids)
+        return self._reap_dead(rows) or len(rows) < len(ids)
 
     def reap_all(self) -> None:
         """Look at every process of the store, so that nobody is shown what a dead one held."""
-        for row in self._store.read(lambda ledger: owner_rows.read_all(ledger.connection)):
-            if row.id != self._membership.owner_id:
-                self._reap_if_dead(row, was_seen=False)
+        self._reap_dead(self._store.read(lambda ledger: owner_rows.read_all(ledger.connection)))
 
     def sweep(self) -> None:
         """Clean up after dead processes: a few at a time, other ones each time, so that starting stays quick."""
         owner = self._membership.owner
         seed = 0 if owner is None else int(owner.key[:8], 16)
-        rows = self._store.read(lambda ledger: owner_rows.to_sweep(ledger.connection, MAX_SWEPT_OWNERS, seed))
-        for row in rows:
-            if row.id != self._membership.owner_id:
-                self._reap_if_dead(row, was_seen=False)
+        self._reap_dead(self._store.read(lambda ledger: owner_rows.to_sweep(ledger.connection, MAX_SWEPT_OWNERS, seed)))
 
     def _in_front(self, limit_ids: Iterable[int], ticket: int | None) -> list[OwnerRow]:
         own = self._membership.owner_id
         ids = list(limit_ids)
         return self._store.read(lambda ledger: owner_rows.in_front(ledger.connection, ids, ticket, own))
+
+    def _reap_dead(self, rows: Iterable[OwnerRow]) -> bool:
+        """Release what the dead ones among other processes held; return whether there was any."""
+        others = [row for row in rows if row.id != self._membership.owner_id]
+        dead = [self._reap_if_dead(row, was_seen=False) for row in others]
+        return any(dead)
 
     def _reap_if_dead(self, row: OwnerRow, *, was_seen: bool) -> bool:
         if owners.is_alive(self._directory, row):

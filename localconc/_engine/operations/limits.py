@@ -111,11 +111,11 @@ def update(
     engine: Engine,
     name_or_id: str | UUID,
     *,
-    name: str | None,
-    limit: int | None,
-    active: bool | None,
-    active_slots: int | None,
-    decay: float | None,
+    name: str | None = None,
+    limit: int | None = None,
+    active: bool | None = None,
+    active_slots: int | None = None,
+    decay: float | None = None,
 ) -> Limit:
     """Change a limit; waiting calls are reevaluated against the new definition."""
 

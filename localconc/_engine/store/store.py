@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from localconc._engine.core import rules
-from localconc._engine.core.errors import Busy
 from localconc._engine.store import definitions_log
 from localconc._engine.store.database import Database
 from localconc._engine.store.rows.ledger import Ledger
@@ -64,11 +63,6 @@ class Transaction:
         self.stale_tickets: list[int] = []
         self.served: list[int] = []
 
-    @property
-    def concerns_others(self) -> bool:
-        """Whether there is something to do after the commit."""
-        return bool(self.admitted or self.told or self.warnings or self.definitions or self.served)
-
     def admit_next(self, limit_id: int) -> bool:
         """Admit the first waiter of a limit by the fast statement; return whether the rules may admit more."""
         admitted = self.ledger.admit_first(limit_id, self.wall, self.now)
@@ -110,7 +104,7 @@ class Store:
         on_open: called after each opening of the database, before anything else uses it.
         on_opened: called after that, when the store is in use; must not raise.
         reevaluate: called before the commit of a transaction in which limits changed: answers their waiters.
-        announce: called after the commit of a transaction that concerns others; must not raise.
+        announce: called with each transaction after its commit; tells others of its effects, and must not raise.
         living_users: tells which other living processes use the home.
     """
 
@@ -128,7 +122,7 @@ class Store:
         self.directory = directory
         self._clock = clock
         self._reevaluate = reevaluate
-        self._announce = announce
+        self.announce = announce
         self._served: set[int] = set()  # tickets whose rows are to be deleted
         self.database = Database(directory, clock, on_open, on_opened, living_users)
 
@@ -149,14 +143,8 @@ class Store:
         txn, result = self.database.transact("BEGIN IMMEDIATE", self._decide, work)
         if txn.is_durable:
             self.database.make_durable()
-        if txn.concerns_others:
-            self._announce(txn)
+        self.announce(txn)
         return result, txn
-
-    def announce(self, txn: Transaction) -> None:
-        """Let the effects of a transaction follow that was committed by other means."""
-        if txn.concerns_others:
-            self._announce(txn)
 
     def read(self, work: Callable[[Ledger], Result]) -> Result:
         """Do some work on a consistent look at the ledger, without changing it."""
@@ -192,34 +180,12 @@ class Store:
     def transact_while_opening(self, work: Callable[[Transaction], Result]) -> Result:
         """Do some work in a write transaction before the store is in use; only for `on_open`."""
         txn, result = self.database.transact_while_opening("BEGIN IMMEDIATE", self._decide, work)
-        if txn.concerns_others:
-            self._announce(txn)
+        self.announce(txn)
         return result
 
     def read_while_opening(self, work: Callable[[Ledger], Result]) -> Result:
         """Do some work on the ledger before the store is in use; only for `on_open`."""
         return self.database.transact_while_opening("BEGIN", _look, work)
-
-    @property
-    def file_identity(self) -> object:
-        """What tells the open file from any other one."""
-        return self.database.file_identity
-
-    def is_usable(self) -> bool:
-        """Whether the store is open, or can be opened at once."""
-        try:
-            self.database.ensure_open()
-        except Busy:
-            return False
-        return True
-
-    def rebuild(self) -> Path | None:
-        """Set a damaged store aside, so that the next use builds a new one with the definitions of the old.
-
-        Returns:
-            Where the damaged file lies now; None if another process did it meanwhile.
-        """
-        return self.database.rebuild()
 
 
 def _look(connection: sqlite3.Connection, work: Callable[[Ledger], Result]) -> Result:

@@ -43,6 +43,9 @@ HISTORY_SLACK_ROWS: Final = 64
 TOTALS_ROW: Final = 0
 OPERATOR: Final = -1
 
+#: A ticket after every other one.
+MAX_TICKET: Final = 2**63 - 1
+
 #: The boot identity of a store that no process has used yet.
 NEVER_BOOTED: Final = "never"
 
