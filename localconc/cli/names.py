@@ -7,14 +7,15 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from localconc.cli.engine_access import names_for_completion, take_snapshot
+from localconc.cli.engine_access import names_for_completion
 from localconc.cli.errors import CommandError
+from localconc.cli.snapshot import take_snapshot
 from localconc.errors import LimitNotFoundError, LocalconcError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from localconc.cli.engine_access import LimitStatus, Snapshot
+    from localconc.cli.snapshot import LimitStatus, Snapshot
 
 #: The environment variable through which a shell asks for completions.
 COMPLETION_VARIABLE = "_LOCALCONC_COMPLETE"

@@ -1,4 +1,4 @@
-"""What happened: acquisitions as callers read them, with the figures that sum them up."""
+"""Past acquisitions as callers read them, with the figures that sum them up."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from pendulum import DateTime
 
-#: How an acquisition ended: its holder has not released it, released it, was killed while it held it, or ended
-#: when no process watched. Slots of `rate_limit` are taken at an instant, so nothing ends.
+#: How an acquisition ended: its holder still holds it, released it, was killed while it held it, or ended while no
+#: process watched. A call of `rate_limit` takes its slots at an instant and does not end.
 Ending = Literal["held", "released", "killed", "unseen", "instant"]
 
 
@@ -77,7 +77,7 @@ class Percentiles:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """What a limit went through within a window of time.
+    """How a limit was used in a window of time.
 
     >>> localconc.read_statistics("database").waited_seconds.p99
     2.4
@@ -123,10 +123,10 @@ class AcquisitionRow(NamedTuple):
 
 
 class Hold(NamedTuple):
-    """What the figures need of an acquisition.
+    """The part of an acquisition that the figures need.
 
-    `released` is `math.inf` while the slots are held. It is None if nothing ends (`rate_limit`) or the end was not
-    seen; such an acquisition counts at the moment at which it was acquired.
+    `released` is `math.inf` while the slots are held. It is None for `rate_limit`, and if no process saw the end; such
+    an acquisition counts at the moment at which it was made.
     """
 
     waited_seconds: float
@@ -153,7 +153,7 @@ def statistics_of(
     until: float,
     refusals: int,
 ) -> Statistics:
-    """Sum up what a limit went through from `since` to `until`, both in seconds since 1970.
+    """Sum up how a limit was used from `since` to `until`, both in seconds since 1970.
 
     Args:
         name: name of the limit.
@@ -182,10 +182,10 @@ def statistics_of(
 
 
 def percentiles(durations: list[float]) -> Percentiles | None:
-    """Tell how durations are spread; None if there are none."""
+    """Return how durations are spread; None if there are none."""
     if not durations:
         return None
-    # A wall clock that was set back makes a duration negative; nothing lasts less than no time.
+    # A duration is negative if the wall clock was set back in the meantime; it counts as 0.
     ordered = sorted(max(duration, 0.0) for duration in durations)
     ranks = (math.ceil(len(ordered) * hundredths / 100) - 1 for hundredths in (50, 90, 99, 100))
     return Percentiles(*(ordered[rank] for rank in ranks))

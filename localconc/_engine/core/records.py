@@ -36,7 +36,7 @@ class LimitRow(NamedTuple):
 
 
 class LimitRef(NamedTuple):
-    """A limit as it was when its slots were granted: what a holder and its events need to know of it."""
+    """A limit as it was when its slots were granted, for holders and their events."""
 
     limit_id: int
     uuid: bytes
@@ -50,7 +50,10 @@ class LimitRef(NamedTuple):
 
 
 class Grant(NamedTuple):
-    """What one acquisition of this process was granted; the process keeps it until the release."""
+    """The slots that one acquisition of this process was granted. The process keeps this record until the release.
+
+    `numbers` are its slot numbers on each limit; empty until the caller asks for them.
+    """
 
     refs: tuple[LimitRef, ...]
     slots: int
@@ -60,13 +63,13 @@ class Grant(NamedTuple):
     thread: str
     label: str
     context: int
-    numbers: tuple[tuple[int, ...] | None, ...] = ()  # of each limit, once somebody has asked which slots these are
+    numbers: tuple[tuple[int, ...] | None, ...] = ()
 
 
 class Requester(NamedTuple):
     """The thread or task that asks: its owner, the owner's serial number for this acquisition, and its name.
 
-    `context` identifies the thread or task among those of its process; 0 where anybody may release.
+    `context` identifies the thread or task in its process. It is 0 if any thread or task may release the slots.
     """
 
     owner_id: int
@@ -80,7 +83,7 @@ def limits_in(limit_id: int, limit_ids: str | None) -> tuple[int, ...]:
     """Return the limits of a queued request: the only one of a simple request, or those of a JSON list.
 
     Raises:
-        StoreError: the list is nothing that localconc wrote.
+        StoreError: localconc did not write this list.
     """
     if limit_ids is None:
         return (limit_id,)
@@ -124,7 +127,7 @@ class WaiterRow(NamedTuple):
 
     @property
     def queued_on(self) -> list[int]:
-        """The limits in whose queues the request stands."""
+        """The limits on which the request is queued."""
         if type(self.slots) is not int:
             raise malformed("A waiting request", self.slots)
         return list(limits_in(self.limit_id, self.limit_ids))
@@ -147,7 +150,7 @@ class OwnerRow(NamedTuple):
 
 
 class PastAcquisition(NamedTuple):
-    """One limit's part of an acquisition, as the history tells it."""
+    """The part of an acquisition that concerns one limit, as the history keeps it."""
 
     uuid: bytes
     name: str
@@ -168,7 +171,7 @@ class PastAcquisition(NamedTuple):
 
     @property
     def call(self) -> tuple[int, int]:
-        """What the parts of one call have in common."""
+        """Owner and serial, which all parts of one call share."""
         return self.owner_id, self.serial
 
     @property

@@ -21,17 +21,17 @@ class Limit:
     """A named limit as it stood when it was read.
 
     Attributes:
-        id: its identity; stays when it is renamed.
-        name: what calls name.
-        limit: how many slots there are; with 0 nobody is admitted.
+        id: its identity, which stays when an operator renames the limit.
+        name: the name that calls pass.
+        limit: how many slots there are; with 0, every request waits.
         active: whether it is enforced.
-        active_slots: slots occupied at the moment of reading, decay applied, a part of a slot counted whole.
+        active_slots: slots occupied at the moment of reading, after decay; a part of a slot counts as one.
         denied_slots: slots refused recently; they drain at the limit's decay, else at one each average occupancy.
         slot_decay_per_second: how many occupied slots drain each second; 0 for none.
-        avg_slot_occupancy_seconds: for how long a slot was held recently, on average.
-        created: when it was made (UTC).
+        avg_slot_occupancy_seconds: for how long holders held a slot recently, on average.
+        created: when the limit was made (UTC).
         updated: when its definition last changed (UTC).
-        paused_until: until when nobody is admitted (UTC); None if it is not paused.
+        paused_until: until when every request waits (UTC); None if the limit is not paused.
     """
 
     id: UUID
@@ -52,13 +52,13 @@ class Holder:
     """A thread or task that holds slots of a limit.
 
     Attributes:
-        name: of the limit.
-        slots: how many were acquired.
+        name: name of the limit.
+        slots: how many slots it acquired.
         pid: the process.
         thread: name of the thread or task.
         command: command line of the process.
-        acquired_at: since when (UTC).
-        numbers: which of the limit's slots these are; empty while nobody asked.
+        acquired_at: since when it holds them (UTC).
+        numbers: which of the limit's slots these are; empty until the holder asks for them.
         label: the `label=` of the call; "" without one.
     """
 
@@ -77,13 +77,13 @@ class Waiter:
     """A thread or task that waits for slots.
 
     Attributes:
-        names: of the limits waited for, together.
-        slots: how many of each.
+        names: names of the limits whose slots it asked for together.
+        slots: how many slots of each limit.
         pid: the process.
         thread: name of the thread or task.
         command: command line of the process.
-        position: place in the order of service, from 1 (of the limit asked about, else among all).
-        waiting_since: since when (UTC).
+        position: its place in the order of service, from 1: on the limit that was read, else among all waiters.
+        waiting_since: since when it waits (UTC).
         label: the `label=` of the call; "" without one.
     """
 
@@ -112,7 +112,7 @@ def moment(seconds: float) -> DateTime:
 
 
 def moment_text(seconds: float) -> str:
-    """Return a moment of the wall clock as messages show it; unlike `moment`, it is quick the first time, too."""
+    """Return a moment of the wall clock as messages show it. Unlike `moment`, this loads no library."""
     try:
         return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
     except (OverflowError, ValueError, OSError, TypeError) as error:
@@ -120,7 +120,7 @@ def moment_text(seconds: float) -> str:
 
 
 def load() -> None:
-    """Load what `moment` needs, before a transaction that shows something: others would wait for it."""
+    """Load the library of `moment` before a transaction that uses it, because other processes wait for its end."""
     moment(0.0)
 
 
@@ -130,7 +130,7 @@ def active_slots(row: LimitRow, now: float) -> int:
 
 
 def occupied(row: LimitRow, now: float) -> float:
-    """Return the occupied slots; the part of one that has not drained yet counts."""
+    """Return the occupied slots, with the part of a slot that has not drained yet."""
     return rules.occupied_slots(row.empty_at, now, row.decay) if row.decay > 0 else float(row.held)
 
 
@@ -154,10 +154,10 @@ def limit(row: LimitRow, now: float, wall: float) -> Limit:
 
 
 def numbers(text: str | None) -> tuple[int, ...]:
-    """Return slot numbers as their column has them: `'0,1'`; empty if nobody asked for them.
+    """Return the slot numbers in a text such as `'0,1'`; `()` for None.
 
     Raises:
-        StoreError: the text is nothing that localconc wrote.
+        StoreError: localconc did not write this text.
     """
     try:
         return tuple(int(number) for number in text.split(",")) if text else ()

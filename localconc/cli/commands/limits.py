@@ -11,12 +11,13 @@ import click
 
 from localconc import limits
 from localconc.cli import options
-from localconc.cli.engine_access import deadlocks_with, missing_names, take_snapshot
+from localconc.cli.engine_access import missing_names
 from localconc.cli.engine_access import reset as reset_limit
 from localconc.cli.errors import CommandError, WrongUsage, refused_arguments
 from localconc.cli.names import chosen, find, naming
 from localconc.cli.output import json
 from localconc.cli.output.text import clock_time, counted, describe_limit, literal, span
+from localconc.cli.snapshot import deadlocks_with, take_snapshot
 from localconc.errors import LimitExistsError
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from localconc.cli import child, engine_access, options, slot_environment
 from localconc.cli.errors import INTERRUPTED, CommandError, WrongUsage, refused_arguments
 from localconc.cli.names import suggestion
 from localconc.cli.output.status_line import telling_of_the_wait
+from localconc.cli.snapshot import take_snapshot
 from localconc.errors import AcquireConcurrencySlotTimeoutError, ConcurrencySlotAcquisitionError
 from localconc.sync import concurrency, rate_limit
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-    from localconc.cli.engine_access import LimitStatus
+    from localconc.cli.snapshot import LimitStatus
 
 
 class _Ended(BaseException):
@@ -233,7 +234,7 @@ def _signals_withdraw() -> Iterator[None]:
 
 def _refusal(call: dict[str, Any], *, needs_decay: bool) -> str:
     """Say in the words of the command line why slots were refused; "" if the library's own words say it as well."""
-    limits = {status.name: status for status in engine_access.take_snapshot().limits}
+    limits = {status.name: status for status in take_snapshot().limits}
     for name in call["names"]:
         status = limits.get(name)
         if status is None or not status.configured:

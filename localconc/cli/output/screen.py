@@ -8,15 +8,15 @@ from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
 
-from localconc.cli.engine_access import estimate_wait, pause_seconds
 from localconc.cli.output.text import counted, literal, one_line, ordinal, rate_text, short_command, span
+from localconc.cli.snapshot import estimate_wait, pause_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import Console, ConsoleDimensions, ConsoleOptions
 
-    from localconc.cli.engine_access import Entry, LimitStatus, Snapshot
+    from localconc.cli.snapshot import Entry, LimitStatus, Snapshot
 
 BAR_CELLS = 10
 MAX_ENTRIES = 3

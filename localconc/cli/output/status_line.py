@@ -10,14 +10,15 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from localconc.cli.engine_access import estimate_wait, is_on_server, pause_seconds, take_snapshot
+from localconc.cli.engine_access import is_on_server
 from localconc.cli.output.text import clock_time, literal, ordinal, rate_text, short_command, span
+from localconc.cli.snapshot import estimate_wait, pause_seconds, take_snapshot
 from localconc.errors import LocalconcError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from localconc.cli.engine_access import Entry, LimitStatus
+    from localconc.cli.snapshot import Entry, LimitStatus
 
 #: Waits shorter than this show nothing.
 FIRST_AFTER_SECONDS = 0.2

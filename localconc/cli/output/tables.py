@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from localconc.cli.engine_access import estimate_wait, has_been_released, pause_seconds
 from localconc.cli.output.text import ago, clock_time, literal, rate_text, span
+from localconc.cli.snapshot import estimate_wait, has_been_released, pause_seconds
 
 if TYPE_CHECKING:
-    from localconc.cli.engine_access import Entry, Estimate, LimitStatus, Snapshot
+    from localconc.cli.snapshot import Entry, Estimate, LimitStatus, Snapshot
 
 BAR_CELLS = 8
 
