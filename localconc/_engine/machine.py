@@ -1,4 +1,4 @@
-"""This machine as a keeper of limits: the engine of one home, with what can be done with it."""
+"""This machine as a keeper of limits: the engine of one home, with all operations on it."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Machine:
 
         return partial(tasks.release, self.engine)
 
-    # ---- the history, loaded by those who look back ----------------------------------------------------------
+    # ---- the past, loaded when a program reads it --------------------------------------------------------------
 
     def events(self, name_or_id: str | UUID | None, since: float | None, newest: int | None) -> list[Event]:
         from localconc._engine.operations import history

@@ -1,4 +1,4 @@
-"""What this process tries once in a store, without ever waiting: to acquire slots, to release them."""
+"""One try of this process to acquire slots in a store, or to release them, without waiting."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ MAX_PICK_UP_SECONDS: Final = 0.8
 
 
 class Acquisitions:
-    """What this process acquires in one store, and releases.
+    """The tries of this process to acquire and release in one store.
 
-    A limit that is enforced and has no decay is served by the fast statements, as long as its definition stays the one
-    that this process knows; everything else goes by the rules of `queue.admission`.
+    The fast statements serve a limit that is enforced and has no decay, for as long as its definition is the one that
+    this process knows. All else goes by the rules of `queue.admission`.
 
     Args:
         store: the store.
-        membership: this process in it.
+        membership: this process in the store.
         holdings: what this process holds.
-        clock: what time it is.
+        clock: tells the time.
         wake: sends wakeups.
     """
 
@@ -66,17 +66,17 @@ class Acquisitions:
         self._clock = clock
         self._wake = wake
         self._fast_path_limits: dict[str, LimitRef] = {}
-        self._crowded: set[str] = set()  # of those, the ones that somebody waited for recently
+        self._crowded: set[str] = set()  # names of those that a request waited for recently
 
     def forget_definitions(self) -> None:
-        """Look at limits anew before the fast statements are used on them."""
+        """Forget the limits that the fast statements serve; the rules look at each of them anew."""
         self._fast_path_limits.clear()
         self._crowded.clear()
 
     # ---- acquiring -------------------------------------------------------------------------------------------
 
     def acquire_fast(self, request: Request, thread: str, context: int) -> Handle | None:
-        """Acquire slots by one statement; return None if the general way is needed."""
+        """Acquire slots by one statement; return None if the rules are needed."""
         names = request.names
         ref = self._fast_path_limits.get(names[0])
         database = self._store.database
@@ -131,7 +131,7 @@ class Acquisitions:
         try:
             self._store.database.ensure_open()
         except (Busy, Damaged, StoreError):
-            return False  # the general way says what is wrong
+            return False  # `try_acquire` raises, and says what is wrong
         return True
 
     def try_acquire(
@@ -146,11 +146,11 @@ class Acquisitions:
 
         Args:
             terms: how the caller waits; None if it tries once.
-            is_retry: whether a refusal of this request was counted already.
+            is_retry: whether an earlier try of this request was counted as a refusal.
 
         Raises:
             Busy: another process is writing; nothing was done.
-            ConcurrencySlotAcquisitionError: the request can never be admitted as things are.
+            ConcurrencySlotAcquisitionError: the limits can never admit the request as they are.
         """
         handle.limit_ids = None
         ref = self._fast_path_limits.get(request.names[0])
@@ -179,7 +179,7 @@ class Acquisitions:
             self._fast_path_limits.pop(ref.name, None)
             return None
         if isinstance(outcome, Queued):
-            handle.ticket = outcome.ticket  # first: once the limits are known, only this tells of a place in the queue
+            handle.ticket = outcome.ticket  # before `limit_ids`: with these and no ticket, it counts as not queued
             handle.limit_ids = (ref.limit_id,)
             self._crowded.add(ref.name)
             return outcome
@@ -195,7 +195,7 @@ class Acquisitions:
             rows = admission.resolve(txn, request, requester.owner_id)
             if any(row.decay > 0 and row.first_ticket is not None for row in rows):
                 limit_ids = [row.id for row in rows]
-                admission.admit_waiters(txn, limit_ids, has_new_first=False)  # those whose slots have drained
+                admission.admit_waiters(txn, limit_ids, has_new_first=False)  # whose slots have drained since
                 rows = txn.ledger.limits_with_ids(limit_ids)
             hindered = admission.blocked(request.slots, rows, txn.now, None)
             if hindered is None:
@@ -219,11 +219,11 @@ class Acquisitions:
     def accept_wakeup(
         self, request: Request, queued: Queued, handle: Handle, wakeup: tuple[int, int, float, float]
     ) -> Handle | None:
-        """Accept a grant that a wakeup proves; return None if the store has to be looked at.
+        """Accept a grant that a wakeup proves; return None if the caller has to look at the store.
 
-        A wakeup proves the grant by the secret of the waiter's row. It proves nothing once it is old: another process
-        may have taken the slots back from a stopped one. The acknowledgement is written before the clock is read, so
-        whoever takes slots back for being late sees it, or this process sees that it is late.
+        The secret of the waiter's row proves the grant, unless the wakeup is old: another process may have taken the
+        slots back, because this one was stopped. This writes the acknowledgement before it reads the clock. So either
+        the other process sees the acknowledgement, or this one sees that it is late.
         """
         serial, secret, acquired_wall, acquired_boot = wakeup
         owner = self._membership.owner
@@ -251,7 +251,7 @@ class Acquisitions:
     # ---- releasing -------------------------------------------------------------------------------------------
 
     def release_fast(self, handle: Handle) -> bool:
-        """Release slots by one statement; return False if the general way is needed."""
+        """Release slots by one statement; return False if `release` is needed."""
         serial = handle.serial
         grant = self._holdings.grants.get(serial)
         if grant is None:
@@ -287,7 +287,7 @@ class Acquisitions:
         """
         grant = self._holdings.grants.get(handle.serial)
         if grant is None:
-            return False  # the parent's, seen by a forked child; or released already
+            return False  # released before, or the slots of the parent of this forked child
         if len(grant.refs) == 1 and grant.refs[0].name in self._fast_path_limits:
             what = (self._membership, self._clock, self._holdings.grants, handle.serial)
             released = self._store.database.transact("BEGIN IMMEDIATE", release_and_admit, what)
@@ -303,7 +303,7 @@ class Acquisitions:
         woken: tuple[str, tuple[int, int, float, float]] | None,
         more: Transaction | None,
     ) -> bool:
-        """Wake whoever was admitted by a release."""
+        """Wake the waiters that a release has admitted; return whether there were any."""
         if woken is not None:
             self._wake([woken])
         elif more is None:
@@ -317,7 +317,7 @@ class Acquisitions:
         grants = self._holdings.grants
 
         def work(txn: Transaction) -> tuple[Grant, bool]:
-            grant = grants[serial]  # not from before: the store may have been opened anew, under other numbers
+            grant = grants[serial]  # read here: this process may just have joined another store, with other numbers
             held = [ref.limit_id for ref in grant.refs if txn.release(ref.limit_id, self._membership.owner_id, serial)]
             admission.admit_waiters(txn, held)
             return grant, bool(held)
@@ -332,6 +332,6 @@ class Acquisitions:
     def _released(self, serial: int, grant: Grant, now: float) -> None:
         self._holdings.forget(serial)
         if events.subscribers:
-            released_wall = grant.acquired_wall + (now - grant.acquired_boot)  # as the history has it
+            released_wall = grant.acquired_wall + (now - grant.acquired_boot)  # the moment in the history
             owner_id = self._membership.owner_id
             events.publish(events.RELEASED, released_wall, grant.refs, grant.slots, owner_id, serial)

@@ -1,4 +1,4 @@
-"""The contended path by the fast statements: each function is the work of one transaction."""
+"""The two transactions of the contended path, which use the fast statements."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ def release_and_admit(
     """Release the slots of one limit and admit the first waiter; return None if the rules are needed.
 
     Returns:
-        When it was, whom to wake, and what the rules did beyond that.
+        The moment, the wakeup to send (None without a waiter), and the transaction in which the rules admitted more.
     """
     membership, clock, grants, serial = what
     wall, now = clock.wall(), clock.now()
-    limit_id = grants[serial].refs[0].limit_id  # not from before: the store may have been opened anew
+    limit_id = grants[serial].refs[0].limit_id  # read here: this process may just have joined another store
     if connection.execute(RELEASE, (now, limit_id, membership.owner_id, serial)).rowcount != 1:
         return None
     row = connection.execute(ADMIT_FAST, (wall, now, limit_id, limit_id, now, limit_id)).fetchone()

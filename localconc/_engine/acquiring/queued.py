@@ -1,4 +1,4 @@
-"""Queued requests of this process: how one stands, what becomes of it."""
+"""Queued requests of this process: the state of one, its outcome."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 
 class WaiterStatus(NamedTuple):
-    """How a queued request stands.
+    """The state of a queued request.
 
     Attributes:
-        is_waiting: whether it is still in the queue; else its outcome is to be accepted.
-        limit_ids: the limits that it is queued on now; they change when one is deleted, created or renamed.
-        due_at: when it can be admitted, if only time stands before it.
+        is_waiting: whether it is still in the queue; if not, its process has to accept the outcome.
+        limit_ids: the limits that it is queued on now; they change when an operator deletes, creates or renames one.
+        due_at: when it can be admitted, if it only waits for a moment.
         overdue: limits whose first waiter could be admitted already, but its process does not act.
-        owners_ahead: how many processes are ahead of it, as far as that was counted.
+        owners_ahead: how many processes are ahead of it, up to a bound.
     """
 
     is_waiting: bool
@@ -49,9 +49,9 @@ class QueuedRequests:
 
     Args:
         store: the store.
-        membership: this process in it.
+        membership: this process in the store.
         holdings: what this process holds.
-        clock: what time it is.
+        clock: tells the time.
     """
 
     def __init__(self, store: Store, membership: Membership, holdings: Holdings, clock: Clock) -> None:
@@ -60,10 +60,10 @@ class QueuedRequests:
         self._holdings = holdings
         self._clock = clock
 
-    # ---- how it stands ---------------------------------------------------------------------------------------
+    # ---- its state -------------------------------------------------------------------------------------------
 
     def check(self, queued: Queued) -> WaiterStatus:
-        """Return how a queued request stands, by one consistent look at the store."""
+        """Return the state of a queued request, from one read transaction."""
 
         def look(ledger: Ledger) -> WaiterStatus:
             waiter = ledger.waiter(queued.ticket)
@@ -103,7 +103,7 @@ class QueuedRequests:
         return admission.blocked(first.slots, rows, self._clock.now(), first.ticket) is None
 
     def admit_overdue(self, limit_ids: Iterable[int]) -> float | None:
-        """Admit waiters whose processes should have acted already; return when the next one can be, if any was."""
+        """Admit waiters whose processes should have acted; return when the next one can be, or None if none was."""
         ids = list(limit_ids)
 
         def work(txn: Transaction) -> float | None:
@@ -112,13 +112,13 @@ class QueuedRequests:
 
         return self._store.transact(work)
 
-    # ---- what becomes of it ----------------------------------------------------------------------------------
+    # ---- its outcome -----------------------------------------------------------------------------------------
 
     def accept(self, request: Request, queued: Queued, handle: Handle) -> Handle | Queued:
-        """Accept the outcome of a request that is no longer in the queue, by what the store says.
+        """Accept the outcome of a request that is no longer in the queue.
 
         Returns:
-            The handle, if it was granted; the request in the queue again, if it was passed over while it was stopped.
+            The handle, if it was granted; the request in the queue again, if this process was stopped and passed over.
 
         Raises:
             ConcurrencySlotAcquisitionError: the request was refused meanwhile.
@@ -126,8 +126,8 @@ class QueuedRequests:
         """
         owner = self._membership.owner
         if owner is not None:
-            owner.acknowledge(handle.serial)  # before the transaction looks: nobody takes back what it finds
-        handle.limit_ids = None  # it may have been granted slots of other limits than it asked for
+            owner.acknowledge(handle.serial)  # before the transaction, so that no process takes back what that finds
+        handle.limit_ids = None  # it may have slots of other limits than before, after a change of definitions
 
         def work(txn: Transaction) -> Grant | Queued | str | None:
             waiter = txn.ledger.waiter(queued.ticket)
@@ -158,7 +158,7 @@ class QueuedRequests:
         return outcome
 
     def _granted_by_rows(self, txn: Transaction, queued: Queued, request: Request) -> Grant | None:
-        """Return the grant of a simple request, whose row went with it."""
+        """Return the grant of a simple request, whose row the grant has deleted; None if there is no grant."""
         owner_id, serial = queued.requester[:2]
         connection = txn.ledger.connection
         found = listings.queued_holders(connection, owner_id, serial, [ref.limit_id for ref in queued.refs])
@@ -166,7 +166,7 @@ class QueuedRequests:
             acquired_wall, acquired_boot = found[0].acquired_wall, found[0].acquired_boot
             waited_seconds = found[0].waited_seconds
         elif owner_id == self._membership.owner_id and listings.has_held(connection, owner_id, serial):
-            # An operator has forgotten the holders, or deleted the limit. The grant stands; its release does nothing.
+            # An operator has discarded the holders, or deleted the limit. The grant counts; its release does nothing.
             acquired_wall, acquired_boot = txn.wall, txn.now
             waited_seconds = max(0.0, txn.now - queued.enqueued_boot)
         else:
@@ -181,9 +181,9 @@ class QueuedRequests:
         return _grant(waiter.requester, refs, waiter.slots, waiter.granted_wall, waiter.granted_boot, waited_seconds)
 
     def _rejoin(self, txn: Transaction, request: Request, queued: Queued, waiter: WaiterRow) -> Queued | Grant:
-        """Queue a request that was passed over at its old place, and admit it if there is room."""
+        """Queue a passed-over request at its old place, and admit it if there is room."""
         rows = admission.resolve(txn, request, waiter.owner_id)
-        if not rows:  # its limits are not enforced any more
+        if not rows:  # none of its limits is enforced any more
             txn.ledger.delete_waiter(waiter.ticket)
             return self._granted_by_outcome(
                 txn, waiter._replace(limit_ids="[]", granted_wall=txn.wall, granted_boot=txn.now)
@@ -197,13 +197,13 @@ class QueuedRequests:
             return self._granted_by_outcome(txn, now_is)
         owner = self._membership.owner
         if owner is not None:
-            owner.retract(queued.requester.serial)  # else it could not be passed over again
+            owner.retract(queued.requester.serial)  # so that it can be passed over again
         return queued._replace(secret=0, is_simple=False, refs=tuple(map(LimitRef.of, rows)))
 
     # ---- giving up -------------------------------------------------------------------------------------------
 
     def deny(self, request: Request, queued: Queued) -> float:
-        """Count one more refused attempt of a queued request; return when the next retry is worth while."""
+        """Count one more refused attempt of a queued request; return after how many seconds to retry."""
 
         def work(txn: Transaction) -> float:
             return admission.deny(txn, request, txn.ledger.limits_with_ids(ref.limit_id for ref in queued.refs))

@@ -1,4 +1,4 @@
-"""What becomes of a request that the rules don't admit: a place in the queue, or a refusal."""
+"""Queueing or refusing a request that the rules don't admit."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def enqueue(
     due_at: float | None,
     being_released: Callable[[], set[int]],
 ) -> Queued | Deadlocked:
-    """Enqueue a request by the rules, unless it would wait for its own caller.
+    """Queue a request by the rules, unless it would wait for its own caller.
 
     Args:
-        due_at: when it can be admitted, if only time stands before it.
+        due_at: when it can be admitted, if it only waits for a moment.
         being_released: returns the acquisitions of this process that the background is about to release.
     """
     ids = [row.id for row in rows]
@@ -44,7 +44,7 @@ def enqueue(
             return deadlocked
     secret = int.from_bytes(os.urandom(7)) + 1
     is_simple = len(rows) == 1 and rows[0].decay == 0 and request.mode == CONCURRENCY
-    retry_after = admission.deny(txn, request, rows, counts=not is_simple)  # else its trigger counts it
+    retry_after = admission.deny(txn, request, rows, counts=not is_simple)  # a trigger counts a simple one
     ticket = txn.ledger.insert_waiter(
         WaiterRow(
             ticket=0,
@@ -70,7 +70,7 @@ def enqueue(
 
 
 def refuse(txn: Transaction, request: Request, requester: Requester, rows: list[LimitRow], is_retry: bool) -> Refused:
-    """Count a refusal, unless it is one more try of a request that was counted; say why."""
+    """Count a refusal, unless it is one more try of a counted request; return the reason."""
     if not is_retry:
         admission.deny(txn, request, rows)
         for row in rows:

@@ -99,7 +99,7 @@ class Call(NamedTuple):
     has_default_strict: bool = False
 
     def as_of_now(self) -> Call:
-        """Return the call with the strictness that the environment asks for now. Decorators, which keep a call, use it."""
+        """Return the call with the strictness that the environment asks for now; a decorator keeps a call for long."""
         if not self.has_default_strict or self.request.strict is strict_default():
             return self
         return self._replace(request=self.request._replace(strict=not self.request.strict))

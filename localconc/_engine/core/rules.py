@@ -53,7 +53,7 @@ def rescaled(moment: float, now: float, old_decay: float, new_decay: float) -> f
 
 
 def empty_at_after_reboot(empty_at_wall: float, wall: float, now: float, limit: int, decay: float) -> float:
-    """Return `empty_at` on the clock of a new boot, by the wall clock; a full limit at most, whatever the clocks say."""
+    """Return `empty_at` on the clock of a new boot, by the wall clock, but no later than for a full limit."""
     return now + min(max(0.0, empty_at_wall - wall), limit / decay)
 
 

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from localconc._engine.store.rows.listings import QueuedHolder
     from localconc._engine.store.store import Transaction
 
-#: As many stopped waiters leave a queue in one transaction: each costs a look at the process table.
+#: How many stopped waiters leave a queue in one transaction; each costs a look at the process table.
 MAX_PASSED_OVER_TOGETHER: Final = 64
 
 
 def cancel(txn: Transaction, ticket: int, owner_id: int) -> None:
-    """Take a request out of the queue, whatever became of it; slots that it was granted go to the next waiters."""
+    """Delete a request in whatever state; if it was granted slots, they go to the next waiters."""
     waiter = txn.ledger.waiter(ticket)
     if waiter is None or waiter.owner_id != owner_id:
         return
@@ -47,8 +47,8 @@ def undo(txn: Transaction, owner_id: int, serial: int, limit_ids: Collection[int
     """Undo an acquisition that was interrupted, however far it got.
 
     Args:
-        limit_ids: the limits that it asked for; None if the interruption left that unknown.
-        ticket: of its queued request; None if it was not queued, or the interruption left that unknown.
+        limit_ids: the limits that it asked for; None if the caller does not know them because of the interruption.
+        ticket: the ticket of its queued request; None if it was not queued, or the caller does not know it.
     """
     if ticket is not None:
         cancel(txn, ticket, owner_id)
@@ -71,23 +71,23 @@ def reap(txn: Transaction, owner: OwnerRow, *, was_seen: bool) -> None:
     """Release everything that a dead process held or waited for.
 
     Args:
-        was_seen: whether the death was noticed as it happened; else the history does not know when the slots came back.
+        was_seen: whether a process noticed the death as it happened; if not, the history does not tell the moment.
     """
     _remove_owner(txn, owner.id, txn.ledger.held_by(owner.id), KILLED if was_seen else UNSEEN)
 
 
 def leave(txn: Transaction, owner_id: int, *, may_hold: bool) -> None:
-    """Take a process that ends in good order out of the store; threads that end with it may have waited.
+    """Take a process that ends in good order out of the store, with the requests of its threads.
 
     Args:
-        may_hold: whether it may hold something, as a thread of it does that was admitted at the last moment. To find
-            that, all holders have to be looked at.
+        may_hold: whether it may still hold slots, because a thread was admitted at the last moment. Finding them takes
+            a look at all holders.
     """
     _remove_owner(txn, owner_id, txn.ledger.held_by(owner_id) if may_hold else [], None)
 
 
 def _remove_owner(txn: Transaction, owner_id: int, held: list[tuple[int, int]], ending: int | None) -> None:
-    """Remove all that is a process's, and only then admit others: one of its own waiters could be next."""
+    """Delete all rows of a process, and only then admit others: one of its own waiters could be next."""
     touched = []
     for limit_id, serial in held:
         if ending is not None:
@@ -108,16 +108,17 @@ def pass_over(
     limit_ids: Collection[int],
     is_stopped: Callable[[int], bool],
 ) -> bool:
-    """Take slots back from a stopped process that has not picked them up; it keeps its ticket.
+    """Take slots back from a stopped process that has not picked them up; return whether it still had them.
 
-    Once it goes on it finds that it was passed over, and joins the queue at its old place.
+    The request keeps its ticket. When the process runs again, it finds that it was passed over, and joins the queue at
+    its old place.
 
     Args:
-        is_stopped: whether an owner is stopped, too: then it is not even granted what it would not pick up.
+        is_stopped: tells whether an owner is stopped. Stopped owners that are next are passed over, too.
     """
     rows = listings.queued_holders(txn.ledger.connection, owner.id, serial, limit_ids)
     if len(rows) != len(limit_ids):
-        return False  # it has released them, or another process was quicker
+        return False  # the process has released them, or another one has taken them back
     _take_back(txn, owner.id, serial, rows)
     touched = [*limit_ids]
     for limit_id in limit_ids:
@@ -163,10 +164,10 @@ def _take_back(txn: Transaction, owner_id: int, serial: int, rows: list[QueuedHo
 
 
 def _pass_over_next(txn: Transaction, limit_id: int, is_stopped: Callable[[int], bool]) -> list[int]:
-    """Pass over the stopped ones among those who are next; return the limits in whose queues they were.
+    """Pass over stopped waiters at the head of a queue; return the limits on which they were queued.
 
-    Each would keep the others waiting for as long as the first has. They are told for the time when they go on: a
-    wakeup stays in the mailbox of a stopped process.
+    Each of them would keep the others waiting for as long as the first one did. A wakeup stays in the mailbox of a
+    stopped process until it runs again, and it looks at the store then.
     """
     touched = []
     for _ in range(MAX_PASSED_OVER_TOGETHER):
@@ -180,7 +181,7 @@ def _pass_over_next(txn: Transaction, limit_id: int, is_stopped: Callable[[int],
 
 
 def after_reboot(txn: Transaction) -> None:
-    """Forget every process of before; what decays, and what is paused, goes on by the wall clock."""
+    """Forget every process of before the reboot; decay and pauses continue by the wall clock."""
     listings.forget_all_owners(txn.ledger.connection)
     for row in txn.ledger.all_limits():
         clocks.restart(txn, row)
@@ -189,17 +190,17 @@ def after_reboot(txn: Transaction) -> None:
 def reinsert_grants(
     txn: Transaction, owner_id: int, grants: dict[int, Grant], in_flight: Collection[int]
 ) -> dict[int, Grant]:
-    """Note what a process really holds in a store that took the place of the one where it was granted.
+    """Note what a process really holds in a store that replaced the one in which it was granted.
 
-    It may be more than a limit, if others were admitted meanwhile: what is held can't be taken away. What the store
-    says that the process holds, and it does not, is released.
+    That may exceed a limit, if other processes were admitted meanwhile, because this process goes on with its work.
+    Slots that the store notes for the process, and that it does not hold, are released.
 
     Args:
         grants: what the process holds, by serial.
         in_flight: acquisitions whose outcome the process does not know yet.
 
     Returns:
-        The grants as they are noted now.
+        The grants as the store has them now.
     """
     noted = {(limit_id, serial) for limit_id, serial in txn.ledger.held_by(owner_id)}
     touched = []
@@ -242,7 +243,7 @@ def reinsert_grants(
 
 
 def repair_rows(txn: Transaction) -> None:
-    """Make the totals equal the rows of the holders, and drop what belongs to nobody; then admit whoever fits."""
+    """Make the totals equal the rows of the holders, and delete rows of unknown processes; then admit waiters."""
     connection = txn.ledger.connection
     for limit_id, owner_id, serial in integrity.holders_without_owner(connection):
         txn.release(limit_id, owner_id, serial)

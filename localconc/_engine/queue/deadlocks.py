@@ -1,8 +1,8 @@
-"""Deadlocks: requests that could only be admitted after their own callers have let go of something.
+"""Deadlocks: requests that could only be admitted after their own callers have released something.
 
-The rule is exact. Assume that every caller who does not wait releases all that it holds, that every request that can be
-admitted then is, and its caller releases as well, and so on: the requests that are left wait forever. Requests with an
-end (a time-out, retries) are left out, and so are limits with decay, paused limits, and limits of 0 slots: they pass.
+The rule is exact. Assume that every caller that does not wait releases all it holds, that every request that then fits
+is admitted and its caller releases as well, and so on. The requests that are left wait forever. The rule ignores
+requests with an end (a time-out, retries), limits with decay, paused limits, and limits of 0 slots.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ Context = tuple[int, int]
 
 
 class Waiting(NamedTuple):
-    """A request without an end, with the contexts that hold something and can't go on meanwhile."""
+    """A request without an end, with the contexts that hold something and can't continue while it waits."""
 
     ticket: int
     contexts: tuple[Context, ...]
     slots: int
     limit_ids: tuple[int, ...]
-    who: str
+    caller: str
     names: tuple[str, ...]
 
 
 class Held(NamedTuple):
-    """Slots of one limit that a thread or task holds and nobody else can release."""
+    """Slots of one limit that a thread or task holds and no other one can release."""
 
     limit_id: int
     context: Context
@@ -95,7 +95,7 @@ def _waits_for(request: Waiting, stuck: Sequence[Waiting], held: Sequence[Held])
 
 
 def described(circle: Sequence[Waiting], held: Sequence[Held]) -> str:
-    """Return a circle in words: who holds what since when, and waits for what."""
+    """Return a circle in words: what each caller holds, since when, and what it waits for."""
     return "; ".join(_described(each, held) for each in circle)
 
 
@@ -105,7 +105,7 @@ def _described(request: Waiting, held: Sequence[Held]) -> str:
     ]
     wanted = ", ".join(map(repr, request.names))
     has = f" holds {', '.join(dict.fromkeys(holds))} and" if holds else ""
-    return f"{request.who}{has} waits for {request.slots} slot(s) of {wanted}"
+    return f"{request.caller}{has} waits for {request.slots} slot(s) of {wanted}"
 
 
 # ---- from the rows -----------------------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ def situation(
 
     Args:
         more: requests that are about to be queued.
-        being_released: owners and serials of holders that are known to be on their way out.
+        being_released: owners and serials of holders that the background is about to release.
     """
     connection = ledger.connection
     waiting = [_waiting(entry) for entry in listings.endless_waiters(connection)]
@@ -150,8 +150,8 @@ def situation(
 
 def _waiting(entry: listings.EndlessWaiter) -> Waiting:
     contexts = tuple((entry.owner_id, int(context)) for context in entry.stops.split(",") if context)
-    who = f"pid {entry.pid}, {printable(entry.thread)}"
-    return Waiting(entry.ticket, contexts, entry.slots, entry.queued_on, who, Request.from_text(entry.request).names)
+    caller, names = f"pid {entry.pid}, {printable(entry.thread)}", Request.from_text(entry.request).names
+    return Waiting(entry.ticket, contexts, entry.slots, entry.queued_on, caller, names)
 
 
 class Circle(NamedTuple):

@@ -1,4 +1,4 @@
-"""The ledger in transactions: what one of them decides, with what has to happen around its commit."""
+"""Transactions on the ledger: the work of one, with the effects that follow its commit."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class Transaction:
     """One write transaction: the ledger at one moment, and the effects that follow its commit.
 
     Attributes:
-        now: the clock since boot, for arithmetic.
-        wall: the wall clock, for people.
-        admitted: owner, serial, address, secret, and seconds waited of each request that was admitted.
-        told: owner, serial and address of waiters that have to look at the store.
-        warnings: owner, kind, name of a limit and message for each call that has to be warned.
-        definitions: entries for the log of definitions, written before the commit.
-        is_durable: whether a definition was declared, which has to survive a power loss.
-        touched_limits: limits whose definition or occupation was changed by hand: their queues are to be served.
-        served: tickets of this process's waiters whose rows have served and are deleted.
-        stale_tickets: waiters whose limits changed: they are to be answered as if they had just called.
+        now: the time by the boot clock, for arithmetic.
+        wall: the time by the wall clock, for people.
+        admitted: owner, serial, address, secret, and seconds waited of each waiter that was admitted.
+        told: owner, serial and address of each waiter that is to look at the store.
+        warnings: owner, kind, name of a limit and message of each warning.
+        definitions: entries for the log of definitions, which are written before the commit.
+        is_durable: whether an operator declared a definition, which has to survive a power loss.
+        touched_limits: limits that an operator changed, whose queues are reevaluated before the commit.
+        served: tickets of this process's waiters whose rows are no longer needed and were deleted.
+        stale_tickets: waiters whose limits changed, which are reevaluated before the commit as if they had just called.
     """
 
     __slots__ = (
@@ -64,7 +64,7 @@ class Transaction:
         self.served: list[int] = []
 
     def admit_next(self, limit_id: int) -> bool:
-        """Admit the first waiter of a limit by the fast statement; return whether the rules may admit more."""
+        """Admit the first waiter of a limit by the fast statement; return whether the rules may admit more waiters."""
         admitted = self.ledger.admit_first(limit_id, self.wall, self.now)
         if admitted is None:
             return self.ledger.has_queue(limit_id)
@@ -78,7 +78,7 @@ class Transaction:
         self.ledger.set_empty_at(limit_id, empty_at, by_wall)
 
     def release(self, limit_id: int, owner_id: int, serial: int) -> bool:
-        """Release what a holder occupies of a limit, without what has drained; return False if it holds nothing."""
+        """Release the slots of a holder that have not drained; return False if it holds none of the limit."""
         if self.ledger.release(limit_id, owner_id, serial, self.now):
             return True
         held = self.ledger.holder(limit_id, owner_id, serial)
@@ -101,11 +101,11 @@ class Store:
     Args:
         directory: the home.
         clock: what time it is.
-        on_open: called after each opening of the database, before anything else uses it.
+        on_open: called after each opening of the database, before any other use of it.
         on_opened: called after that, when the store is in use; must not raise.
-        reevaluate: called before the commit of a transaction in which limits changed: answers their waiters.
+        reevaluate: called before the commit of a transaction in which limits changed; reevaluates their waiters.
         announce: called with each transaction after its commit; tells others of its effects, and must not raise.
-        living_users: tells which other living processes use the home.
+        living_users: returns the pids of other living processes that use the home.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Store:
         self._clock = clock
         self._reevaluate = reevaluate
         self.announce = announce
-        self._served: set[int] = set()  # tickets whose rows are to be deleted
+        self._served: set[int] = set()  # tickets of waiters whose rows the next transaction deletes
         self.database = Database(directory, clock, on_open, on_opened, living_users)
 
     def transact(self, work: Callable[[Transaction], Result]) -> Result:
@@ -135,7 +135,7 @@ class Store:
         return self.transact_with_effects(work)[0]
 
     def transact_with_effects(self, work: Callable[[Transaction], Result]) -> tuple[Result, Transaction]:
-        """Do some work in a write transaction; return its result with the transaction, which tells its effects.
+        """Do some work in a write transaction; return its result with the transaction, which lists the effects.
 
         Raises:
             Busy: another process is writing; nothing was done.
@@ -147,7 +147,7 @@ class Store:
         return result, txn
 
     def read(self, work: Callable[[Ledger], Result]) -> Result:
-        """Do some work on a consistent look at the ledger, without changing it."""
+        """Read the ledger in one consistent transaction, without changing it."""
         return self.database.transact("BEGIN", _look, work)
 
     def _decide(
@@ -165,11 +165,11 @@ class Store:
         return txn, result
 
     def delete_later(self, ticket: int) -> None:
-        """Have the row of a waiter that has served deleted by the next transaction."""
+        """Let the next transaction delete the row of a waiter, which has accepted its outcome."""
         self._served.add(ticket)
 
     def forget_served(self, tickets: Iterable[int] | None = None) -> None:
-        """Forget rows that a committed transaction has deleted; None for all, if another store took their place."""
+        """Forget rows that a transaction has deleted; None for all, after this process joined another store."""
         if tickets is None:
             self._served.clear()
         else:
@@ -184,7 +184,7 @@ class Store:
         return result
 
     def read_while_opening(self, work: Callable[[Ledger], Result]) -> Result:
-        """Do some work on the ledger before the store is in use; only for `on_open`."""
+        """Read the ledger before the store is in use; only for `on_open`."""
         return self.database.transact_while_opening("BEGIN", _look, work)
 
 

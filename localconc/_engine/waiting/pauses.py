@@ -1,4 +1,4 @@
-"""What the steps of a call yield: how to pause."""
+"""The pauses that the steps of a call yield to their driver."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Result = TypeVar("Result")
 
 
 class Mailboxes(Protocol):
-    """Where the steps of a call get the mailbox for its wakeups: a thread has its own, tasks share their loop's."""
+    """Where the steps of a call get a mailbox: a thread gets one of its own, tasks share that of their loop."""
 
     def take(self, owner: Owner) -> Any:
         """Return a mailbox."""
@@ -40,7 +40,7 @@ class Mailboxes(Protocol):
 
 
 class Backoff(NamedTuple):
-    """Pause for a moment, because the store is busy; `until`, on the engine's clock, is when to give up."""
+    """Pause for a moment, because the store is busy; at `until`, on the engine's clock, the call gives up."""
 
     seconds: float
     until: float | None
@@ -55,12 +55,12 @@ class Park(NamedTuple):
     watched_fd: int | None
 
 
-#: What a driver drives: it gets pauses, sends wakeups, and in the end has the result.
+#: The steps of a call. The driver receives pauses, sends wakeups, and gets the result at the end.
 Steps = Generator[Backoff | Park, "list[Wakeup] | None", Result]
 
 
 def retry_while_busy(engine: Engine, operation: Callable[[], Result], deadline: float | None) -> Steps[Result]:
-    """Try an operation until the store is free for it; rebuild a damaged store on the way.
+    """Retry an operation until the store is free for it; rebuild the store if it is damaged.
 
     Raises:
         StoreTimeout: the store stayed busy until the deadline.

@@ -1,9 +1,9 @@
-"""The steps of a call, without saying how to pause.
+"""The steps of a call, which leave it to a driver how to pause.
 
-`acquire` and `release` are generators. Each step does one thing that never blocks; in between they yield a `Backoff`
-(the store is busy: pause for a moment) or a `Park` (pause until a moment, or until a wakeup comes). The driver pauses,
-and sends the wakeups that came meanwhile. A thread drives them by sleeping, a task by awaiting, a test by stepping
-through them: the way of a call is written once.
+`acquire` and `release` are generators. Each step does one thing that never blocks. In between they yield a `Backoff`
+(pause for a moment, because the store is busy) or a `Park` (pause until a moment, or until a wakeup comes). The driver
+pauses, and sends in the wakeups that came meanwhile. A thread drives them by sleeping, a task by awaiting, a test by
+stepping through them, so the steps are written once for all.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ def acquire(
 
     Args:
         thread: name of the thread or task.
-        context: identifies the thread or task; 0 if anybody may release.
-        mailboxes: where to get a mailbox for wakeups.
-        stopped: returns the threads and tasks that can't go on while this call waits.
-        polls: whether these steps look by themselves now and then; False if a dispatcher looks for many tasks.
+        context: identifies the thread or task; 0 if any thread or task may release.
+        mailboxes: provides a mailbox for wakeups.
+        stopped: returns the threads and tasks that can't continue while this call waits.
+        polls: whether these steps poll the store; False if a dispatcher polls it for many tasks.
         begun: when the caller began to wait, if that was before now.
     """
     request, timeout_seconds, max_retries = call.request, call.timeout_seconds, call.max_retries
@@ -125,7 +125,7 @@ def _reap_and_try_again(
     outcome: Handle | Queued | Refused | Deadlocked,
     deadline: float | None,
 ) -> Steps[Handle | Queued]:
-    """Look for dead holders before saying no: perhaps nobody was waiting who would have noticed their end."""
+    """Reap dead holders before a refusal: without a waiter, no process may have noticed that they died."""
     if isinstance(outcome, Deadlocked):
         reap = partial(engine.reaper.reap_owners, outcome.owner_ids)
     else:
@@ -146,7 +146,7 @@ def _reap_and_try_again(
 
 
 def release(engine: Engine, handle: Handle) -> Steps[None]:
-    """Release slots. It never fails: if the store does not allow it in time, the background does."""
+    """Release slots. This never fails: if the store stays busy, the background goes on with it."""
     try:
         deadline = engine.clock.now() + RELEASE_PATIENCE_SECONDS
         yield from retry_while_busy(engine, partial(engine.acquisitions.release, handle), deadline)

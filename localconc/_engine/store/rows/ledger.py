@@ -1,4 +1,4 @@
-"""The statements on limits, holders, waiters: what admission reads or changes inside one transaction."""
+"""The statements by which admission reads or changes limits, holders, waiters inside one transaction."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Ledger:
         return row
 
     def update_limit(self, row: LimitRow) -> None:
-        """Write a definition; the state stays."""
+        """Write a definition; holders, averages and decay stay as they are."""
         self._execute(
             'UPDATE limits SET name = ?, "limit" = ?, active = ?, configured = ?, declared = ?, '
             "slot_decay_per_second = ?, revision = revision + 1, updated = ? WHERE id = ?",
@@ -90,7 +90,7 @@ class Ledger:
         )
 
     def delete_limit(self, limit_id: int) -> None:
-        """Delete a definition with its slots; its waiters have to be reevaluated in the same transaction."""
+        """Delete a definition with its slots. The caller reevaluates its waiters in the same transaction."""
         self._execute("DELETE FROM limits WHERE id = ?", (limit_id,))
 
     def set_empty_at(self, limit_id: int, empty_at: float | None, empty_at_wall: float | None) -> None:
@@ -104,7 +104,7 @@ class Ledger:
         self._execute(f"UPDATE slots SET denied = ?, denied_at = ? WHERE {TOTAL_OF}", (denied, at, limit_id))
 
     def set_pause(self, limit_id: int, until: float | None, until_wall: float | None) -> None:
-        """Record until when a limit admits nobody, by both clocks; None ends a pause."""
+        """Record until when a limit is paused, by both clocks; None ends the pause."""
         self._execute(
             f"UPDATE slots SET paused_until = ?, paused_until_wall = ? WHERE {TOTAL_OF}", (until, until_wall, limit_id)
         )
@@ -157,7 +157,7 @@ class Ledger:
     def record_rate_limited(
         self, ref: LimitRef, requester: Requester, slots: int, acquired_wall: float, waited_seconds: float
     ) -> None:
-        """Note slots in the history that nobody will release (those of rate_limit)."""
+        """Note slots of rate_limit in the history; no caller will release them."""
         self._execute(
             'INSERT INTO history (limit_id, "limit", owner_id, serial, slots, acquired_wall, waited_seconds, thread, '
             f"label, ending) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, {INSTANT})",
@@ -187,25 +187,25 @@ class Ledger:
         return self._execute(RELEASE, (released_boot, limit_id, owner_id, serial)).rowcount == 1
 
     def release_draining(self, limit_id: int, owner_id: int, serial: int, released_boot: float) -> bool:
-        """Release a holder whatever its limit is; what has drained is the caller's to reckon with."""
+        """Release a holder of any limit; the caller subtracts what has drained."""
         return self._execute(RELEASE_DRAINING, (released_boot, limit_id, owner_id, serial)).rowcount == 1
 
     def set_ending(self, limit_id: int, owner_id: int, serial: int, ending: int) -> None:
-        """Let the history say how a holder ended that did not release its slots."""
+        """Let the history say how a holder ended without a release."""
         self._execute(
             "UPDATE slots SET ending = ? WHERE limit_id = ? AND owner_id = ? AND serial = ?",
             (ending, limit_id, owner_id, serial),
         )
 
     def set_numbers(self, limit_id: int, owner_id: int, serial: int, numbers: str) -> None:
-        """Note which slots of a limit a holder has."""
+        """Note the slot numbers of a holder."""
         self._execute(
             "UPDATE slots SET numbers = ? WHERE limit_id = ? AND owner_id = ? AND serial = ?",
             (numbers, limit_id, owner_id, serial),
         )
 
     def drain_sooner(self, limit_id: int, drained_after: float, seconds: float) -> None:
-        """Move up the holders whose slots drain after the released ones."""
+        """Let the slots that drain after released ones drain earlier."""
         self._execute(
             f"UPDATE slots SET drained_at = drained_at - ? WHERE limit_id = ? AND {HELD} AND drained_at > ?",
             (seconds, limit_id, drained_after),
@@ -220,7 +220,7 @@ class Ledger:
         ).fetchall()
 
     def resize_holder(self, limit_id: int, owner_id: int, serial: int, slots: int, drained_at: float | None) -> None:
-        """Change what a holder occupies; the total follows."""
+        """Change what a holder occupies, and the total with it."""
         before = self.holder(limit_id, owner_id, serial)
         assert before is not None
         self._execute(
@@ -230,7 +230,7 @@ class Ledger:
         self._execute(f"UPDATE slots SET slots = slots + ? WHERE {TOTAL_OF}", (slots - before[0], limit_id))
 
     def delete_holder(self, limit_id: int, owner_id: int, serial: int) -> None:
-        """Take a grant back as if it had never been; it does not enter the history."""
+        """Take a grant back; the history does not keep it."""
         self._execute(
             "DELETE FROM slots WHERE limit_id = ? AND owner_id = ? AND serial = ?", (limit_id, owner_id, serial)
         )
@@ -239,7 +239,7 @@ class Ledger:
         self._execute("DELETE FROM slots WHERE limit_id = ? AND owner_id = ?", (limit_id, OPERATOR))
 
     def held_by(self, owner_id: int) -> list[tuple[int, int]]:
-        """Return limit and serial of everything an owner holds; looks at every holder."""
+        """Return limit and serial of everything that an owner holds. This reads every holder's row."""
         return self._execute("SELECT limit_id, serial FROM slots WHERE owner_id = ?", (owner_id,)).fetchall()
 
     # ---- waiters ---------------------------------------------------------------------------------------------
@@ -277,14 +277,14 @@ class Ledger:
         """Admit the first in the queue of a limit by the fast statement.
 
         Returns:
-            The room that is left, and owner, serial, address, secret and seconds waited of the waiter; None if the
+            The slots that are left, and owner, serial, address, secret and seconds waited of the waiter; None if the
             statement does not apply.
         """
         row = self._execute(ADMIT_FAST, (wall, now, limit_id, limit_id, now, limit_id)).fetchone()
         return None if row is None else (row[0] - row[1], row[2:])
 
     def admit_waiter(self, ticket: int, granted_wall: float, granted_boot: float) -> None:
-        """Admit a waiter that is not simple, whose slots have been taken: its row tells its process so."""
+        """Mark a waiter as granted that is not simple; its process reads this in the row."""
         self._execute(
             "UPDATE waiters SET state = ?, granted_wall = ?, granted_boot = ? WHERE ticket = ?",
             (GRANTED, granted_wall, granted_boot, ticket),
@@ -294,7 +294,7 @@ class Ledger:
         self._execute("UPDATE waiters SET state = ?, answer = ? WHERE ticket = ?", (REFUSED, reason, ticket))
 
     def delete_waiter(self, ticket: int) -> None:
-        """Delete a waiter's row; its places in the queues go with it."""
+        """Delete a waiter's row; triggers delete its places in the queues."""
         self._execute("DELETE FROM waiters WHERE ticket = ?", (ticket,))
 
     def waiter(self, ticket: int) -> WaiterRow | None:
@@ -319,7 +319,7 @@ class Ledger:
         return [row[0] for row in rows]
 
     def tickets_naming(self, name: str) -> list[int]:
-        """Return the waiters that name a limit, whether or not they are queued on it; a few too many do no harm."""
+        """Return the waiters that name a limit, whether or not they are queued on it; a few others do no harm."""
         statement = (
             f"SELECT ticket FROM waiters WHERE state = {WAITING} "
             "AND instr(replace(request, '>', '/') || '/', '/' || ? || '/') > 0 ORDER BY ticket"

@@ -1,4 +1,4 @@
-"""Rows of owners: the processes that have joined."""
+"""Rows of owners: the processes that have joined the store."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def read_all(connection: sqlite3.Connection) -> list[OwnerRow]:
 
 
 def become_command(connection: sqlite3.Connection, owner_id: int, pid: int, started: str, command: str) -> None:
-    """Let an owner be the command that it started."""
+    """Let an owner's row describe the command that the owner started."""
     connection.execute(
         "UPDATE owners SET pid = ?, started = ?, command = ?, is_command = 1 WHERE id = ?",
         (pid, started, command, owner_id),
@@ -96,7 +96,7 @@ def served_first(
 
 
 def with_ids(connection: sqlite3.Connection, ids: Iterable[int]) -> list[OwnerRow]:
-    """Return the rows of these processes; those that have left are not among them."""
+    """Return the rows of those of these processes that are still in the store."""
     rows = (with_id(connection, each) for each in sorted(ids))
     return [row for row in rows if row is not None]
 
@@ -108,7 +108,7 @@ def after(connection: sqlite3.Connection, owner_id: int, max_rows: int) -> list[
 
 
 def to_sweep(connection: sqlite3.Connection, count: int, seed: int) -> list[OwnerRow]:
-    """Return some processes, other ones for each seed, so that all are looked at in time however many live long."""
+    """Return some processes, others for each seed, so that callers with different seeds look at all of them in time."""
     bounds = connection.execute("SELECT min(id), max(id) FROM owners").fetchone()
     if bounds[0] is None:
         return []

@@ -1,4 +1,4 @@
-"""Queries of what happened: acquisitions with their ends, refusals, recent grants."""
+"""Queries of the past: acquisitions with their ends, refusals, recent grants."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _PAST: Final = f"""
 
 
 def acquisitions(connection: sqlite3.Connection) -> list[PastAcquisition]:
-    """Return all that the history knows, and what is held now."""
+    """Return the acquisitions in the history, and those that are held now."""
     return [PastAcquisition._make(row) for row in connection.execute(_PAST)]
 
 
 def oldest_in_history(connection: sqlite3.Connection) -> float | None:
-    """Return when the oldest acquisition of a full history was made; None if nothing was dropped yet."""
+    """Return when the oldest acquisition of a full history was made; None if the history has dropped nothing yet."""
     row = connection.execute("SELECT seq, acquired_wall FROM history ORDER BY seq LIMIT 1").fetchone()
     return None if row is None or row[0] <= 1 else float(row[1])
 
