@@ -49,7 +49,7 @@ MAX_MAILBOXES: Final = 99_999
 #: A file that is still not locked this long after its creation belongs to a process that died in between.
 _FRESH_SECONDS: Final = 60.0
 
-#: How often a process tries to create its file, because another one may remove or lock it in between.
+#: How often a process tries to create its file, which another one may remove or lock in between.
 _MAX_ATTEMPTS: Final = 10
 _RETRY_SECONDS: Final = 0.002
 
@@ -80,7 +80,7 @@ class Owner:
     def _create(self, content: bytes) -> int:
         """Create the locked file and return its descriptor.
 
-        Processes that look for dead owners try the lock, too. So the file gets its name only after it is locked. Where
+        Processes that look for dead owners try the lock, too, so the file gets its name only after it is locked. Where
         a process can't rename an open file, it tries the lock until the others have looked.
         """
         fresh = self.path.with_suffix(_FRESH_SUFFIX) if sys.platform != "win32" else self.path
@@ -114,8 +114,7 @@ class Owner:
     def ensure_file(self) -> bool:
         """Create the file again if it was deleted, or replaced by a copy; return whether that was so.
 
-        The new file has the old board. Without it, other processes would believe that this one has not picked up its
-        slots.
+        The new file has the old board, without which this process would seem not to have picked up its slots.
         """
         with suppress(FileNotFoundError):
             found = os.lstat(self.path)
@@ -225,8 +224,8 @@ def has_ended(row: OwnerRow) -> bool:
 def acknowledged(directory: Path, key: str, serial: int) -> bool:
     """Return whether an owner has picked up the grant with this serial; True if that is unknown.
 
-    Serials of an owner grow, and grants that are `BOARD_WORDS` apart share a word on the board. If the word is larger
-    than the serial, the owner has picked up a later grant that shares it, and this one counts as picked up, too.
+    Serials grow, and grants that are `BOARD_WORDS` apart share a word on the board. A word above the serial says that
+    the owner has picked up a later grant; then this one counts as picked up, too.
     """
     try:
         descriptor = open_to_read(path_of(directory, key))

@@ -46,8 +46,7 @@ class Database:
         clock: tells the moments that a migration needs.
         on_open: called after each opening, before anything else uses the connection.
         on_opened: called after that, when the store is in use; must not raise.
-        living_users: returns the pids of other living processes that use the home: only without any, a damaged store is
-            rebuilt.
+        living_users: returns the pids of other living processes that use the home, which forbid a rebuild.
 
     Attributes:
         lock: lets one thread of this process at a time use the connection.

@@ -68,8 +68,7 @@ def acquire(
     try:
         if may_wait and engine.membership.owner is None:  # only a process that has joined the store has mailboxes
             yield from retry_while_busy(engine, engine.store.database.ensure_open, tries_until)
-        if may_wait:
-            terms = _terms(engine, call, mailboxes, stopped)
+        terms = _terms(engine, call, mailboxes, stopped) if may_wait else None
         try:
             outcome = engine.acquisitions.try_acquire(request, handle, terms)
         except (Busy, Damaged):
