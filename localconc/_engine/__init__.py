@@ -1,4 +1,4 @@
-"""The engine: it admits requests for slots, queues those that have to wait, and frees the slots of dead processes.
+"""The engine: which request is admitted, which one waits, which one is next.
 
 The packages, from the bottom: `core` (values), `homes` (the directory), `store` (the file), `queue` (which request is
 next), `liveness` (which processes live), `holding` (what this process holds), `acquiring` (one try to acquire or
