@@ -275,7 +275,7 @@ async def rate_limit(
     slot_decay_per_second: float | None = None,
     strict: bool | None = None,
 ) -> None:
-    """Wait until slots of limits with decay are free, and take them for good: they drain by themselves.
+    """Wait until slots of limits with decay are free, and take them. The caller never releases them: they drain.
 
     A limit of L with decay r admits a burst of L and then r a second, from however many processes: never more than
     L + r·t in any t seconds.

@@ -24,7 +24,7 @@ __all__ = ["Event", "read_events", "subscribe"]
 
 
 def subscribe(callback: Callable[[Event], object]) -> Callable[[], None]:
-    """Call a function with each acquisition and release of this process, after it has been recorded.
+    """Call a function with each acquisition and release of this process, after the store has recorded it.
 
     >>> seen = []
     >>> unsubscribe = subscribe(seen.append)

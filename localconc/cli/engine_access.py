@@ -37,7 +37,7 @@ __all__ = ["DATABASE_NAME", "NotSupportedError", "home_source", "is_on_server", 
 
 
 def missing_names(names: Iterable[str]) -> dict[str, bool]:
-    """Find the names that limit nothing because nobody defined them; True for a placeholder, False for none at all."""
+    """Find the names that no operator and no call has defined: True for a placeholder, False for a missing limit."""
     if is_on_server():
         return {name: False for name in names if not _is_on_server_as(name)}
 
@@ -56,7 +56,7 @@ def _is_on_server_as(name: str) -> bool:
 
 
 def check_names(names: list[str]) -> None:
-    """Check names before anything is looked up.
+    """Check names before a command looks anything up.
 
     Raises:
         ValueError: no limit can have one of them.
@@ -103,7 +103,7 @@ def ensure_all(definitions: list[Definition]) -> list[Limit]:
 
 
 def reset(limit_id: UUID) -> list[Holder]:
-    """Forget every holder of a limit; return those that are known."""
+    """Discard every holder of a limit; return those that the keeper knows."""
     return registry.keeper().reset(limit_id)
 
 
@@ -114,7 +114,8 @@ def held_descriptor() -> int | None:
     """Return the descriptor that proves that this process lives; a command that inherits it keeps the slots held.
 
     Returns:
-        None if no slot is held, because limits are off, missing or disabled; of a server, whose lease ends by itself.
+        None if this process holds no slot, because limits are off, missing or disabled. None for a server, whose lease
+        ends by itself.
     """
     if is_on_server():
         return None
@@ -134,7 +135,7 @@ def slot_numbers(occupancy: Occupancy) -> tuple[int, ...]:
 
 
 def become_command(pid: int, command: str) -> None:
-    """Let a command hold what this process holds: others see it as the holder, and the slots come back when it ends."""
+    """Let a command hold the slots of this process: others see it as the holder, and its end frees the slots."""
     engine = registry.current()
     run(engine, lambda: engine.become_command(pid, command))
 
@@ -154,7 +155,7 @@ def server_address() -> str:
 
 
 def examine() -> list[Finding]:
-    """Look at everything about the home, or at the server; changes nothing."""
+    """Check everything about the home, or the server, without changing anything."""
     from localconc._engine.operations import doctor
 
     if not is_on_server():

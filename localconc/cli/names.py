@@ -102,7 +102,7 @@ def _beginning_with(incomplete: str, words: list[str]) -> list[str]:
 
 
 def _names() -> list[str]:
-    """List the names; none where the store can't be used, for a completion has nobody to tell."""
+    """List the names; none if the store can't be used, because a completion can't show an error."""
     try:
         return names_for_completion()
     except (LocalconcError, OSError):

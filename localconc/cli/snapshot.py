@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from localconc._engine.store.rows.listings import HolderEntry, WaiterEntry
     from localconc.limits import Limit
 
-#: What a snapshot of a server's limits says of itself.
+#: The note on a snapshot of a server's limits.
 UNTOLD = "A Prefect server keeps these limits. It does not tell who holds slots, who waits, or for how long."
 
 
@@ -28,8 +28,8 @@ class Entry(NamedTuple):
     """Slots that a thread or task holds, or waits for.
 
     Attributes:
-        owner_id: of the process, in the store.
-        since: when they were acquired, or when the wait began, on the wall clock.
+        owner_id: the number of the process in the store.
+        since: when the slots were acquired, or when the wait began, on the wall clock.
     """
 
     owner_id: int
@@ -46,11 +46,11 @@ class LimitStatus(NamedTuple):
     """A limit with the fields of the public `Limit`, and its holders and waiters in the order in which they came.
 
     Attributes:
-        configured: False for a placeholder, which a call made that named a missing limit.
-        next_slot_seconds: in how many seconds one more slot has decayed; None without decay, or if all are free.
-        unowned_slots: occupied slots that no process holds, as `--active-slots` makes them; 0 with decay.
-        grants_per_second: recent grants, if the snapshot was asked for them.
-        source: what `estimate_wait` needs of the engine; None of a server's limit.
+        configured: False for a placeholder, which a call that named a missing limit has made.
+        next_slot_seconds: in how many seconds one more slot has drained; None without decay, or if all are free.
+        unowned_slots: occupied slots without a process, as `--active-slots` makes them; 0 with decay.
+        grants_per_second: recent grants, if `take_snapshot` counted them.
+        source: the engine's record of the limit, for `estimate_wait`; None for a server's limit.
     """
 
     id: UUID
@@ -77,8 +77,8 @@ class Snapshot(NamedTuple):
     """All limits by name at one moment of the wall clock.
 
     Attributes:
-        owner_id: this process's own.
-        untold: says that nobody tells who holds and who waits; "" if the snapshot tells it.
+        owner_id: the number of this process in the store.
+        untold: says that the server tells neither holders nor waiters; "" if the snapshot has them.
     """
 
     wall: float
@@ -91,11 +91,11 @@ class Snapshot(NamedTuple):
 
 
 def take_snapshot(*, grants: bool = False, reap: bool = True) -> Snapshot:
-    """Read who holds and who waits, on all limits.
+    """Read all limits with their holders and waiters.
 
     Args:
         grants: whether to count recent grants.
-        reap: whether to give back first what dead processes held.
+        reap: whether to release the slots of dead processes first.
     """
     if is_on_server():
         return Snapshot(time.time(), 0, [_server_status(limit) for limit in registry.keeper().read_all()], UNTOLD)
@@ -112,7 +112,7 @@ def deadlocks_with(name: str) -> list[str]:
 
 
 def _server_status(limit: Limit) -> LimitStatus:
-    """Show a server's limit, which says nothing of its holders and waiters."""
+    """Show a server's limit, without holders and waiters."""
     return LimitStatus(
         id=limit.id,
         name=limit.name,
@@ -203,7 +203,7 @@ class Estimate(NamedTuple):
 
 
 def has_been_released(status: LimitStatus) -> bool:
-    """Tell whether the average of a limit comes from releases, rather than from nowhere."""
+    """Tell whether the average of a limit comes from releases, and is not its first value."""
     return status.source is not None and reading.has_been_released(status.source[0].limit)
 
 

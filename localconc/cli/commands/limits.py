@@ -195,7 +195,7 @@ def disable(name: str, as_json: bool) -> None:
 )
 @options.output
 def pause(name: str, seconds: float, as_json: bool) -> None:
-    """Admit nobody for some time. Holders keep their slots, waiters their places.
+    """Admit no request for some time. Holders keep their slots, waiters their places.
 
     Of two pauses, the one that ends later counts.
     """
@@ -237,7 +237,7 @@ def delete(name: str, yes: bool, as_json: bool) -> None:
 def reset(name: str, yes: bool, as_json: bool) -> None:
     """Forget every holder of a limit; waiters get its slots then. Asks first, on a terminal.
 
-    Tells whom it forgot: those commands still run.
+    Names the holders that it forgot: their commands still run.
     """
     with naming(name):
         found = limits.read_limit(name)

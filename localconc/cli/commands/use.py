@@ -127,7 +127,7 @@ def run(
 def rate(names: list[str], exit_code: int, **asked: Any) -> None:
     """Wait until a rate limit admits one more, and return.
 
-    For loops in a shell. Nobody gives the slots back: they drain by themselves.
+    For loops in a shell. No command releases the slots: they drain by themselves.
     """
     if not names:
         raise WrongUsage("Which limit? localconc rate NAME")
@@ -173,7 +173,7 @@ def _check_limits_exist(call: dict[str, Any]) -> None:
     """Refuse to go ahead without a limit, unless --limit makes it or --allow-missing says so.
 
     Raises:
-        CommandError: nobody defined one of the limits.
+        CommandError: one of the limits is not defined.
     """
     may_be_missing = call["limit"] is not None or call.get("strict") is False
     if may_be_missing or engine_access.limits_are_off():
@@ -213,7 +213,7 @@ def _waiting(call: dict[str, Any], timed_out: int, *, needs_decay: bool = False)
 
 @contextmanager
 def _signals_withdraw() -> Iterator[None]:
-    """Let a signal that asks this process to end leave the queue first."""
+    """Let this process leave the queue before it ends, if a signal asks it to end."""
 
     def end(number: int, frame: FrameType | None) -> None:
         raise _Ended(number)
@@ -229,7 +229,7 @@ def _signals_withdraw() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
-# ---- why not ---------------------------------------------------------------------------------------------------------
+# ---- refusals --------------------------------------------------------------------------------------------------------
 
 
 def _refusal(call: dict[str, Any], *, needs_decay: bool) -> str:

@@ -93,7 +93,7 @@ def _figures(status: LimitStatus, wall: float) -> Line:
 
 
 def _wait_text(status: LimitStatus, wall: float) -> str:
-    """Say how long a new request would wait; "" if not at all, or if nobody knows."""
+    """Say how long a new request would wait; "" if it would not wait, or if that is unknown."""
     wait = estimate_wait(status, wall) if status.active else None
     if wait is None or not wait.seconds:
         return ""

@@ -32,10 +32,10 @@ ROOM_CELLS = 3
 
 @contextmanager
 def telling_of_the_wait(names: Sequence[str]) -> Iterator[None]:
-    """Tell what this process waits for, slots of limits of these names, while the block runs.
+    """Tell what this process waits for (slots of these limits) while the block runs.
 
-    On a terminal, a line shows it and disappears with the wait. Elsewhere, the lines that the library logs about a long
-    wait are let through, which are few.
+    On a terminal, a line shows it and disappears with the wait. Elsewhere, this prints the few lines that the library
+    logs about a long wait.
     """
     if sys.stderr.isatty():
         with _status_line(names):
@@ -113,7 +113,7 @@ def _length(status: LimitStatus, before: int, entry: Entry, *, wall: float) -> t
 
 
 def describe(status: LimitStatus, before: int, entry: Entry, wall: float) -> str:
-    """Describe a wait in a line: the place in the queue, the estimated wait, and who holds the slots."""
+    """Describe a wait in a line: the place in the queue, the estimated wait, the holders of the slots."""
     parts = [f"Waiting for '{literal(status.name)}' {span(wall - entry.since)}: {ordinal(before + 1)} in line"]
     wait = estimate_wait(status, wall, entry.slots, before)
     if pause := pause_seconds(status, wall):
