@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Handle(Protocol):
-    """One acquisition. If a handle is collected without a release, its slots are released then."""
+    """One acquisition with either keeper. If it is collected before its slots are released, that releases them."""
 
     @property
     def serial(self) -> int:
@@ -41,13 +41,13 @@ class Handle(Protocol):
 
 
 class Keeper(Protocol):
-    """The limits of a home or a server, with their slots.
+    """Limits, and the decision which call has their slots now.
 
-    Every method may raise `StoreError`, and `NotSupportedError` if this keeper does not offer it.
+    Every method may raise `StoreError`. A method that this keeper can't carry out raises `NotSupportedError`.
     """
 
     def machine(self, what: str) -> Engine:
-        """Return this machine's engine; a server raises that it does not offer `what`."""
+        """Return this machine's engine, because `what` works with nothing else."""
 
     # ---- slots -----------------------------------------------------------------------------------------------
     # Callables, because this machine binds the functions themselves: no method stands between a call and its engine.

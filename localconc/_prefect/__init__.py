@@ -7,7 +7,7 @@ All state is the server's; plain Prefect clients share it. The way of a call thr
 3. `threads` and `tasks` carry out what the steps yield, by blocking and by awaiting.
 4. `sender`: one thread, which no signal interrupts, asks the server all questions of the process.
 5. `admission`: one attempt, as that thread makes it: which limits are enforced, and are their slots free.
-6. `leases`: what this process holds; the same thread renews the leases, and releases those whose hold was collected.
+6. `leases`: what this process holds; the same thread renews the leases and releases what nobody holds any more.
 7. `connection`: the calls of Prefect's client, and what their answers mean. `address`: where the server is.
 
 `notices` are events and warnings for this process, and `wakeups` are hints between its threads and tasks.

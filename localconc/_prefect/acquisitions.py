@@ -52,7 +52,7 @@ LAST_TRY_SECONDS = 0.2
 class Ask(NamedTuple):
     """Ask the server, and wait for its answer until a moment of the monotonic clock, or without end.
 
-    `undo` gets the answer if it comes too late. Without it, the question is asked even if its caller has gone.
+    `undo` gets the answer if it comes too late. Without it, the question is asked even if nobody waits any more.
     """
 
     question: Callable[[Connection], Any]

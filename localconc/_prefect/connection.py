@@ -1,7 +1,7 @@
 """The calls of Prefect's client that localconc uses, with answers and errors in localconc's own terms.
 
-One thread uses a connection. The client would retry and pause by itself, for up to a minute, while all callers wait
-for that thread. So it is set not to retry, and each caller decides for itself.
+One thread uses a connection. The client would retry and pause by itself, for up to a minute, while everybody waits
+for that thread: so it is told not to, and whoever asked decides.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The leases of this process on the server, which it renews while a caller holds the slots, and then releases.
+"""What this process holds on the server: leases, which are renewed while somebody holds them, and released after.
 
-A lease ends by itself after its process has died. So a living process must renew it in time. If it can't, or the server
-has forgotten the lease, the holder has lost its slots: the process logs that once, and the body goes on.
+A lease ends by itself when its process has died. So a holder that lives must renew it in time, and one that can't, or
+whose server has forgotten it, has lost its slots without knowing: that is logged, once, and the body goes on.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def lease_seconds(call: Call) -> float:
 
 
 class Hold:
-    """Slots that one call holds: its handle. When it is collected, its slots are released.
+    """Slots that one call holds: its handle. They are released when nobody refers to it any more.
 
     Attributes:
         grant: what its caller is shown; None before the call has its answer.
@@ -166,13 +166,13 @@ class Leases:
         return hold if isinstance(hold, Hold) else None
 
     def tell_of_release(self, hold: Hold) -> None:
-        """Note that subscribers know of the acquisition, so that they get an event of any release."""
+        """Note that subscribers know of the acquisition, so that they are to know of its end, whoever releases."""
         lease = self._lease_of(hold)
         if lease is not None:
             lease.is_to_be_told = True
 
     def is_held(self, hold: Hold) -> bool:
-        """Return whether no caller has released it yet."""
+        """Whether nobody has released it yet."""
         return self._lease_of(hold) is not None
 
     def is_lost(self, hold: Hold) -> bool:

@@ -1,8 +1,8 @@
-"""The thread that asks the server all questions of this process, one after another.
+"""The thread that asks the server everything this process wants to know, one question after another.
 
-No signal interrupts this thread, so it notes the answer to every question that it sends. If an interrupt has struck the
-asking call meanwhile, the thread releases what the server granted. One thread is also enough: on SQLite, the server
-answers several questions at once no sooner.
+No signal interrupts this thread, so every question that is sent gets its answer noted, whatever becomes of the one who
+asked: what was granted to a call that has been interrupted meanwhile is released. One thread is also enough: on SQLite
+the server answers several questions at once no sooner.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Question(Generic[Answer]):
     Args:
         ask: asks it, in the sending thread.
         on_answer: called there when there is an answer or an error.
-        undo: called with the answer if its caller has gone. A question without `undo` is asked in any case.
+        undo: called with the answer if nobody wants it any more. A question without it is asked in any case.
     """
 
     __slots__ = ("_answer", "_ask", "_error", "_is_answered", "_is_dropped", "_is_granted", "_on_answer", "_undo")
@@ -72,7 +72,7 @@ class Question(Generic[Answer]):
         self._on_answer()
 
     def drop(self) -> None:
-        """Say that the caller no longer waits for the answer."""
+        """Say that nobody waits for the answer any more."""
         # This and `be_asked` each set their own mark before they read the other's, so whatever the order, at least one
         # of them sees both. Both may: an undo must bear being repeated.
         self._is_dropped = True
@@ -95,7 +95,7 @@ class Question(Generic[Answer]):
             return
         try:
             self._on_answer()
-        except RuntimeError:  # the caller's event loop is closed
+        except RuntimeError:  # the event loop of the one who asked is closed
             self.drop()
 
     def _undo_answer(self) -> None:
@@ -180,7 +180,7 @@ class Sender:
                     return
                 with self._asking:
                     self._do(work)
-                del work  # a hold whose caller has gone is released with the last reference to it
+                del work  # what was granted to somebody who is gone is released when its last reference is
 
     def _do(self, work: Callable[[Connection], object]) -> None:
         try:

@@ -1,7 +1,7 @@
-"""Hints to threads and tasks of this process that wait for slots which this process has just released.
+"""A hint to those in this process who wait for slots that this process has just released.
 
-The server sends no wakeups, so a waiter asks again after a while. Within a process that is not necessary: the first
-waiter for a name asks at once when its slots come free. A hint may be lost.
+The server calls nobody back, so whoever waits asks again after a while. Within a process that is not necessary: the
+first of those who wait for a name asks at once when it comes free. Nothing depends on it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 
 
 class Wakeups:
-    """The waiters of this process that pause, in the order in which they began to."""
+    """Who pauses in this process, in the order in which they began to."""
 
     def __init__(self) -> None:
         self._numbers = itertools.count()
@@ -29,7 +29,7 @@ class Wakeups:
             self._pausing.pop(number, None)
 
     def released(self, names: list[str]) -> None:
-        """Wake the first waiter for each of these names."""
+        """Wake the first one who waits for each of these names."""
         left = set(names)
         for number, (wanted, wake) in self._pausing.copy().items():
             if left.isdisjoint(wanted):
