@@ -13,7 +13,6 @@ Changes take effect at once, in every process; waiting calls are reevaluated.
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from localconc._engine import registry
@@ -24,6 +23,7 @@ from localconc._engine.core.views import Holder, Limit, Waiter
 from localconc._engine.homes.home import home
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from uuid import UUID
 
 __all__ = [
@@ -304,7 +304,7 @@ def read_history(
     """
     if newest is not None:
         newest = arguments.whole("newest", newest, 0)
-    return list(registry.keeper().history(name_or_id, _wall(since), newest))
+    return list(registry.keeper().history(name_or_id, arguments.since(since), newest))
 
 
 def read_statistics(name_or_id: str | UUID, *, since: datetime | None = None) -> Statistics:
@@ -325,10 +325,4 @@ def read_statistics(name_or_id: str | UUID, *, since: datetime | None = None) ->
         TypeError: `since` is no datetime.
         StoreError: the database can't be used.
     """
-    return registry.keeper().statistics(name_or_id, _wall(since))
-
-
-def _wall(since: datetime | None) -> float | None:
-    if since is not None and not isinstance(since, datetime):
-        raise TypeError(f"since must be a datetime, not {since!r}")
-    return None if since is None else since.timestamp()
+    return registry.keeper().statistics(name_or_id, arguments.since(since))

@@ -52,12 +52,6 @@ Result = TypeVar("Result")
 class Engine:
     """One home in this process.
 
-    Args:
-        directory: the home.
-        clock: tells the time; the machine's own unless a test moves it.
-        mailboxes: makes mailboxes for waiters.
-        notifier: sends wakeups.
-
     Attributes:
         store: the database, in transactions.
         membership: this process as an owner in the store.

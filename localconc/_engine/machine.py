@@ -20,11 +20,7 @@ if TYPE_CHECKING:
 
 
 class Machine:
-    """The limits of one home, the counterpart of a server's keeper. See `localconc._keeper.Keeper`.
-
-    Args:
-        engine: the engine of the home.
-    """
+    """The limits of one home, the counterpart of a server's keeper. See `localconc._keeper.Keeper`."""
 
     # Bound, not wrapped: every call goes through these, and through not one function more than it needs.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from localconc._engine import registry
-from localconc._engine.core import rules, views
+from localconc._engine.core import views
 from localconc._engine.core.calls import Request
 from localconc._engine.homes.home import is_on_server
 from localconc._engine.operations import reading
@@ -137,21 +137,19 @@ def _server_status(limit: Limit) -> LimitStatus:
 
 def _status(found: reading.LimitStatus, snapshot: reading.Snapshot) -> LimitStatus:
     row, now = found.limit, snapshot.now
-    denied = rules.denied_slots(row.denied, row.denied_at, now, row.decay, row.average)
     owned = sum(entry.slots for entry in found.holders)
-    is_paused = row.paused_until is not None and row.paused_until > now
     return LimitStatus(
         id=UUID(bytes=row.uuid),
         name=row.name,
         limit=row.limit,
         active=bool(row.active),
         active_slots=views.active_slots(row, now),
-        denied_slots=rules.displayed(denied),
+        denied_slots=views.denied_slots(row, now),
         slot_decay_per_second=row.decay,
         avg_slot_occupancy_seconds=row.average,
         created=row.created,
         updated=row.updated,
-        paused_until=snapshot.wall + row.paused_until - now if is_paused and row.paused_until is not None else None,
+        paused_until=views.paused_until(row, now, snapshot.wall),
         configured=bool(row.configured),
         next_slot_seconds=reading.next_slot_seconds(row, now),
         unowned_slots=0 if row.decay > 0 else max(row.held - owned, 0),

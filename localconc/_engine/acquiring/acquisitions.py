@@ -43,13 +43,6 @@ class Acquisitions:
 
     The fast statements serve a limit that is enforced and has no decay, for as long as its definition is the one that
     this process knows. All else goes by the rules of `queue.admission`.
-
-    Args:
-        store: the store.
-        membership: this process in the store.
-        holdings: what this process holds.
-        clock: tells the time.
-        wake: sends wakeups.
     """
 
     def __init__(

@@ -45,14 +45,7 @@ class WaiterStatus(NamedTuple):
 
 
 class QueuedRequests:
-    """Operations on queued requests, each of which is tried once.
-
-    Args:
-        store: the store.
-        membership: this process in the store.
-        holdings: what this process holds.
-        clock: tells the time.
-    """
+    """Operations on queued requests, each of which is tried once."""
 
     def __init__(self, store: Store, membership: Membership, holdings: Holdings, clock: Clock) -> None:
         self._store = store

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 FORBIDDEN_IN_NAMES: Final = "/%&><"
@@ -148,6 +148,13 @@ def seconds(argument: str, value: Any, at_most: float) -> float:
     if not 0 < number <= at_most:
         raise ValueError(f"{argument} must be above 0 and at most {at_most:g}, but is {value!r}")
     return number
+
+
+def since(value: Any) -> float | None:
+    """Return a `datetime` in seconds since 1970 (a naive one counts as local time); None for None."""
+    if value is not None and not isinstance(value, datetime):
+        raise TypeError(f"since must be a datetime, not {value!r}")
+    return None if value is None else value.timestamp()
 
 
 def lease_duration(value: Any) -> float | None:

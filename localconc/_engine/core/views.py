@@ -134,22 +134,31 @@ def occupied(row: LimitRow, now: float) -> float:
     return rules.occupied_slots(row.empty_at, now, row.decay) if row.decay > 0 else float(row.held)
 
 
+def denied_slots(row: LimitRow, now: float) -> int:
+    """Return the refused slots that still count, as people see them."""
+    return rules.displayed(rules.denied_slots(row.denied, row.denied_at, now, row.decay, row.average))
+
+
+def paused_until(row: LimitRow, now: float, wall: float) -> float | None:
+    """Return when a pause ends, by the wall clock; None if the limit is not paused."""
+    return None if row.paused_until is None or row.paused_until <= now else wall + row.paused_until - now
+
+
 def limit(row: LimitRow, now: float, wall: float) -> Limit:
     """Return a limit as people see it at a moment."""
-    denied = rules.denied_slots(row.denied, row.denied_at, now, row.decay, row.average)
-    is_paused = row.paused_until is not None and row.paused_until > now
+    until = paused_until(row, now, wall)
     return Limit(
         id=UUID(bytes=row.uuid),
         name=row.name,
         limit=row.limit,
         active=bool(row.active),
         active_slots=active_slots(row, now),
-        denied_slots=rules.displayed(denied),
+        denied_slots=denied_slots(row, now),
         slot_decay_per_second=row.decay,
         avg_slot_occupancy_seconds=row.average,
         created=moment(row.created),
         updated=moment(row.updated),
-        paused_until=moment(wall + row.paused_until - now) if is_paused and row.paused_until is not None else None,
+        paused_until=None if until is None else moment(until),
     )
 
 

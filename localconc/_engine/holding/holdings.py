@@ -53,10 +53,6 @@ class Handle:
 class Holdings:
     """The grants of this process.
 
-    Args:
-        store: the store.
-        membership: this process in it.
-
     Attributes:
         grants: what this process holds, by serial.
     """

@@ -31,15 +31,7 @@ PICK_UP_SECONDS: Final = 1.0
 
 
 class Reaper:
-    """Notices deaths among the owners of one store, and cleans up after them.
-
-    Args:
-        directory: the home.
-        clock: tells the time.
-        store: the store.
-        membership: this process in the store.
-        watch: the watch on the other processes.
-    """
+    """Notices deaths among the owners of one store, and cleans up after them."""
 
     def __init__(self, directory: Path, clock: Clock, store: Store, membership: Membership, watch: Watch) -> None:
         self._directory = directory

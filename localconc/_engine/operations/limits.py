@@ -169,21 +169,18 @@ def delete(engine: Engine, name_or_id: str | UUID) -> None:
 
 def pause(engine: Engine, name_or_id: str | UUID, seconds: float) -> Limit:
     """Pause a limit for some seconds; the later end of two pauses counts."""
-
-    def work(txn: Transaction) -> Limit:
-        row = find(txn.ledger, name_or_id)
-        definitions.pause(txn, row, seconds)
-        return _shown(txn, row)
-
-    return _transact(engine, work)
+    return _change(engine, name_or_id, lambda txn, row: definitions.pause(txn, row, seconds))
 
 
 def resume(engine: Engine, name_or_id: str | UUID) -> Limit:
     """End a pause at once, and admit the next waiters."""
+    return _change(engine, name_or_id, definitions.resume)
 
+
+def _change(engine: Engine, name_or_id: str | UUID, change: Callable[[Transaction, LimitRow], None]) -> Limit:
     def work(txn: Transaction) -> Limit:
         row = find(txn.ledger, name_or_id)
-        definitions.resume(txn, row)
+        change(txn, row)
         return _shown(txn, row)
 
     return _transact(engine, work)

@@ -117,22 +117,18 @@ def _entries(directory: Path) -> Iterable[dict[str, Any]]:
 
 def _is_sound(entry: dict[str, Any]) -> bool:
     """Return whether an entry is valid: a disk that damaged the database may have damaged this file, too."""
+    from uuid import UUID
+
     try:
         limit_name("name", entry["name"])
         if entry.get("deleted"):
             return True
-        _uuid(entry["id"])
+        UUID(entry["id"])
         numbers = [float(entry[key]) for key in ("limit", "active", "created")]
         decay = float(entry["slot_decay_per_second"])
     except (KeyError, TypeError, ValueError, AttributeError):
         return False
     return 0 <= decay < math.inf and all(0 <= number < _MAX_NUMBER for number in numbers)
-
-
-def _uuid(text: str) -> object:
-    from uuid import UUID
-
-    return UUID(text)
 
 
 def _sync_directory(directory: Path) -> None:

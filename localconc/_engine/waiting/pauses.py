@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
-class Mailboxes(Protocol):
+class MailboxSource(Protocol):
     """Where the steps of a call get a mailbox: a thread gets one of its own, tasks share that of their loop."""
 
     def take(self, owner: Owner) -> Any:

@@ -17,7 +17,7 @@ from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.holding.holdings import Handle
 from localconc._engine.holding.releases import report_late_release
 from localconc._engine.waiting import outcomes
-from localconc._engine.waiting.pauses import Mailboxes, Park, Steps, retry_while_busy
+from localconc._engine.waiting.pauses import MailboxSource, Park, Steps, retry_while_busy
 from localconc._engine.waiting.timing import (
     PARENT_AFTER_SECONDS,
     RELEASE_PATIENCE_SECONDS,
@@ -41,7 +41,7 @@ def acquire(
     call: Call,
     thread: str,
     context: int,
-    mailboxes: Mailboxes,
+    mailboxes: MailboxSource,
     stopped: Callable[[], Iterable[int]],
     *,
     polls: bool,
@@ -104,7 +104,9 @@ def _first_look_at(engine: Engine, begun: float, deadline: float | None, polls: 
     return first
 
 
-def _terms(engine: Engine, call: Call, mailboxes: Mailboxes, stopped: Callable[[], Iterable[int]]) -> WaitTerms | None:
+def _terms(
+    engine: Engine, call: Call, mailboxes: MailboxSource, stopped: Callable[[], Iterable[int]]
+) -> WaitTerms | None:
     owner = engine.membership.owner
     if owner is None:
         return None
