@@ -14,10 +14,7 @@ from localconc._engine.core.clock import monotonic
 from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.core.records import Grant, LimitRef, Requester
 from localconc._engine.queue import admission
-from localconc._engine.store.rows.statements import (
-    ACQUIRE_FAST,
-    RELEASE_FAST,
-)
+from localconc._engine.store.rows.statements import ACQUIRE_FAST, RELEASE_FAST
 from localconc._engine.store.store import Transaction
 from localconc.errors import StoreError
 
@@ -128,12 +125,7 @@ class Acquisitions:
         return True
 
     def try_acquire(
-        self,
-        request: Request,
-        handle: Handle,
-        terms: WaitTerms | None,
-        *,
-        is_retry: bool = False,
+        self, request: Request, handle: Handle, terms: WaitTerms | None, *, is_retry: bool = False
     ) -> Handle | Queued | Refused | Deadlocked:
         """Acquire the slots, or enqueue the request (if the caller waits), or count a refusal.
 

@@ -30,11 +30,7 @@ _DATA_VARIABLE: Final = "XDG_DATA_HOME"
 SERVER: Final = "prefect:"
 
 #: Where confined programs of the same user find their data, below the user's own directory.
-_DATA_OF_CONFINED_PROGRAMS: Final = (
-    "snap/*/current/.local/share",
-    "snap/*/common/.local/share",
-    ".var/app/*/data",
-)
+_DATA_OF_CONFINED_PROGRAMS: Final = ("snap/*/current/.local/share", "snap/*/common/.local/share", ".var/app/*/data")
 
 
 # ---- which directory -------------------------------------------------------------------------------------------------

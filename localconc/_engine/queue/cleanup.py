@@ -102,11 +102,7 @@ def _remove_owner(txn: Transaction, owner_id: int, held: list[tuple[int, int]], 
 
 
 def pass_over(
-    txn: Transaction,
-    owner: OwnerRow,
-    serial: int,
-    limit_ids: Collection[int],
-    is_stopped: Callable[[int], bool],
+    txn: Transaction, owner: OwnerRow, serial: int, limit_ids: Collection[int], is_stopped: Callable[[int], bool]
 ) -> bool:
     """Take slots back from a stopped process that has not picked them up; return whether it still had them.
 
@@ -222,13 +218,7 @@ def reinsert_grants(
                 txn.set_empty_at(row.id, drained_at)
             requester = Requester(owner_id, serial, grant.thread, grant.label, grant.context)
             txn.ledger.insert_holder(
-                ref,
-                requester,
-                grant.slots,
-                grant.acquired_wall,
-                grant.acquired_boot,
-                drained_at,
-                grant.waited_seconds,
+                ref, requester, grant.slots, grant.acquired_wall, grant.acquired_boot, drained_at, grant.waited_seconds
             )
             own = grant.numbers[grant.refs.index(taken)] if grant.numbers else None
             if own is not None:

@@ -103,12 +103,7 @@ def create(
 @click.option("--disable", is_flag=True, help="Do not enforce it.")
 @options.output
 def ensure(
-    name: str,
-    limit: int | None,
-    slot_decay_per_second: float | None,
-    rate: float | None,
-    disable: bool,
-    as_json: bool,
+    name: str, limit: int | None, slot_decay_per_second: float | None, rate: float | None, disable: bool, as_json: bool
 ) -> None:
     """Make a limit, or change it to be just like this. For scripts that run more than once.
 
@@ -156,12 +151,7 @@ def update(
         raise WrongUsage("Nothing to change: give --limit, --rate, --active-slots, --enable, --disable or --name")
     with naming(name), refused_arguments():
         updated = limits.update_limit(
-            name,
-            name=new_name,
-            limit=limit,
-            active=active,
-            active_slots=active_slots,
-            slot_decay_per_second=decay,
+            name, name=new_name, limit=limit, active=active, active_slots=active_slots, slot_decay_per_second=decay
         )
     _show_result("Updated", updated, as_json)
 

@@ -112,8 +112,7 @@ def run(
 
 
 @click.command(
-    cls=options.Command,
-    examples=("rate api --limit 10 --rate 100/minute", 'rate api --timeout 30s && curl "$url"'),
+    cls=options.Command, examples=("rate api --limit 10 --rate 100/minute", 'rate api --timeout 30s && curl "$url"')
 )
 @options.names
 @options.occupy
