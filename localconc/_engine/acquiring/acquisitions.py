@@ -80,31 +80,18 @@ class Acquisitions:
             or (monotonic() >= database.verify_after and not self._is_usable())
         ):
             return None
-        wall, now, label = self._clock.wall(), self._clock.now(), request.label
-        holdings = self._holdings
+        wall, now, slots, label = self._clock.wall(), self._clock.now(), request.slots, request.label
+        owner_id, holdings = self._membership.owner_id, self._holdings
         handle = holdings.begin(thread, label, context)
         serial = handle.serial
         handle.limit_ids = (ref.limit_id,)
-        handle.grant = grant = Grant((ref,), request.slots, wall, now, 0.0, thread, label, context)
+        handle.grant = grant = Grant((ref,), slots, wall, now, 0.0, thread, label, context)
         holdings.keep(serial, grant)
+        limit = ref.limit_id, ref.revision, ref.limit
+        holder = (*limit, owner_id, serial, slots, wall, now, thread, label or None, context)
         acquired = 0
         try:
-            acquired = database.execute_fast(
-                ACQUIRE_FAST,
-                (
-                    ref.limit_id,
-                    ref.revision,
-                    ref.limit,
-                    self._membership.owner_id,
-                    serial,
-                    request.slots,
-                    wall,
-                    now,
-                    thread,
-                    label or None,
-                    context,
-                ),
-            )
+            acquired = database.execute_fast(ACQUIRE_FAST, holder)
         except (Busy, Damaged):
             pass
         except BaseException:
@@ -114,7 +101,7 @@ class Acquisitions:
             holdings.forget(serial)
             return None
         if events.subscribers:
-            events.publish(events.ACQUIRED, wall, grant.refs, grant.slots, self._membership.owner_id, serial)
+            events.publish(events.ACQUIRED, wall, grant.refs, slots, owner_id, serial)
         return handle
 
     def _is_usable(self) -> bool:

@@ -36,20 +36,6 @@ class Transaction:
         stale_tickets: waiters whose limits changed, which are reevaluated before the commit as if they had just called.
     """
 
-    __slots__ = (
-        "admitted",
-        "definitions",
-        "is_durable",
-        "ledger",
-        "now",
-        "served",
-        "stale_tickets",
-        "told",
-        "touched_limits",
-        "wall",
-        "warnings",
-    )
-
     def __init__(self, ledger: Ledger, now: float, wall: float) -> None:
         self.ledger = ledger
         self.now = now

@@ -5,23 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from localconc._engine.core.records import LimitRow, WaiterRow, limits_text
+from localconc._engine.store.rows import statements
 from localconc._engine.store.rows.schema import GRANTED, INSTANT, OPERATOR, PASSED_OVER, REFUSED, TOTALS_ROW, WAITING
-from localconc._engine.store.rows.statements import (
-    ADMIT_FAST,
-    ALL_LIMITS,
-    FIRST_WAITER,
-    HAS_QUEUE,
-    HELD,
-    INSERT_WAITER,
-    LIMIT_BY_ID,
-    LIMIT_BY_NAME,
-    LIMIT_BY_UUID,
-    RELEASE,
-    RELEASE_DRAINING,
-    TOTAL_OF,
-    WAITER,
-    WAITER_COLUMNS,
-)
+from localconc._engine.store.rows.statements import HELD, TOTAL_OF, WAITER_COLUMNS
 
 if TYPE_CHECKING:
     import sqlite3
@@ -40,13 +26,13 @@ class Ledger:
     # ---- limits ----------------------------------------------------------------------------------------------
 
     def limit_named(self, name: str) -> LimitRow | None:
-        return self._limit(LIMIT_BY_NAME, name)
+        return self._limit(statements.LIMIT_BY_NAME, name)
 
     def limit_with_id(self, limit_id: int) -> LimitRow | None:
-        return self._limit(LIMIT_BY_ID, limit_id)
+        return self._limit(statements.LIMIT_BY_ID, limit_id)
 
     def limit_with_uuid(self, uuid: bytes) -> LimitRow | None:
-        return self._limit(LIMIT_BY_UUID, uuid)
+        return self._limit(statements.LIMIT_BY_UUID, uuid)
 
     def _limit(self, statement: str, key: Any) -> LimitRow | None:
         row = self._execute(statement, (key,)).fetchone()
@@ -57,7 +43,7 @@ class Ledger:
         return [row for row in map(self.limit_with_id, limit_ids) if row is not None]
 
     def all_limits(self) -> list[LimitRow]:
-        return [LimitRow._make(row) for row in self._execute(ALL_LIMITS)]
+        return [LimitRow._make(row) for row in self._execute(statements.ALL_LIMITS)]
 
     def insert_limit(
         self,
@@ -126,23 +112,13 @@ class Ledger:
         waited_seconds: float = 0.0,
         ticket: int | None = None,
     ) -> None:
+        owner_id, serial, thread, label, context = requester
         self._execute(
             'INSERT INTO slots (limit_id, "limit", owner_id, serial, slots, acquired_wall, acquired_boot, thread, '
             "label, context, drained_at, waited_seconds, ticket) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                ref.limit_id,
-                ref.limit,
-                requester.owner_id,
-                requester.serial,
-                slots,
-                acquired_wall,
-                acquired_boot,
-                requester.thread,
-                requester.label or None,
-                requester.context,
-                drained_at,
-                waited_seconds,
-                ticket,
+                *(ref.limit_id, ref.limit, owner_id, serial, slots, acquired_wall, acquired_boot),
+                *(thread, label or None, context, drained_at, waited_seconds, ticket),
             ),
         )
 
@@ -158,20 +134,11 @@ class Ledger:
         self, ref: LimitRef, requester: Requester, slots: int, acquired_wall: float, waited_seconds: float
     ) -> None:
         """Note slots of rate_limit in the history; no caller will release them."""
+        owner_id, serial, thread, label, _ = requester
         self._execute(
             'INSERT INTO history (limit_id, "limit", owner_id, serial, slots, acquired_wall, waited_seconds, thread, '
             f"label, ending) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, {INSTANT})",
-            (
-                ref.limit_id,
-                ref.limit,
-                requester.owner_id,
-                requester.serial,
-                slots,
-                acquired_wall,
-                waited_seconds,
-                requester.thread,
-                requester.label or None,
-            ),
+            (ref.limit_id, ref.limit, owner_id, serial, slots, acquired_wall, waited_seconds, thread, label or None),
         )
 
     def holder(self, limit_id: int, owner_id: int, serial: int) -> tuple[int, float | None] | None:
@@ -184,11 +151,11 @@ class Ledger:
 
     def release(self, limit_id: int, owner_id: int, serial: int, released_boot: float) -> bool:
         """Release the slots of a holder without decay; return False if there is none."""
-        return self._execute(RELEASE, (released_boot, limit_id, owner_id, serial)).rowcount == 1
+        return self._execute(statements.RELEASE, (released_boot, limit_id, owner_id, serial)).rowcount == 1
 
     def release_draining(self, limit_id: int, owner_id: int, serial: int, released_boot: float) -> bool:
         """Release a holder of any limit; the caller subtracts what has drained."""
-        return self._execute(RELEASE_DRAINING, (released_boot, limit_id, owner_id, serial)).rowcount == 1
+        return self._execute(statements.RELEASE_DRAINING, (released_boot, limit_id, owner_id, serial)).rowcount == 1
 
     def set_ending(self, limit_id: int, owner_id: int, serial: int, ending: int) -> None:
         """Let the history say how a holder ended without a release."""
@@ -246,7 +213,7 @@ class Ledger:
 
     def insert_waiter(self, row: WaiterRow) -> int:
         """Insert a waiter, which a trigger queues on its limits if it is to wait; return its ticket."""
-        ticket = self._execute(INSERT_WAITER, row).lastrowid
+        ticket = self._execute(statements.INSERT_WAITER, row).lastrowid
         assert ticket is not None
         return ticket
 
@@ -280,7 +247,7 @@ class Ledger:
             The slots that are left, and owner, serial, address, secret and seconds waited of the waiter; None if the
             statement does not apply.
         """
-        row = self._execute(ADMIT_FAST, (wall, now, limit_id, limit_id, now, limit_id)).fetchone()
+        row = self._execute(statements.ADMIT_FAST, (wall, now, limit_id, limit_id, now, limit_id)).fetchone()
         return None if row is None else (row[0] - row[1], row[2:])
 
     def admit_waiter(self, ticket: int, granted_wall: float, granted_boot: float) -> None:
@@ -298,16 +265,16 @@ class Ledger:
         self._execute("DELETE FROM waiters WHERE ticket = ?", (ticket,))
 
     def waiter(self, ticket: int) -> WaiterRow | None:
-        row = self._execute(WAITER, (ticket,)).fetchone()
+        row = self._execute(statements.WAITER, (ticket,)).fetchone()
         return None if row is None else WaiterRow._make(row)
 
     def has_queue(self, limit_id: int) -> bool:
         """Return whether requests are queued on a limit."""
-        return self._execute(HAS_QUEUE, (limit_id,)).fetchone() is not None
+        return self._execute(statements.HAS_QUEUE, (limit_id,)).fetchone() is not None
 
     def first_waiter(self, limit_id: int) -> WaiterRow | None:
         """Return the first in the queue of a limit."""
-        row = self._execute(FIRST_WAITER, (limit_id,)).fetchone()
+        row = self._execute(statements.FIRST_WAITER, (limit_id,)).fetchone()
         return None if row is None else WaiterRow._make(row)
 
     def waiters_of(self, owner_id: int) -> list[WaiterRow]:
