@@ -96,10 +96,13 @@ def _run_waiting_for_signals(
 
 
 def _spawn(
-    words: list[str], descriptor: int | None, mask: set[signal.Signals] | set[int], environment: Mapping[str, str]
+    words: list[str],
+    descriptor: int | None,
+    mask: set[signal.Signals] | set[int],
+    environment: Mapping[str, str],
 ) -> int:
     inherited = None if descriptor is None else _inheritable(descriptor)
-    # Python ignores these signals, and the command must not.
+    # What Python itself ignores, the command shall not.
     defaults = [signal.SIGPIPE, signal.SIGXFSZ]
     try:
         try:

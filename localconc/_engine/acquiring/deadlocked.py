@@ -18,7 +18,7 @@ class Deadlocked(NamedTuple):
 
     Attributes:
         text: the circle, in words.
-        owner_ids: the other processes in it; if one of them is dead, there is no circle.
+        owner_ids: the processes that wait in it or behind it; if one of them is dead, there may be no circle.
     """
 
     text: str
@@ -35,8 +35,8 @@ def would_deadlock(
 ) -> Deadlocked | None:
     """Return the circle that a request would close; None if it would not wait for its own caller."""
     contexts = tuple((requester.owner_id, context) for context in stops)
-    caller = f"this very thread or task ({requester.thread})"
-    asked = deadlocks.Waiting(MAX_TICKET, contexts, request.slots, tuple(limit_ids), caller, request.names)
+    who = f"this very thread or task ({requester.thread})"
+    asked = deadlocks.Waiting(MAX_TICKET, contexts, request.slots, tuple(limit_ids), who, request.names)
     waiting, held, sizes = deadlocks.situation(
         txn.ledger, txn.now, [asked], {(requester.owner_id, serial) for serial in being_released}
     )

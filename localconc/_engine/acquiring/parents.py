@@ -44,14 +44,13 @@ def warning_of_parent(entries: Iterable[HolderEntry], owner_id: int, context: in
         pids.add(parent.pid)
     for entry in entries:
         if entry.owner_id == owner_id and entry.context in tasks:
-            holder = f"{printable(entry.thread)}, the task that started this one"
+            who = f"{printable(entry.thread)}, the task that started this one"
         elif entry.owner_id != owner_id and entry.pid in pids:
-            holder = f"pid {entry.pid} ({printable(entry.command)}), the process that started this one"
+            who = f"pid {entry.pid} ({printable(entry.command)}), the process that started this one"
         else:
             continue
         return entry.name, (
-            f"localconc: a call has waited for a second for {entry.name!r}, which is held by {holder}. If that waits "
-            "for this one to end, both wait forever: let it release the slots first, or take the limit in one of them "
-            "only."
+            f"localconc: a call has waited for a second for {entry.name!r}, which is held by {who}. If that waits for "
+            "this one to end, both wait forever: let it release the slots first, or take the limit in one of them only."
         )
     return None

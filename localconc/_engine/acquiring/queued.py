@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from localconc._engine.acquiring.terms import Queued
 from localconc._engine.core.errors import shown
-from localconc._engine.core.records import Grant, LimitRef
+from localconc._engine.core.records import Grant, LimitRef, limits_text
 from localconc._engine.queue import admission
 from localconc._engine.queue.cleanup import cancel
 from localconc._engine.queue.explain import Caller, Moment, Reason, explain
@@ -108,10 +108,11 @@ class QueuedRequests:
     # ---- its outcome -----------------------------------------------------------------------------------------
 
     def accept(self, request: Request, queued: Queued, handle: Handle) -> Handle | Queued:
-        """Accept the outcome of a request that is no longer in the queue.
+        """Accept the outcome of a request that is no longer in the queue, by what the store says.
 
         Returns:
-            The handle, if it was granted; the request in the queue again, if this process was stopped and passed over.
+            The handle, if it was granted. If it was passed over while it was stopped: the request in the queue again,
+            or a circle that it would close now; then nothing was changed.
 
         Raises:
             ConcurrencySlotAcquisitionError: the request was refused meanwhile.
@@ -174,7 +175,7 @@ class QueuedRequests:
         return _grant(waiter.requester, refs, waiter.slots, waiter.granted_wall, waiter.granted_boot, waited_seconds)
 
     def _rejoin(self, txn: Transaction, request: Request, queued: Queued, waiter: WaiterRow) -> Queued | Grant:
-        """Queue a passed-over request at its old place, and admit it if there is room."""
+        """Queue a request that was passed over at its old place, and admit it if there is room."""
         rows = admission.resolve(txn, request, waiter.owner_id)
         if not rows:  # none of its limits is enforced any more
             txn.ledger.delete_waiter(waiter.ticket)
@@ -182,7 +183,9 @@ class QueuedRequests:
                 txn, waiter._replace(limit_ids="[]", granted_wall=txn.wall, granted_boot=txn.now)
             )
         limit_ids = [row.id for row in rows]
-        txn.ledger.rejoin(waiter.ticket, limit_ids, request.to_text(), queued.mailbox.address)
+        txn.ledger.rejoin(
+            waiter._replace(limit_ids=limits_text(limit_ids), request=request.to_text(), address=queued.mailbox.address)
+        )
         admission.admit_waiters(txn, limit_ids)
         now_is = txn.ledger.waiter(waiter.ticket)
         if now_is is not None and now_is.state == GRANTED:

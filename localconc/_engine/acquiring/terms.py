@@ -18,8 +18,8 @@ class Queued(NamedTuple):
         secret: the number by which a wakeup proves the grant; 0 if the process has to look at the store.
         requester: its owner and serial.
         refs: the limits that it was queued on.
-        mailbox: receives its wakeups.
-        is_simple: whether the grant deletes its row; if not, its process has to accept the outcome.
+        terms: how its caller waits.
+        is_simple: whether its row goes with the grant; else its process has to accept the outcome.
         enqueued_boot: when it was queued.
         due_at: when it can be admitted, if it only waits for a moment.
         retry_after: after how many seconds to retry.
@@ -40,10 +40,10 @@ class WaitTerms(NamedTuple):
     """How a caller waits, if it has to.
 
     Attributes:
-        mailbox: is to receive its wakeups.
+        mailbox: where its wakeups are to come.
         has_end: whether it waits with a time-out, or with retries.
-        needs_estimate: whether it needs `retry_after`, which the fast statements don't return.
-        stops: the threads and tasks of this process that hold something and can't continue while it waits.
+        needs_estimate: whether it goes by `retry_after`, which the fast statements don't tell.
+        stops: the threads and tasks of this process that hold something and can't go on while it waits.
     """
 
     mailbox: Mailbox

@@ -40,7 +40,7 @@ class Occupancy:
     _grant: Grant
     _names: tuple[str, ...]
     _release: Callable[[Keeper | None, Handle | None], Any]
-    _handle: Handle | None = None  # None for a block, which keeps it: a dropped handle releases the slots
+    _handle: Handle | None = None  # a block keeps it itself: its slots are released when it is dropped
     _numbers: tuple[tuple[int, ...] | None, ...] = ()
 
     @classmethod

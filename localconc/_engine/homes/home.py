@@ -242,7 +242,7 @@ def file_mode(directory: Path) -> int:
 
 
 def _open_to_group(directory: Path) -> None:
-    """Let the group of a shared home use a directory in it, if this user owns it and it is no symbolic link."""
+    """Let the group of a shared home use a directory in it, if that is this user's and no symbolic link."""
     with suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:

@@ -60,12 +60,13 @@ class Membership:
         return self.owner_id != NOT_JOINED
 
     def join(self, store: object, read: Callable[..., object], transact: Callable[..., object]) -> bool:
-        """Join a store that this process has just opened; return False if it had joined this one before.
+        """Make this process known to a store that has just been opened; return whether it was not known before.
 
         Args:
-            store: identifies the store's file.
-            read: reads the ledger while the store is being opened.
-            transact: runs a transaction while the store is being opened.
+            store: what tells this store's file from any other.
+            inodes: of the open database and its log.
+            read: does some work on the ledger while the store is being opened.
+            transact: does some work in a transaction while the store is being opened.
         """
         owner = self._locked_owner()
         owner_id = read(lambda ledger: self._known_as(ledger, owner.key))

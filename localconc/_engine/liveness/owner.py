@@ -3,8 +3,8 @@
 The kernel releases the lock at the moment of death, whatever killed the process. So there is no lease, no heartbeat,
 and no time-out that a stopped or slow process could miss.
 
-The file also tells how many mailboxes the process has, and it has a board on which the process acknowledges the grants
-that it has picked up. Its bytes: the pid as text, at 32 the number of mailboxes, from 64 the board.
+The file also tells which of its mailboxes exist, and it is the board on which the process acknowledges the grants that
+it has picked up. Its bytes: the pid as text behind a space, at 32 the number of mailboxes, from 64 the board.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class Owner:
             found = os.lstat(self.path)
             if (found.st_dev, found.st_ino) == self._identity and self.holds_its_descriptor():
                 return False
-        content = (b"%d\n" % self.pid).ljust(_FILE_BYTES, b"\xff")  # as if every grant had been picked up
+        content = (b"%d\n" % self.pid).ljust(_FILE_BYTES, b"\xff")  # any grant may have been picked up
         if self.holds_its_descriptor():
             content = read_at(self.descriptor, _FILE_BYTES, 0)
         descriptor = self._create(content)
@@ -205,11 +205,11 @@ class Owner:
 def is_alive(directory: Path, row: OwnerRow) -> bool:
     """Return whether the process of a row still runs; True if that is unknown."""
     if row.is_command and row.pid_namespace == pid_namespace():
-        return not has_ended(row)  # a command may close the file that it inherited, or leave it to its children
+        return not has_ended(row)  # a command may close the lock that it inherited, or leave it to children
     locked = _is_locked(path_of(directory, row.key))
     if locked is not None:
         return locked
-    # The file was deleted, or this user may not open it. The process table tells, in the same pid namespace.
+    # The file was deleted, or may not be opened: the process table is the next best witness, if it is the same one.
     return row.pid_namespace != pid_namespace() or not has_ended(row)
 
 
@@ -264,7 +264,7 @@ def remove_file(directory: Path, row: OwnerRow) -> None:
 
 
 def living_pids(directory: Path, except_key: str) -> list[int]:
-    """Return the pids of processes with a locked file in the home, whether or not the database knows them."""
+    """Return the processes that own a locked file in the home, whether or not a database knows them."""
     pids = []
     for key, paths in _files_by_key(directory).items():
         path = path_of(directory, key)
@@ -316,7 +316,7 @@ def _pid_in(path: Path) -> int:
 
 
 def _is_locked(path: Path) -> bool | None:
-    """Return whether a process holds the lock of an owner's file; None if this user can't open the file."""
+    """Return whether some process holds the lock of an owner's file; None if the file is gone or may not be opened."""
     try:
         descriptor = open_to_read(path)
     except OSError:
@@ -332,7 +332,7 @@ def _is_locked(path: Path) -> bool | None:
 if sys.platform != "win32":
 
     def _is_locked_descriptor(descriptor: int) -> bool:
-        # A shared lock: two processes that look at the same time don't take each other for the owner.
+        # A shared lock: two who look at the same time don't take each other for the owner.
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
@@ -342,7 +342,7 @@ if sys.platform != "win32":
 else:
 
     def _is_locked_descriptor(descriptor: int) -> bool:
-        # Another process may be looking, too, but only for a moment: a lock that stays is the owner's.
+        # Others may be looking, too, which takes them no time: a lock that stays is the owner's.
         for _ in range(_MAX_ATTEMPTS):
             if lock_descriptor(descriptor, blocking=False):
                 return False

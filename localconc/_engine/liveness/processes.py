@@ -45,7 +45,7 @@ def has_exited(pid: int) -> bool:
         from localconc._engine.liveness import windows
 
         return windows.has_exited(pid)
-    with suppress(OSError, AttributeError):  # out of descriptors, forbidden, a thread's number, or not on Linux
+    with suppress(OSError, AttributeError):  # out of descriptors, forbidden, the number of a thread, or not on Linux
         try:
             descriptor = os.pidfd_open(pid)
         except ProcessLookupError:

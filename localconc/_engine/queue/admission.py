@@ -164,11 +164,11 @@ def grant(
 def give_numbers(
     txn: Transaction, grant: Grant, owner_id: int, serial: int
 ) -> tuple[tuple[int, ...] | None, ...] | None:
-    """Give an acquisition its slot numbers of each limit: the lowest that no present holder has.
+    """Give an acquisition its slot numbers of each limit: the lowest ones that no present holder has.
 
     Returns:
-        The numbers, in the order of its limits; None in the place of a limit with decay. None if it holds nothing (any
-        more).
+        The numbers, in the order of its limits: None for one with decay, whose slots drain while they are held; () if
+        it holds nothing of the limit any more.
     """
     numbers: list[tuple[int, ...] | None] = []
     for ref in grant.refs:

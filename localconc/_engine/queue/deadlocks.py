@@ -1,8 +1,8 @@
 """Deadlocks: requests that could only be admitted after their own callers have released something.
 
-The rule is exact. Assume that every caller that does not wait releases all it holds, that every request that then fits
-is admitted and its caller releases as well, and so on. The requests that are left wait forever. The rule ignores
-requests with an end (a time-out, retries), limits with decay, paused limits, and limits of 0 slots.
+The rule is exact. Assume that every caller who does not wait releases all that it holds, that every request that can be
+admitted then is, and its caller releases as well, and so on: the requests that are left wait forever. Requests with an
+end (a time-out, retries) are left out, and so are limits with decay and limits of 0 slots: they pass.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Waiting(NamedTuple):
     contexts: tuple[Context, ...]
     slots: int
     limit_ids: tuple[int, ...]
-    caller: str
+    who: str
     names: tuple[str, ...]
 
 
@@ -105,7 +105,7 @@ def _described(request: Waiting, held: Sequence[Held]) -> str:
     ]
     wanted = ", ".join(map(repr, request.names))
     has = f" holds {', '.join(dict.fromkeys(holds))} and" if holds else ""
-    return f"{request.caller}{has} waits for {request.slots} slot(s) of {wanted}"
+    return f"{request.who}{has} waits for {request.slots} slot(s) of {wanted}"
 
 
 # ---- from the rows -----------------------------------------------------------------------------------------------
@@ -126,7 +126,6 @@ def situation(
 
     Args:
         more: requests that are about to be queued.
-        being_released: owners and serials of holders that the background is about to release.
     """
     connection = ledger.connection
     waiting = [_waiting(entry) for entry in listings.endless_waiters(connection)]
@@ -150,8 +149,8 @@ def situation(
 
 def _waiting(entry: listings.EndlessWaiter) -> Waiting:
     contexts = tuple((entry.owner_id, int(context)) for context in entry.stops.split(",") if context)
-    caller, names = f"pid {entry.pid}, {printable(entry.thread)}", Request.from_text(entry.request).names
-    return Waiting(entry.ticket, contexts, entry.slots, entry.queued_on, caller, names)
+    who = f"pid {entry.pid}, {printable(entry.thread)}"
+    return Waiting(entry.ticket, contexts, entry.slots, entry.queued_on, who, Request.from_text(entry.request).names)
 
 
 class Circle(NamedTuple):

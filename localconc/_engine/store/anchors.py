@@ -1,9 +1,12 @@
 """Descriptors of this process on the files of an open store, which show whether SQLite's descriptors are still open.
 
-SQLite does not tell the numbers of its descriptors. Code that closes all descriptors of a process closes these, too, so
-they stand for SQLite's. On Linux they also hold locks, which last until they are closed. SQLite's own locks belong to
-the process: any code in it that opens a file of the store and closes it again (a backup, `shutil.copytree`) drops them
-all. A process that starts later would then find no lock, believe that it is alone, and remove the others' log.
+SQLite keeps the numbers of its descriptors to itself. These stand for them: whoever closes all descriptors of a process
+closes these, too. On Linux they also hold locks that only their own closing drops: SQLite's locks belong to the
+process, and any code in it that opens a file of the store and closes it again (a backup, `shutil.copytree`) drops them
+all. A later process would then believe that it is alone, and remove the log under the others.
+
+On Windows nothing is opened: an open file can neither be deleted nor replaced there, and a descriptor of ours would
+keep SQLite from removing the log at the end. SQLite has handles there, which no program closes by their numbers.
 """
 
 from __future__ import annotations
@@ -91,9 +94,9 @@ class Anchors:
     def are_unlinked(self) -> bool:
         """Whether one of the open files was deleted, and no other one has taken its place.
 
-        A database that has a name elsewhere was not deleted: this process just does not see the path any more. A file
-        that was replaced, by an older copy or by the log of another process, does not count as deleted either, because
-        other processes already use the file at the path.
+        A database that has a name elsewhere was not deleted: this process only can't see the path any more. What was
+        replaced is not deleted either, be it by an older copy or by a log that another process has begun: what is at
+        the path counts, for others go by it already. Nobody goes by a log that is empty.
         """
         at_paths = [identity_at(path) for path in self._paths]
         if at_paths[0] is None:
@@ -177,7 +180,7 @@ class Anchors:
         start, length = place
         kind = fcntl.F_UNLCK if unlock else fcntl.F_RDLCK
         flock = struct.pack("hhqqi4x", kind, os.SEEK_SET, start, length, 0)
-        with suppress(OSError):  # a checkpoint holds the lock at this moment, or the file system has no such locks
+        with suppress(OSError):  # a checkpoint holds it at this moment, or the file system has no such locks
             fcntl.fcntl(self._descriptors[index], _SET_LOCK, flock)
 
 

@@ -46,7 +46,7 @@ class Database:
         clock: tells the moments that a migration needs.
         on_open: called after each opening, before anything else uses the connection.
         on_opened: called after that, when the store is in use; must not raise.
-        living_users: returns the pids of other living processes that use the home, which forbid a rebuild.
+        users: the other processes that use the home: nothing is rebuilt behind their backs.
 
     Attributes:
         lock: lets one thread of this process at a time use the connection.
@@ -139,7 +139,7 @@ class Database:
                 raise self._explained(error) from error
 
     def _is_below(self, *codes: CodeType) -> bool:
-        """Return whether this thread is inside one of these functions of this database, further down its stack."""
+        """Whether this thread is inside one of these functions of this database, further down its stack."""
         frame: FrameType | None = sys._getframe(2)
         while frame is not None:
             if frame.f_code in codes and frame.f_locals.get("self") is self:
@@ -151,7 +151,7 @@ class Database:
         """Write committed transactions to the disk itself, so that they survive a power loss, not only a crash."""
         with self.lock:
             connection = self._ready()
-            with suppress(sqlite3.Error):  # the log of definitions is synced already, so a failure loses nothing
+            with suppress(sqlite3.Error):  # where it can't run, the log of definitions is synced already
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def compact(self) -> None:
@@ -209,8 +209,8 @@ class Database:
             self._begin_anew()
             connection = None
         if connection is not None and connection.in_transaction:
-            # Only this thread can have begun the transaction. Either its signal handler interrupted it there, or an
-            # exception from outside (a debugger's, say) struck just before the transaction could end.
+            # Only this very thread can be here: it interrupted itself, in a signal handler, inside a transaction; or an
+            # exception out of nowhere (a debugger's, say) struck as the transaction was to end.
             if self._is_below(Database.transact.__code__):
                 raise self._used_from_handler("one of its own transactions")
             connection.rollback()
@@ -308,7 +308,10 @@ class Database:
             )
 
     def _verify(self) -> None:
-        """Notice a store that was deleted or replaced while it was open; restore a deleted one from the open files."""
+        """Notice a store that was deleted or replaced while it was open, and restore a deleted one from memory.
+
+        Where all is in its place, bring a log that has grown long into the database.
+        """
         self.verify_after = monotonic() + VERIFY_EVERY_SECONDS
         anchors = self._anchors
         if anchors is None or anchors.are_in_place():

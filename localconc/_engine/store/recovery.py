@@ -40,7 +40,7 @@ class Recovery:
     Args:
         path: of the database.
         clock: tells the moments that a migration needs.
-        living_users: returns the pids of other living processes that use the home.
+        users: the other processes that use the home.
     """
 
     def __init__(self, path: Path, clock: Clock, living_users: Callable[[], list[int]]) -> None:
@@ -279,7 +279,7 @@ class Recovery:
 
     @contextmanager
     def _maintenance_lock(self) -> Iterator[None]:
-        """Let one process at a time create, restore, rebuild or migrate; the others raise `Busy` meanwhile."""
+        """Let only one process at a time create, restore, rebuild or migrate; for the others the store is busy."""
         try:
             descriptor = open_or_create_file(self._directory / MAINTENANCE_LOCK_NAME, file_mode(self._directory))
         except OSError as error:

@@ -89,9 +89,9 @@ class Store:
         clock: what time it is.
         on_open: called after each opening of the database, before any other use of it.
         on_opened: called after that, when the store is in use; must not raise.
-        reevaluate: called before the commit of a transaction in which limits changed; reevaluates their waiters.
-        announce: called with each transaction after its commit; tells others of its effects, and must not raise.
-        living_users: returns the pids of other living processes that use the home.
+        reevaluate: called before the commit of a transaction in which limits changed: answers their waiters.
+        announce: called after the commit of a transaction that concerns others; must not raise.
+        users: the other processes that use the home.
     """
 
     def __init__(

@@ -17,7 +17,11 @@ from localconc._engine.core.clock import call_later
 from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.store.rows import listings
 from localconc._engine.waiting.throttle import MAX_TASKS_AN_ITERATION, LoopThrottle, TaskEvent, loop_budget
-from localconc._engine.waiting.timing import OVERDUE_SECONDS, WATCH_AFTER_SECONDS, poll_seconds
+from localconc._engine.waiting.timing import (
+    OVERDUE_SECONDS,
+    WATCH_AFTER_SECONDS,
+    poll_seconds,
+)
 from localconc.errors import StoreError
 
 if TYPE_CHECKING:

@@ -80,8 +80,8 @@ def acquire(
             polls = polls and not engine.is_alone
             wakeups = None
             if outcome.is_simple and outcome.due_at is None and max_retries is None:  # most waits are short
-                until = _first_look_at(engine, begun, deadline, polls)
-                wakeups = yield Park(until, handle.serial, outcome.mailbox, None)
+                first_look_at = _first_look_at(engine, begun, deadline, polls)
+                wakeups = yield Park(first_look_at, handle.serial, outcome.mailbox, None)
                 for wakeup in wakeups or ():
                     if engine.acquisitions.accept_wakeup(request, outcome, handle, wakeup):
                         return handle

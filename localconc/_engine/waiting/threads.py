@@ -71,7 +71,7 @@ def acquire(engine: Engine, call: Call, thread: str, context: int) -> Handle:
 
 
 def _stopped() -> list[int]:
-    """Return what stops while this thread waits: the thread, and all tasks of an event loop that runs in it."""
+    """Return what stops while this thread waits: the thread itself, and all tasks of the event loop that it runs."""
     contexts = [threading.get_ident()]
     asyncio = sys.modules.get("asyncio")
     loop = None if asyncio is None else asyncio._get_running_loop()

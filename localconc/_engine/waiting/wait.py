@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING
 
 from localconc._engine.acquiring.parents import warning_of_parent
 from localconc._engine.holding.holdings import Handle
-from localconc._engine.waiting import outcomes, timing
+from localconc._engine.waiting import outcomes
 from localconc._engine.waiting.pauses import Park, Result, Steps, retry_while_busy
+from localconc._engine.waiting.timing import (
+    FAR_BEHIND,
+    OVERDUE_SECONDS,
+    PARENT_AFTER_SECONDS,
+    PARENT_EVERY_SECONDS,
+    REPORTS_SECONDS,
+    WATCH_AFTER_SECONDS,
+    poll_seconds,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,15 +59,15 @@ class Wait:
         self._retry_at = None if call.max_retries is None else begun + queued.retry_after
         self._retries_left = call.max_retries or 0
         self._polls = polls
-        self._watch_at = begun + timing.WATCH_AFTER_SECONDS if polls else None
+        self._watch_at = begun + WATCH_AFTER_SECONDS if polls else None
         self._poll_at: float | None = None
         self._begun = begun
-        self._reports = iter(timing.REPORTS_SECONDS if self._is_reported() else ())
+        self._reports = iter(REPORTS_SECONDS if self._is_reported() else ())
         self._report_at = self._next_report()
-        self._parent_at = None if engine.is_alone else begun + timing.PARENT_AFTER_SECONDS
+        self._parent_at = None if engine.is_alone else begun + PARENT_AFTER_SECONDS
 
     def _is_reported(self) -> bool:
-        """Return whether long waits are logged. A virtual clock would jump to each report, so it gets none."""
+        """Return whether reports of long waits are read; a virtual time could not stand still for them."""
         return not self._engine.is_alone and logger.isEnabledFor(logging.INFO)
 
     def _next_report(self) -> float | None:
@@ -129,7 +138,7 @@ class Wait:
             outcome = yield from self._retry(partial(engine.queued.accept, self._call.request, queued, self._handle))
             if isinstance(outcome, Handle):
                 return True
-            self._queued = outcome  # this process was stopped, and its request passed over
+            self._queued = outcome  # it was passed over while it was stopped
             return False
         self._due_at = status.due_at
         now = engine.clock.now()
@@ -149,7 +158,7 @@ class Wait:
         """Warn if the holder may be waiting for this very call. If many begin to wait together, one of them checks."""
         self._parent_at = None
         engine = self._engine
-        if now < engine.parents_looked_at + timing.PARENT_EVERY_SECONDS:
+        if now < engine.parents_looked_at + PARENT_EVERY_SECONDS:
             return
         engine.parents_looked_at = now
         reason = yield from self._retry(partial(engine.queued.explain, self._queued, self._call.request.slots))
@@ -176,24 +185,27 @@ class Wait:
         yield from self._retry(partial(engine.reaper.pass_over_stopped, status.limit_ids))
         pass_over_at = yield from self._retry(partial(engine.reaper.next_pass_over, status.limit_ids))
         if pass_over_at is not None:
-            self._poll_at = min(self._poll_at, pass_over_at + timing.OVERDUE_SECONDS)
+            self._poll_at = min(self._poll_at, pass_over_at + OVERDUE_SECONDS)
         if status.overdue:
             next_due = yield from self._retry(partial(engine.queued.admit_overdue, status.overdue))
             if next_due is not None:  # the first waiter is stopped, and the next one may be, too
-                self._poll_at = min(self._poll_at, next_due + timing.OVERDUE_SECONDS)
+                self._poll_at = min(self._poll_at, next_due + OVERDUE_SECONDS)
 
     def _look_in_front(self, status: WaiterStatus) -> None:
-        """Reap dead processes in front. If the watch has not all of them, waiters far behind look at a few only."""
+        """Look for dead processes in front. Where they can't all be watched, that is left to the nearest waiters.
+
+        The first in line looks even so: a child that C code forked keeps the watched file of its parent open.
+        """
         reaper, limit_ids, ticket = self._engine.reaper, status.limit_ids, self._queued.ticket
-        if status.owners_ahead >= timing.FAR_BEHIND and not reaper.is_complete:
-            reaper.reap_served_first(limit_ids, ticket, timing.FAR_BEHIND)
+        if status.owners_ahead >= FAR_BEHIND and not reaper.is_complete:
+            reaper.reap_served_first(limit_ids, ticket, FAR_BEHIND)
             return
         reaper.watch_in_front(limit_ids, ticket)
         if not reaper.is_complete:
             reaper.reap_in_front(limit_ids, ticket)
 
     def _poll_seconds(self, owners_ahead: int) -> float:
-        return timing.poll_seconds(self._engine.reaper.is_complete and self._queued.mailbox.is_reachable, owners_ahead)
+        return poll_seconds(self._engine.reaper.is_complete and self._queued.mailbox.is_reachable, owners_ahead)
 
     def _retry(self, operation: Callable[[], Result]) -> Steps[Result]:
         return retry_while_busy(self._engine, operation, self._deadline)

@@ -28,8 +28,8 @@ SCHEMA_VERSION: Final = 2
 
 PAGE_BYTES: Final = 512
 
-#: At this length, a little less than `LOG_BYTES`, SQLite copies the log into the file. Twice the length would save 1 %
-#: of an acquisition.
+#: How long the log grows before it is brought into the file: a little less than `LOG_BYTES`. Twice as much would save
+#: 1 % of an acquisition.
 CHECKPOINT_PAGES: Final = 3_600
 
 #: SQLite cuts a longer log to this size. A reader that does not end lets it grow.

@@ -25,7 +25,7 @@ class MailboxPool:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._lock = threading.RLock()  # a signal handler may acquire while its thread takes a mailbox
+        self._lock = threading.RLock()  # a signal handler may acquire while a mailbox is taken
         self._free: list[Mailbox] = []
         self._in_use: dict[str, Mailbox] = {}
         self._owner: Owner | None = None
@@ -61,7 +61,7 @@ class MailboxPool:
             return None
         try:
             return SocketMailbox(self._directory, owner.add_mailbox())
-        except OSError:  # this process has too many mailboxes
+        except OSError:  # this process has too many
             return None
 
     def _local(self, owner: Owner) -> Mailbox:
@@ -98,7 +98,7 @@ class MailboxPool:
             self._drop_free()
 
     def close_in_child(self) -> None:
-        """Close the descriptors of all mailboxes in a forked child; the parent keeps the mailboxes."""
+        """Close the descriptors of all mailboxes in a forked child; they go on to be the parent's."""
         self._lock = threading.RLock()
         for mailbox in [*self._free, *self._in_use.values()]:
             mailbox.close_in_child()
@@ -106,7 +106,7 @@ class MailboxPool:
 
 
 def _max_sockets() -> int:
-    """Return how many mailboxes may have sockets, so that the program has descriptors left for other things."""
+    """Return how many mailboxes may have sockets: the program needs descriptors for other things."""
     import resource
 
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
