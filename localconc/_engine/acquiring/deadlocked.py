@@ -18,7 +18,7 @@ class Deadlocked(NamedTuple):
 
     Attributes:
         text: the circle, in words.
-        owner_ids: the processes that wait in it or behind it; if one of them is dead, there may be no circle.
+        owner_ids: the processes in it; if one of them is dead, there is no circle.
     """
 
     text: str

@@ -111,8 +111,7 @@ class QueuedRequests:
         """Accept the outcome of a request that is no longer in the queue, by what the store says.
 
         Returns:
-            The handle, if it was granted. If it was passed over while it was stopped: the request in the queue again,
-            or a circle that it would close now; then nothing was changed.
+            The handle, if it was granted; the request in the queue again, if it was passed over while it was stopped.
 
         Raises:
             ConcurrencySlotAcquisitionError: the request was refused meanwhile.

@@ -64,7 +64,6 @@ class Membership:
 
         Args:
             store: what tells this store's file from any other.
-            inodes: of the open database and its log.
             read: does some work on the ledger while the store is being opened.
             transact: does some work in a transaction while the store is being opened.
         """

@@ -4,7 +4,7 @@ The kernel releases the lock at the moment of death, whatever killed the process
 and no time-out that a stopped or slow process could miss.
 
 The file also tells which of its mailboxes exist, and it is the board on which the process acknowledges the grants that
-it has picked up. Its bytes: the pid as text behind a space, at 32 the number of mailboxes, from 64 the board.
+it has picked up. Its bytes: the pid as text, at 32 the number of mailboxes, from 64 the board.
 """
 
 from __future__ import annotations

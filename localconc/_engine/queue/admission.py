@@ -167,8 +167,8 @@ def give_numbers(
     """Give an acquisition its slot numbers of each limit: the lowest ones that no present holder has.
 
     Returns:
-        The numbers, in the order of its limits: None for one with decay, whose slots drain while they are held; () if
-        it holds nothing of the limit any more.
+        The numbers, in the order of its limits (None for one with decay, whose slots drain while they are held); None
+        if it holds nothing (any more).
     """
     numbers: list[tuple[int, ...] | None] = []
     for ref in grant.refs:

@@ -2,7 +2,7 @@
 
 The rule is exact. Assume that every caller who does not wait releases all that it holds, that every request that can be
 admitted then is, and its caller releases as well, and so on: the requests that are left wait forever. Requests with an
-end (a time-out, retries) are left out, and so are limits with decay and limits of 0 slots: they pass.
+end (a time-out, retries) are left out, and so are limits with decay, paused limits, and limits of 0 slots: they pass.
 """
 
 from __future__ import annotations
@@ -126,6 +126,7 @@ def situation(
 
     Args:
         more: requests that are about to be queued.
+        being_released: owners and serials of holders that are known to be on their way out.
     """
     connection = ledger.connection
     waiting = [_waiting(entry) for entry in listings.endless_waiters(connection)]

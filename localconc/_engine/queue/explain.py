@@ -49,7 +49,7 @@ class Moment(NamedTuple):
 
 
 class Caller(NamedTuple):
-    """Who asks, and in which thread and task: in the reason, its own holds are said to be its own."""
+    """Who asks: in the reason, its own holds are said to be its own."""
 
     owner_id: int
     context: int

@@ -4,9 +4,6 @@ SQLite keeps the numbers of its descriptors to itself. These stand for them: who
 closes these, too. On Linux they also hold locks that only their own closing drops: SQLite's locks belong to the
 process, and any code in it that opens a file of the store and closes it again (a backup, `shutil.copytree`) drops them
 all. A later process would then believe that it is alone, and remove the log under the others.
-
-On Windows nothing is opened: an open file can neither be deleted nor replaced there, and a descriptor of ours would
-keep SQLite from removing the log at the end. SQLite has handles there, which no program closes by their numbers.
 """
 
 from __future__ import annotations
@@ -96,7 +93,7 @@ class Anchors:
 
         A database that has a name elsewhere was not deleted: this process only can't see the path any more. What was
         replaced is not deleted either, be it by an older copy or by a log that another process has begun: what is at
-        the path counts, for others go by it already. Nobody goes by a log that is empty.
+        the path counts, for others go by it already.
         """
         at_paths = [identity_at(path) for path in self._paths]
         if at_paths[0] is None:

@@ -46,7 +46,7 @@ class Database:
         clock: tells the moments that a migration needs.
         on_open: called after each opening, before anything else uses the connection.
         on_opened: called after that, when the store is in use; must not raise.
-        users: the other processes that use the home: nothing is rebuilt behind their backs.
+        living_users: tells which other living processes use the home, so that nothing is rebuilt behind their backs.
 
     Attributes:
         lock: lets one thread of this process at a time use the connection.
@@ -308,10 +308,7 @@ class Database:
             )
 
     def _verify(self) -> None:
-        """Notice a store that was deleted or replaced while it was open, and restore a deleted one from memory.
-
-        Where all is in its place, bring a log that has grown long into the database.
-        """
+        """Notice a store that was deleted or replaced while it was open, and restore a deleted one from memory."""
         self.verify_after = monotonic() + VERIFY_EVERY_SECONDS
         anchors = self._anchors
         if anchors is None or anchors.are_in_place():

@@ -40,7 +40,7 @@ class Recovery:
     Args:
         path: of the database.
         clock: tells the moments that a migration needs.
-        users: the other processes that use the home.
+        living_users: tells which other living processes use the home.
     """
 
     def __init__(self, path: Path, clock: Clock, living_users: Callable[[], list[int]]) -> None:

@@ -91,7 +91,7 @@ class Store:
         on_opened: called after that, when the store is in use; must not raise.
         reevaluate: called before the commit of a transaction in which limits changed: answers their waiters.
         announce: called after the commit of a transaction that concerns others; must not raise.
-        users: the other processes that use the home.
+        living_users: tells which other living processes use the home.
     """
 
     def __init__(

@@ -192,10 +192,7 @@ class Wait:
                 self._poll_at = min(self._poll_at, next_due + OVERDUE_SECONDS)
 
     def _look_in_front(self, status: WaiterStatus) -> None:
-        """Look for dead processes in front. Where they can't all be watched, that is left to the nearest waiters.
-
-        The first in line looks even so: a child that C code forked keeps the watched file of its parent open.
-        """
+        """Look for dead processes in front. Where they can't all be watched, that is left to the nearest waiters."""
         reaper, limit_ids, ticket = self._engine.reaper, status.limit_ids, self._queued.ticket
         if status.owners_ahead >= FAR_BEHIND and not reaper.is_complete:
             reaper.reap_served_first(limit_ids, ticket, FAR_BEHIND)
