@@ -81,17 +81,16 @@ class Acquisitions:
         ):
             return None
         wall, now, slots, label = self._clock.wall(), self._clock.now(), request.slots, request.label
-        owner_id, holdings = self._membership.owner_id, self._holdings
+        limit_id, owner_id, holdings = ref.limit_id, self._membership.owner_id, self._holdings
         handle = holdings.begin(thread, label, context)
         serial = handle.serial
-        handle.limit_ids = (ref.limit_id,)
+        handle.limit_ids = (limit_id,)
         handle.grant = grant = Grant((ref,), slots, wall, now, 0.0, thread, label, context)
         holdings.keep(serial, grant)
-        limit = ref.limit_id, ref.revision, ref.limit
-        holder = (*limit, owner_id, serial, slots, wall, now, thread, label or None, context)
+        row = (limit_id, ref.revision, ref.limit, owner_id, serial, slots, wall, now, thread, label or None, context)
         acquired = 0
         try:
-            acquired = database.execute_fast(ACQUIRE_FAST, holder)
+            acquired = database.execute_fast(ACQUIRE_FAST, row)
         except (Busy, Damaged):
             pass
         except BaseException:
