@@ -81,14 +81,14 @@ __all__ = [
 ]
 
 
-#: Where the two calls are, for who looks for them here.
+#: The calls of `sync` and `asyncio`, which users may look for here.
 _CALLS = ("acquire", "concurrency", "rate_limit")
 
 _SUBMODULES = ("asyncio", "errors", "events", "limits", "sync", "testing")
 
 
 def __getattr__(name: str) -> Any:
-    """Load what declares and reads limits when it is first asked for: code that only uses limits starts sooner."""
+    """Load `localconc.limits` at the first use of one of its names: code that does not need it starts faster."""
     if name in _SUBMODULES:
         from importlib import import_module
 

@@ -1,14 +1,15 @@
-"""What keeps limits: this machine's engine, or a Prefect server. All that people import uses either through `Keeper`.
+"""The keeper of limits, which is this machine's engine or a Prefect server. Public modules use it through `Keeper`.
 
 `registry.keeper()` chooses by `LOCALCONC_HOME`. For `prefect:` it calls `localconc._prefect.open_keeper()` at each use,
-and imports that package only then. It does not remember the keeper: the server's address is a setting of Prefect's,
-which may change while the variable stays. `open_keeper` remembers the keepers that it made, and sees to forks and to
-the exit itself.
+and imports that package only then. It does not remember the keeper, because the server's address is a setting of
+Prefect, which may change while the variable stays. `open_keeper` remembers the keepers that it made, and handles forks
+and the exit itself.
 
-A face does this for a call: nothing for one without names or while limits are switched off; else `acquire` with the
-checked call, the name of the thread or task, and what identifies it. It keeps the `Handle` for as long as the slots are
-to be held, because a handle that is collected releases them, and passes it to `release` at the end. If an exception
-interrupts `release`, the face calls `release_later`, which may be repeated, and lets the exception pass.
+The public modules (`sync`, `asyncio`) do nothing for a call without names, or while limits are switched off. For any
+other call, they call `acquire` with the checked call, the name of the thread or task, and its identity. They keep the
+`Handle` for as long as the caller is to hold the slots, because a handle that is collected releases them, and pass it
+to `release` at the end. If an exception interrupts `release`, they call `release_later`, which may be repeated, and let
+the exception pass.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ class Handle(Protocol):
 
     @property
     def serial(self) -> int:
-        """Identifies it among the acquisitions of this process with the same keeper."""
+        """Identifies the acquisition among those of this process with the same keeper."""
 
     @property
     def grant(self) -> Grant | None:
-        """What was granted."""
+        """The granted slots; None before the grant."""
 
 
 class Keeper(Protocol):
@@ -53,19 +54,19 @@ class Keeper(Protocol):
 
     @property
     def acquire(self) -> Callable[[Call, str, int], Handle]:
-        """Acquires what a call asks for; blocks the thread, which it is given by name and identity."""
+        """Acquires what a call asks for, and blocks the thread. Takes the thread's name and identity."""
 
     @property
     def release(self) -> Callable[[Any], None]:
-        """Releases what `acquire` returned. Never fails for a keeper's troubles; the background goes on with it."""
+        """Releases what `acquire` returned. If the keeper can't now, the background goes on with it."""
 
     @property
     def acquire_async(self) -> Callable[[Call, str, int], Coroutine[Any, Any, Handle]]:
-        """Acquires what a call asks for; suspends the task, which it is given by name and identity."""
+        """Acquires what a call asks for, and suspends the task. Takes the task's name and identity."""
 
     @property
     def release_async(self) -> Callable[[Any], Coroutine[Any, Any, None]]:
-        """Releases what was acquired; if it is cancelled, the slots are released all the same."""
+        """Releases what `acquire_async` returned, even if the task is cancelled meanwhile."""
 
     @property
     def release_later(self) -> Callable[[Any], None]:
@@ -101,7 +102,7 @@ class Keeper(Protocol):
     ) -> Limit: ...
 
     def reset(self, name_or_id: str | UUID) -> list[Holder]:
-        """Forget every holder of a limit; return those that the keeper knows."""
+        """Discard every holder of a limit; return those that the keeper knows."""
 
     def delete(self, name_or_id: str | UUID) -> None: ...
 

@@ -278,7 +278,7 @@ async def rate_limit(
     slot_decay_per_second: float | None = None,
     strict: bool | None = None,
 ) -> None:
-    """Wait until slots of limits with decay are free, and take them for good: they drain by themselves.
+    """Wait until slots of limits with decay are free, and take them. The caller never releases them: they drain.
 
     A limit of L with decay r admits a burst of L and then r a second, from however many processes: never more than
     L + r·t in any t seconds.
@@ -306,20 +306,10 @@ async def rate_limit(
             `strict`.
         StoreError: the database can't be used.
     """
-    await _acquire(
-        checked_call(
-            RATE_LIMIT,
-            names,
-            occupy,
-            timeout_seconds,
-            create_if_missing,
-            None,
-            limit,
-            slot_decay_per_second,
-            strict,
-        ),
-        _context(),
+    call = checked_call(
+        RATE_LIMIT, names, occupy, timeout_seconds, create_if_missing, None, limit, slot_decay_per_second, strict
     )
+    await _acquire(call, _context())
 
 
 async def _acquire(call: Call, context: int) -> tuple[Keeper | None, Handle | None]:

@@ -33,7 +33,7 @@ class ConcurrencySlotAcquisitionError(LocalconcError):
 
 
 class DeadlockError(ConcurrencySlotAcquisitionError):
-    """To wait would be to wait for oneself; the message tells who holds what, and waits for what."""
+    """The call would wait for itself; the message tells what each caller of the circle holds, and waits for."""
 
 
 class AcquireConcurrencySlotTimeoutError(LocalconcError, TimeoutError):
@@ -41,7 +41,7 @@ class AcquireConcurrencySlotTimeoutError(LocalconcError, TimeoutError):
 
     Attributes:
         names: the limits that were waited for.
-        holders: who held their slots when the time was up.
+        holders: the holders of their slots when the time was up.
         requests_ahead: how many requests were ahead in the queue.
     """
 

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from localconc._engine import registry
@@ -18,13 +17,14 @@ from localconc._engine.events import Event, subscribers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
     from uuid import UUID
 
 __all__ = ["Event", "read_events", "subscribe"]
 
 
 def subscribe(callback: Callable[[Event], object]) -> Callable[[], None]:
-    """Call a function with each acquisition and release of this process, after it has been recorded.
+    """Call a function with each acquisition and release of this process, after the store has recorded it.
 
     >>> seen = []
     >>> unsubscribe = subscribe(seen.append)
@@ -81,8 +81,6 @@ def read_events(
         ValueError, TypeError: an argument is out of range.
         StoreError: the database can't be used.
     """
-    if since is not None and not isinstance(since, datetime):
-        raise TypeError(f"since must be a datetime, not {since!r}")
     if newest is not None:
-        arguments.whole("newest", newest, 0)
-    return registry.keeper().events(name_or_id, None if since is None else since.timestamp(), newest)
+        newest = arguments.whole("newest", newest, 0)
+    return registry.keeper().events(name_or_id, arguments.since(since), newest)

@@ -1,4 +1,4 @@
-"""Declare, read and change limits; see who holds slots and who waits.
+"""Declare, read and change limits; see their holders and waiters.
 
     >>> from localconc import ensure_limit, read_limit, update_limit
     >>> ensure_limit("database", 10).limit
@@ -13,7 +13,6 @@ Changes take effect at once, in every process; waiting calls are reevaluated.
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from localconc._engine import registry
@@ -24,6 +23,7 @@ from localconc._engine.core.views import Holder, Limit, Waiter
 from localconc._engine.homes.home import home
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from uuid import UUID
 
 __all__ = [
@@ -151,13 +151,13 @@ def update_limit(
 ) -> Limit:
     """Change a limit. Waiting calls are reevaluated against the new definition.
 
-    >>> update_limit("database", limit=0)  # holders finish, nobody new gets in
+    >>> update_limit("database", limit=0)  # holders finish, and new requests wait
     >>> update_limit("database", limit=10)  # go on
 
     Args:
         name_or_id: its name, its id, or the text of its id.
         name: a new name.
-        limit: how many slots, 0 or more. Lowering it takes nothing away from a holder.
+        limit: how many slots, 0 or more. Holders keep their slots if you lower it.
         active: whether it is enforced.
         active_slots: discard all holders (later releases are ignored), and mark this many slots, 0 or more, as occupied
             by no process.
@@ -203,7 +203,7 @@ def delete_limit(name_or_id: str | UUID) -> None:
 
 
 def read_holders(name_or_id: str | UUID | None = None) -> list[Holder]:
-    """Read who holds slots now. Slots acquired by `rate_limit`, or set by an operator, have no holder.
+    """Read the present holders. Slots that `rate_limit` acquired, or an operator set, have no holder.
 
     >>> [(holder.pid, holder.slots) for holder in read_holders("database")]
     [(4711, 1)]
@@ -222,7 +222,7 @@ def read_holders(name_or_id: str | UUID | None = None) -> list[Holder]:
 
 
 def read_waiters(name_or_id: str | UUID | None = None) -> list[Waiter]:
-    """Read who waits, in the order in which they will be served.
+    """Read the waiters, in the order in which they will be served.
 
     >>> [(waiter.position, waiter.pid) for waiter in read_waiters("database")]
     [(1, 4712)]
@@ -231,7 +231,7 @@ def read_waiters(name_or_id: str | UUID | None = None) -> list[Waiter]:
         name_or_id: of one limit; None for all.
 
     Returns:
-        The waiters, first in line first.
+        The waiters, the next one first.
 
     Raises:
         LimitNotFoundError: there is no such limit.
@@ -241,10 +241,10 @@ def read_waiters(name_or_id: str | UUID | None = None) -> list[Waiter]:
 
 
 def pause_limit(name_or_id: str | UUID, seconds: float) -> Limit:
-    """Admit nobody to a limit for some seconds, in any process.
+    """Pause a limit for some seconds: it admits no request, in any process.
 
-    Holders keep their slots, waiters keep their places, decay goes on. The later end of two pauses counts. A pause
-    survives restarts and, by the wall clock, a reboot.
+    Holders keep their slots, waiters keep their places, and decay continues. The later end of two pauses counts. A
+    pause survives restarts and, by the wall clock, a reboot.
 
     >>> pause_limit("api", 30)  # the API has answered 429 with Retry-After: 30
 
@@ -265,7 +265,7 @@ def pause_limit(name_or_id: str | UUID, seconds: float) -> Limit:
 
 
 def resume_limit(name_or_id: str | UUID) -> Limit:
-    """End a pause of a limit at once; whoever is next is admitted.
+    """End a pause of a limit at once, and admit the next waiters.
 
     >>> resume_limit("api")
 
@@ -292,7 +292,7 @@ def read_history(
 
     Args:
         name_or_id: of one limit; None for all, deleted ones included.
-        since: leave out what had ended before this moment (a naive one counts as local time).
+        since: leave out acquisitions that had ended before this moment (a naive one counts as local time).
         newest: only this many of the latest, 0 or more.
 
     Returns:
@@ -305,7 +305,7 @@ def read_history(
     """
     if newest is not None:
         newest = arguments.whole("newest", newest, 0)
-    return list(registry.keeper().history(name_or_id, _wall(since), newest))
+    return list(registry.keeper().history(name_or_id, arguments.since(since), newest))
 
 
 def read_statistics(name_or_id: str | UUID, *, since: datetime | None = None) -> Statistics:
@@ -320,17 +320,11 @@ def read_statistics(name_or_id: str | UUID, *, since: datetime | None = None) ->
             full history may begin later than that: `Statistics.since` says when.
 
     Returns:
-        The statistics. What began before the window and was held in it counts for its part.
+        The statistics. A hold that began before the window counts for the part inside it.
 
     Raises:
         LimitNotFoundError: there is no such limit.
         TypeError: `since` is no datetime.
         StoreError: the database can't be used.
     """
-    return registry.keeper().statistics(name_or_id, _wall(since))
-
-
-def _wall(since: datetime | None) -> float | None:
-    if since is not None and not isinstance(since, datetime):
-        raise TypeError(f"since must be a datetime, not {since!r}")
-    return None if since is None else since.timestamp()
+    return registry.keeper().statistics(name_or_id, arguments.since(since))

@@ -84,9 +84,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="home that the tests marked `concurrency` or `rate_limit` share with other workers and runs",
     )
     group.addoption(
-        "--localconc-timeout",
-        metavar="SECONDS",
-        help="how long a marked test may wait for its slots before it fails",
+        "--localconc-timeout", metavar="SECONDS", help="how long a marked test may wait for its slots before it fails"
     )
     parser.addini("localconc_home", "the same as --localconc-home, relative to the directory of this file")
     parser.addini("localconc_timeout", "the same as --localconc-timeout")

@@ -275,7 +275,7 @@ def rate_limit(
     slot_decay_per_second: float | None = None,
     strict: bool | None = None,
 ) -> None:
-    """Wait until slots of limits with decay are free, and take them for good: they drain by themselves.
+    """Wait until slots of limits with decay are free, and take them. The caller never releases them: they drain.
 
     A limit of L with decay r admits a burst of L and then r a second, from however many processes: never more than
     L + r·t in any t seconds.
@@ -303,20 +303,10 @@ def rate_limit(
             `strict`.
         StoreError: the database can't be used.
     """
-    _acquire(
-        checked_call(
-            RATE_LIMIT,
-            names,
-            occupy,
-            timeout_seconds,
-            create_if_missing,
-            None,
-            limit,
-            slot_decay_per_second,
-            strict,
-        ),
-        of_caller(),
+    call = checked_call(
+        RATE_LIMIT, names, occupy, timeout_seconds, create_if_missing, None, limit, slot_decay_per_second, strict
     )
+    _acquire(call, of_caller())
 
 
 def _acquire(call: Call, context: int) -> tuple[Keeper | None, Handle | None]:
@@ -340,7 +330,7 @@ def _release(keeper: Keeper | None, handle: Handle | None) -> None:
 
 
 def _refuse_early_returns(function: Any) -> None:
-    """Refuse functions that return before their body runs: the slot would be gone by then."""
+    """Refuse functions that return before their body runs, because the slot would be released by then."""
     while isinstance(function, partial):
         function = function.func
     called = function if hasattr(function, "__code__") or not callable(function) else type(function).__call__

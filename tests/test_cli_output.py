@@ -6,8 +6,8 @@ import pytest
 from rich.console import ConsoleDimensions
 
 from localconc import create_limit
-from localconc.cli.engine_access import Entry, LimitStatus, take_snapshot
 from localconc.cli.output import json, screen, status_line, tables
+from localconc.cli.snapshot import Entry, LimitStatus, take_snapshot
 from localconc.sync import concurrency
 
 WALL = 1_000_000.0

@@ -1,4 +1,4 @@
-"""One home, in this process: its parts put together, from the first use to the end."""
+"""One home in this process: its parts put together, from the first use to the end."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from localconc._engine.store.rows.ledger import Ledger
 
     class Mailboxes(Protocol):
-        """Mailboxes for the waiters of this process."""
+        """The mailboxes of this process's waiters."""
 
         def take(self, owner: Owner) -> Any: ...
         def put(self, mailbox: Any) -> None: ...
@@ -50,23 +50,17 @@ Result = TypeVar("Result")
 
 
 class Engine:
-    """One home, in this process.
-
-    Args:
-        directory: the home.
-        clock: what time it is; the machine's own unless a test moves it.
-        mailboxes: makes mailboxes for waiters.
-        notifier: sends wakeups.
+    """One home in this process.
 
     Attributes:
         store: the database, in transactions.
         membership: this process as an owner in the store.
-        reaper: acts for processes that can't act any more.
+        reaper: acts for processes that are dead or stopped.
         holdings: what this process holds.
-        acquisitions: how it acquires and releases.
-        mailboxes: where its waiters receive wakeups.
-        queued: how its queued requests stand.
-        is_alone: whether no other process takes part: then nobody looks for lost wakeups and deaths.
+        acquisitions: acquires and releases.
+        mailboxes: receive the wakeups of its waiters.
+        queued: the queued requests of this process.
+        is_alone: whether no other process takes part, so that waiters look for no lost wakeups and no deaths.
     """
 
     def __init__(self, directory: Path, clock: Clock, mailboxes: Mailboxes, notifier: Notifier) -> None:
@@ -105,12 +99,12 @@ class Engine:
         return self.store.transact(work)
 
     def read(self, work: Callable[[Ledger], Result]) -> Result:
-        """Do some work on a consistent look at the store."""
+        """Read the store in one consistent transaction."""
         return self.store.read(work)
 
     def _on_open(self) -> None:
         is_new = self.membership.join(
-            self.store.file_identity,
+            self.store.database.file_identity,
             self.store.database.inodes,
             self.store.read_while_opening,
             self.store.transact_while_opening,
@@ -120,16 +114,16 @@ class Engine:
             self._has_to_sweep = True
 
     def _on_joined(self, txn: Transaction) -> None:
-        """Note in a store that this process has just joined what it really holds."""
+        """Note the slots of this process in a store that it has just joined."""
         self.store.forget_served()
         self.acquisitions.forget_definitions()
         lacking = self.holdings.names_lacking_in(txn)
-        if lacking:  # a log that was removed took them along
+        if lacking:  # the definitions went with a log that was removed
             self.membership.restore_definitions(txn, lacking)
         self.holdings.on_joined(txn)
 
     def _announce(self, txn: Transaction) -> None:
-        """Tell waiters, subscribers of warnings, and the parts of this engine what a transaction has done."""
+        """Send the wakeups and log the warnings of a transaction; tell the parts of this engine of its effects."""
         if txn.admitted or txn.told:
             admitted = [
                 (address, (serial, secret, txn.wall, txn.now)) for _, serial, address, secret, _ in txn.admitted
@@ -144,7 +138,7 @@ class Engine:
                 self.warn_once(kind, name, message)
 
     def warn_once(self, kind: str, name: str, message: str) -> None:
-        """Log a warning about a limit, unless this process was warned of the same already."""
+        """Log a warning about a limit, once for each process."""
         if (kind, name) not in self._warned:
             self._warned.add((kind, name))
             if kind == NOT_CONFIGURED and (hint := hint_of_other_homes()):
@@ -162,7 +156,7 @@ class Engine:
 
     def rebuild(self) -> None:
         """Set a damaged store aside, so that the next use builds a new one with the definitions of the old."""
-        aside = self.store.rebuild()
+        aside = self.store.database.rebuild()
         if aside is not None:
             logger.warning(
                 "localconc: the database %s was damaged. It was set aside as %s and rebuilt with its definitions.",
@@ -173,11 +167,11 @@ class Engine:
     # ---- the end, and forks ----------------------------------------------------------------------------------
 
     def become_command(self, pid: int, command: str) -> None:
-        """Let what this process holds be held by a command that it started, for as long as that lives."""
+        """Let a command that this process started hold its slots, until the command ends."""
         self.store.transact(lambda txn: self.membership.become_command(txn, pid, command))
 
     def close(self) -> None:
-        """At the end of the process, leave nothing behind in the store, if that can be done at once."""
+        """Take this process out of the store at its end, unless the store is busy."""
         owner = self.membership.owner
         if owner is None or self.is_of_another_process():
             return
@@ -186,7 +180,7 @@ class Engine:
                 self.holdings.release_all_lost()
                 self._leave()
             self.store.database.close()
-        self.holdings.forget_all()  # what is still held is released by the end of the process
+        self.holdings.forget_all()  # the end of the process frees the slots that it still holds
         self._notifier.close()
         self.mailboxes.close()
 
@@ -197,7 +191,7 @@ class Engine:
             self.membership.retire()
 
     def is_of_another_process(self) -> bool:
-        """Return whether this is what a fork copied: such an engine is used no more."""
+        """Return whether a fork has copied this engine, which the child does not use."""
         return self._pid != os.getpid()
 
     def before_fork(self) -> None:
@@ -209,7 +203,7 @@ class Engine:
         self.store.database.lock.release()
 
     def after_fork_in_child(self) -> None:
-        """Let go of everything that is the parent's, without touching it."""
+        """Close the copies of the parent's descriptors, and forget what the parent holds."""
         self.store.database.close_in_child()
         self.membership.close_in_child()
         self.holdings.forget_all()

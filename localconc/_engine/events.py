@@ -26,12 +26,12 @@ class Event:
 
     Attributes:
         event: `localconc.concurrency-limit.acquired` or `localconc.concurrency-limit.released`.
-        occurred: when (UTC).
+        occurred: when it happened (UTC).
         resource: `localconc.resource.id` (`localconc.concurrency-limit.<uuid>`), `localconc.resource.name`,
-            `slots-acquired` and `limit`, all as strings; read from the history, also what that knows of the caller.
+            `slots-acquired` and `limit`, all as strings. An event from the history also describes the caller.
         related: the other limits of the same call, each with `localconc.resource.id` and `localconc.resource.role`.
-        id: identity of the event.
-        follows: of a release, the id of the acquisition; else None.
+        id: identifies the event.
+        follows: for a release, the id of the acquisition; else None.
     """
 
     event: str
@@ -52,7 +52,7 @@ def build(
     serial: int,
     more: Mapping[str, str] | None = None,
 ) -> Event:
-    """Build the event of one limit; its id follows from what it tells, so that reading it again gives the same.
+    """Build the event of one limit. Its id is computed from its content, so that every reader gets the same id.
 
     Args:
         kind: `ACQUIRED` or `RELEASED`.
@@ -87,12 +87,12 @@ def build(
 
 # ---- subscribers of this process -----------------------------------------------------------------------------------
 
-#: Called with each event of this process; empty in most programs, so that nothing is built for nobody.
+#: The functions to call with each event. Most programs have none, and then no event is built.
 subscribers: list[Callable[[Event], object]] = []
 
 
 def publish(kind: str, occurred: float, refs: Sequence[LimitRef], slots: int, owner_id: int, serial: int) -> None:
-    """Call this process's subscribers. An exception of one is logged, and the caller goes on."""
+    """Call this process's subscribers; log an exception of one, and continue."""
     for ref in refs:
         event = build(kind, occurred, ref, refs, slots, owner_id, serial)
         for subscriber in tuple(subscribers):

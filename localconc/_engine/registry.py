@@ -1,4 +1,4 @@
-"""Who keeps the limits that the environment names: an engine of this process, one for each home, or a server."""
+"""The keepers of limits in this process: an engine for each home, or a server, as the environment says."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from localconc._engine.core.clock import Clock
     from localconc._keeper import Keeper
 
-#: Pid of the process whose time a test moves, for the processes that it starts: they can't share that time.
+#: The variable with the pid of a process whose time a test moves. Its children refuse to use limits, because they can't
+#: share that time.
 VIRTUAL_CLOCK: Final = "LOCALCONC_VIRTUAL_CLOCK"
 
-#: Environment variables that `home()` depends on; the first one decides alone if it is set.
+#: The environment variables that `home()` depends on; the first one decides if it is set.
 _home = environment.reader("LOCALCONC_HOME")
 _other_variables: Final = [
     environment.reader(name) for name in ("HOME", "XDG_DATA_HOME", "LOCALAPPDATA", "USERPROFILE")
@@ -47,7 +48,7 @@ _is_ending = False
 
 
 def keeper_unless_disabled() -> Keeper | None:
-    """Return the current keeper, by the quickest way; None if limits are switched off."""
+    """Return the current keeper, as fast as possible; None if limits are switched off."""
     if os.environ is not _ENVIRON or _look_up(_DISABLED_KEY) is not None:
         return None if environment.is_disabled() else keeper()
     home_variable = _look_up(_HOME_KEY)
@@ -62,7 +63,7 @@ def current(what: str = "This") -> Engine:
     """Return the engine of the home that the environment names at this moment.
 
     Args:
-        what: what needs it, as a sentence begins.
+        what: the feature that needs it, with which an error message begins.
 
     Raises:
         NotSupportedError: a server keeps the limits.
@@ -71,7 +72,10 @@ def current(what: str = "This") -> Engine:
 
 
 def refuse_server(what: str) -> None:
-    """Refuse what needs this machine's engine, before anything else is done for it.
+    """Raise at once if a feature needs this machine's engine, and a server keeps the limits.
+
+    Args:
+        what: the feature, with which the error message begins.
 
     Raises:
         NotSupportedError: a server keeps the limits.
@@ -81,9 +85,9 @@ def refuse_server(what: str) -> None:
 
 
 def keeper() -> Keeper:
-    """Return what keeps the limits that the environment names at this moment: the engine of a home, or a server."""
+    """Return the keeper of the limits that the environment names at this moment: a home's engine, or a server."""
     if getpid() != _pid:
-        _after_fork_in_child()  # C code has forked, which Python did not see
+        _after_fork_in_child()  # C code has forked without Python's hooks
     key = _home() or tuple([variable() for variable in _other_variables])
     return _by_environment.get(key) or _find(key)
 
@@ -105,19 +109,19 @@ def _find(key: Any) -> Keeper:
 
 
 def _server(configured: str) -> Keeper:
-    """Return the keeper that is a Prefect server; it is not remembered here, because its address may change."""
+    """Return a Prefect server as the keeper. This does not remember it, because its address may change."""
     if configured != SERVER:
         raise StoreError(
             f"LOCALCONC_HOME={SERVER} takes nothing behind the colon, but is {configured!r}: the address of the server "
             "comes from Prefect's settings, such as PREFECT_API_URL."
         )
-    from localconc._prefect import open_keeper  # heavy, and not installed for most
+    from localconc._prefect import open_keeper  # it is heavy, and few users have installed Prefect
 
     return open_keeper()
 
 
 def _make(directory: Path) -> Engine:
-    """Put an engine together with the means by which its waiters are told."""
+    """Put an engine together with its mailboxes and its notifier."""
     mailboxes = MailboxPool(directory)
     engine = Engine(directory, _clock or SystemClock(), mailboxes, Notifier(directory, mailboxes))
     engine.is_alone = _is_alone
@@ -136,9 +140,9 @@ def _refuse_foreign_time() -> None:
 
 
 def use_clock(clock: Clock | None, *, is_alone: bool = False) -> None:
-    """Let the engines of this process live by another clock; None for the machine's own.
+    """Let the engines of this process use another clock; None for the machine's own.
 
-    An engine that holds slots by the machine's time goes on to hold them: it is set aside until that time is back.
+    An engine that holds slots by the machine's time keeps them. It is set aside until that time is back.
 
     Args:
         is_alone: whether no other process takes part, so that waiters need not look for lost wakeups and deaths.
@@ -177,7 +181,7 @@ def forget_all() -> None:
 
 
 def _on_main_thread_end() -> None:
-    """Do without new threads from now on: Python 3.12 starts none while the other threads come to their end."""
+    """Start no threads from now on: Python 3.12 refuses to, while it waits for the other threads to end."""
     global _is_ending
     with _lock:
         _is_ending = True
@@ -186,12 +190,12 @@ def _on_main_thread_end() -> None:
 
 
 def _register_end() -> None:
-    register = getattr(threading, "_register_atexit", None)  # of no public interface; concurrent.futures rests on it
+    register = getattr(threading, "_register_atexit", None)  # not public, but concurrent.futures relies on it
     if register is None:
         return
     try:
         register(_on_main_thread_end)
-    except RuntimeError:  # it has ended already
+    except RuntimeError:  # the main thread has ended already
         _on_main_thread_end()
 
 

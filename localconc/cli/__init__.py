@@ -1,4 +1,4 @@
-"""The command line: limits from a shell. Needs the extra `cli`."""
+"""The command line, which uses limits from a shell. It needs the extra `cli`."""
 
 from __future__ import annotations
 

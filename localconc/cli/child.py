@@ -2,10 +2,10 @@
 
 The child gets the signals that this process gets, and this process ends as the child ended.
 
-The child's standard streams, its process group and its terminal are this process's own; so what is typed at the
-terminal (Ctrl-C, Ctrl-Z) reaches it without us, and only signals that were sent to us alone are passed on.
+The child has the standard streams, the process group and the terminal of this process. So what a user types at the
+terminal (Ctrl-C, Ctrl-Z) reaches it anyway, and this process passes on only signals that were sent to it alone.
 
-Once the child runs, nothing may raise before it has ended: it would run on unseen, and its exit status would be lost.
+While the child runs, nothing may raise here: the child would run on unseen, and its exit status would be lost.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import FrameType
 
-#: Passed on, where the system has them. The first ones also come from the keyboard, to the child as well.
+#: The signals to pass on, as far as the system has them. The first ones also come from the keyboard, to both processes.
 _FROM_KEYBOARD = [getattr(signal, name) for name in ("SIGINT", "SIGQUIT", "SIGTSTP") if hasattr(signal, name)]
 _OTHERS = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGCONT", "SIGALRM", "SIGBREAK")
 FORWARDED = _FROM_KEYBOARD + [getattr(signal, name) for name in _OTHERS if hasattr(signal, name)]
@@ -38,7 +38,7 @@ _LOWEST_DESCRIPTOR = 100
 
 
 def check_exists(words: list[str]) -> None:
-    """Refuse a command that does not exist before the long wait rather than after it."""
+    """Refuse a command that does not exist, before the wait and not after it."""
     if shutil.which(words[0]) is None and not os.path.exists(words[0]):
         raise _not_started(words, FileNotFoundError())
 
@@ -53,8 +53,8 @@ def run(
 
     Args:
         words: the command and its arguments.
-        descriptor: one to be inherited by the command.
-        started: called with its pid once it runs; what it raises is dropped.
+        descriptor: a descriptor that the command inherits.
+        started: called with the command's pid once that runs; its exceptions are ignored.
         environment: the command's environment.
 
     Returns:
@@ -81,7 +81,7 @@ def _as_script(words: list[str]) -> list[str]:
     return ["/bin/sh", shutil.which(words[0]) or words[0], *words[1:]]
 
 
-# ---- where a process can tell who sent it a signal -------------------------------------------------------------------
+# ---- where the system tells the sender of a signal -------------------------------------------------------------------
 
 
 if sys.platform == "linux":
@@ -154,7 +154,10 @@ def run_with_handlers(
     started: Callable[[int], None],
     environment: Mapping[str, str] = os.environ,
 ) -> int:
-    """Do the same if nothing tells who sent a signal: what the keyboard can send counts as sent by it, in front."""
+    """Do the same where the system does not tell the sender of a signal.
+
+    In the foreground, a signal that the keyboard can send counts as sent by the keyboard.
+    """
     import subprocess
 
     process: subprocess.Popen[bytes] | None = None

@@ -8,14 +8,15 @@ import shlex
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from localconc.cli.engine_access import names_for_completion, take_snapshot
+from localconc.cli.engine_access import names_for_completion
 from localconc.cli.errors import CommandError
+from localconc.cli.snapshot import take_snapshot
 from localconc.errors import LimitNotFoundError, LocalconcError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from localconc.cli.engine_access import LimitStatus, Snapshot
+    from localconc.cli.snapshot import LimitStatus, Snapshot
 
 #: The environment variable through which a shell asks for completions.
 COMPLETION_VARIABLE = "_LOCALCONC_COMPLETE"
@@ -116,7 +117,7 @@ def _is_inside_quotes() -> bool:
 
 
 def _names() -> list[str]:
-    """List the names; none where the store can't be used, for a completion has nobody to tell."""
+    """List the names; none if the store can't be used, because a completion can't show an error."""
     try:
         return names_for_completion()
     except (LocalconcError, OSError):

@@ -30,14 +30,14 @@ __all__ = ["VirtualClock", "virtual_clock"]
 
 logger = logging.getLogger("localconc")
 
-#: How often the clock checks whether all participants wait: soon after something moved, and after a while.
+#: How often the clock checks whether all participants wait: soon after one of them moved, and after a while.
 MIN_CHECK_SECONDS: Final = 0.0005
 MAX_CHECK_SECONDS: Final = 0.01
 
-#: After this long (in real time) without a jump, a warning says who is at work.
+#: After this long (in real time) without a jump, a warning names a participant that is at work.
 PATIENCE_SECONDS = 5.0
 
-#: The digits of `elapsed`: moments that the engine adds up on top of the machine's uptime are no more exact.
+#: The digits of `elapsed`. The engine adds its moments to the machine's uptime, so they are not more exact.
 ELAPSED_DIGITS: Final = 6
 
 
@@ -92,10 +92,10 @@ class VirtualClock:
     def __repr__(self) -> str:
         return f"<VirtualClock at {self.elapsed:g} s, {len(self._participants.waits)} waiting>"
 
-    # ---- what the engine asks of a clock ---------------------------------------------------------------------
+    # ---- the engine's clock ----------------------------------------------------------------------------------
 
     def now(self) -> float:
-        if threading.current_thread() is not self._driver:  # which collects garbage, too, and so may release slots
+        if threading.current_thread() is not self._driver:  # the driver, too, may collect garbage and release slots
             with self._change:
                 self._participants.note()
         return self._now
@@ -215,7 +215,7 @@ class VirtualClock:
 
 
 class WakeupPipe:
-    """Wakes one thread that waits for wakeups."""
+    """Wakes one waiting thread."""
 
     def __init__(self) -> None:
         self._reader, self._writer = socket.socketpair()
@@ -283,7 +283,7 @@ def virtual_clock(autojump: bool = True) -> Block[VirtualClock]:
     Everything else is work. It takes no time on this clock, but the clock does not overtake it either: while a thread
     computes, sleeps (`time.sleep`, `asyncio.sleep`) or reads from a socket, the time stands still, and no time-out
     passes before it is done. A wait for something that can't be seen counts as work: `threading.Lock`, `SimpleQueue`, a
-    bare Future. If it lasts for five (real) seconds, a warning (logger `localconc`) says who is at work.
+    bare Future. If it lasts for five (real) seconds, a warning (logger `localconc`) names the thread or task at work.
 
     Your own limits are kept out of it: if neither `temporary_home` nor LOCALCONC_HOME names another home, the block has
     a temporary one.

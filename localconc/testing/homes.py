@@ -113,7 +113,7 @@ def left_in_home() -> list[str]:
 
 
 def reap_the_dead() -> None:
-    """Release what dead processes hold, although no waiter needs it yet."""
+    """Release the slots of dead processes, although no waiter needs them yet."""
     notice_deaths(registry.current("assert_no_leaks()"))
 
 

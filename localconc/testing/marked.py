@@ -31,10 +31,10 @@ __all__ = ["Demand", "acquire", "demands_of", "home_of"]
 #: After this long, a test that waits says so.
 NOTICE_SECONDS: Final = 2.0
 
-#: How often it looks after that, if the test was slow for another reason.
+#: How often the notice checks after that, if the test was slow for another reason.
 LOOK_AGAIN_SECONDS: Final = 0.2
 
-#: Holders that the notice names.
+#: How many holders the notice names.
 MAX_NAMED_HOLDERS: Final = 3
 
 _CALLS: Final[dict[str, Callable[..., Any]]] = {"concurrency": sync.concurrency, "rate_limit": sync.rate_limit}
@@ -88,7 +88,7 @@ def home_of(variables: Mapping[str, str | None]) -> Path:
         StoreError: the environment names no home.
     """
     with _environment(variables):
-        # Markers limit the tests of this machine, whoever keeps the limits of what is tested.
+        # Markers limit the tests of this machine, even if a server keeps the limits of the tested code.
         return (user_home() if is_on_server() else home()) / "pytest"
 
 
@@ -117,7 +117,7 @@ def acquire(
         demands: what it asks for.
         directory: the home to use.
         timeout_seconds: how long the test may wait for all of it; None for as long as it takes.
-        say: called once with a line of text, in another thread, if the test waits for long.
+        say: called once in another thread, with a line of text, if the test waits for long.
         held: releases the slots at its end.
 
     Raises:
@@ -233,7 +233,7 @@ class _Notice:
 
     def __exit__(self, *_: object) -> None:
         self._is_over.set()
-        self._thread.join()  # it reads by the environment that the block has set
+        self._thread.join()  # it uses the environment variable that the block has set
 
     def _watch(self) -> None:
         seconds = NOTICE_SECONDS

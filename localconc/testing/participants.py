@@ -1,7 +1,7 @@
 """The threads and tasks that use the engine while a test moves the time.
 
 A participant counts as busy unless it is inside a localconc call or waits for another thread or task. It may compute,
-sleep or read from a socket: how long that should take in a time that does not pass, nobody can tell.
+sleep or read from a socket, and the clock can't know how long that should take.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Wait:
 
 @dataclass
 class Participants:
-    """All threads and tasks that use the engine. The owner holds one lock around every call.
+    """All threads and tasks that use the engine. The owner of this object holds one lock around every call.
 
     Attributes:
         waits: those inside a call: by the ident of the thread, or by the task.
@@ -109,11 +109,11 @@ class Participants:
         return None if all(isinstance(moment, InPassing) for moment in moments) else min(moments)
 
     def obstacle(self, now: float, on_idle: OnIdle) -> str | None:
-        """Return who is busy, in words; "" if it is too early to tell; None if all participants wait.
+        """Return which participant is busy, in words; "" if it is too early to tell; None if all of them wait.
 
         Args:
-            on_idle: called, in the thread of a loop that turned out to have nothing to do, with what is to be called
-                under the owner's lock before it asks again.
+            on_idle: called in the thread of a loop that has nothing to do, with a function that the owner calls under
+                its lock before it asks again.
         """
         if any(wait.until is not None and wait.until <= now for wait in self.waits.values()) or self._has_wakeups():
             return ""
@@ -153,7 +153,7 @@ class Participants:
         return "" if time.monotonic() - self._moved_at < quiet_seconds else None
 
     def _busy_task(self) -> str | None:
-        """Return who is busy of the tasks that use the engine, and of those that such a task awaits."""
+        """Return which task is busy, of those that use the engine and those that such a task awaits."""
         seen: set[Task[Any]] = set()
         pending = [task for task, loop in list(self._tasks.items()) if loop.is_running()]
         while pending:

@@ -1,7 +1,7 @@
 """Tell from its stack whether a thread or a task waits for another one of this process.
 
-Nothing announces such a wait, so it is recognised by the frames of the standard library in which a thread or a task
-stands. If in doubt, it counts as busy.
+Python does not report such a wait. So this looks at the frames of the standard library on the stack of a thread or a
+task. If in doubt, the thread or task counts as busy.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What this process tries once in a store, without ever waiting: to acquire slots, to release them."""
+"""One try of this process to acquire slots in a store, or to release them, without waiting."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ from localconc._engine.core.clock import monotonic
 from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.core.records import Grant, LimitRef, Requester
 from localconc._engine.queue import admission
-from localconc._engine.store.rows.statements import (
-    ACQUIRE_FAST,
-    RELEASE_FAST,
-)
+from localconc._engine.store.rows.statements import ACQUIRE_FAST, RELEASE_FAST
 from localconc._engine.store.store import Transaction
 from localconc.errors import StoreError
 
@@ -39,17 +36,10 @@ MAX_PICK_UP_SECONDS: Final = 0.8
 
 
 class Acquisitions:
-    """What this process acquires in one store, and releases.
+    """The tries of this process to acquire and release in one store.
 
-    A limit that is enforced and has no decay is served by the fast statements, as long as its definition stays the one
-    that this process knows; everything else goes by the rules of `queue.admission`.
-
-    Args:
-        store: the store.
-        membership: this process in it.
-        holdings: what this process holds.
-        clock: what time it is.
-        wake: sends wakeups.
+    The fast statements serve a limit that is enforced and has no decay, for as long as its definition is the one that
+    this process knows. All else goes by the rules of `queue.admission`.
     """
 
     def __init__(
@@ -66,17 +56,17 @@ class Acquisitions:
         self._clock = clock
         self._wake = wake
         self._fast_path_limits: dict[str, LimitRef] = {}
-        self._crowded: set[str] = set()  # of those, the ones that somebody waited for recently
+        self._crowded: set[str] = set()  # names of those that a request waited for recently
 
     def forget_definitions(self) -> None:
-        """Look at limits anew before the fast statements are used on them."""
+        """Forget the limits that the fast statements serve; the rules look at each of them anew."""
         self._fast_path_limits.clear()
         self._crowded.clear()
 
     # ---- acquiring -------------------------------------------------------------------------------------------
 
     def acquire_fast(self, request: Request, thread: str, context: int) -> Handle | None:
-        """Acquire slots by one statement; return None if the general way is needed."""
+        """Acquire slots by one statement; return None if the rules are needed."""
         names = request.names
         ref = self._fast_path_limits.get(names[0])
         database = self._store.database
@@ -90,31 +80,17 @@ class Acquisitions:
             or (monotonic() >= database.verify_after and not self._is_usable())
         ):
             return None
-        wall, now, label = self._clock.wall(), self._clock.now(), request.label
-        holdings = self._holdings
+        wall, now, slots, label = self._clock.wall(), self._clock.now(), request.slots, request.label
+        limit_id, owner_id, holdings = ref.limit_id, self._membership.owner_id, self._holdings
         handle = holdings.begin(thread, label, context)
         serial = handle.serial
-        handle.limit_ids = (ref.limit_id,)
-        handle.grant = grant = Grant((ref,), request.slots, wall, now, 0.0, thread, label, context)
+        handle.limit_ids = (limit_id,)
+        handle.grant = grant = Grant((ref,), slots, wall, now, 0.0, thread, label, context)
         holdings.keep(serial, grant)
+        row = (limit_id, ref.revision, ref.limit, owner_id, serial, slots, wall, now, thread, label or None, context)
         acquired = 0
         try:
-            acquired = database.execute_fast(
-                ACQUIRE_FAST,
-                (
-                    ref.limit_id,
-                    ref.revision,
-                    ref.limit,
-                    self._membership.owner_id,
-                    serial,
-                    request.slots,
-                    wall,
-                    now,
-                    thread,
-                    label or None,
-                    context,
-                ),
-            )
+            acquired = database.execute_fast(ACQUIRE_FAST, row)
         except (Busy, Damaged):
             pass
         except BaseException:
@@ -124,32 +100,28 @@ class Acquisitions:
             holdings.forget(serial)
             return None
         if events.subscribers:
-            events.publish(events.ACQUIRED, wall, grant.refs, grant.slots, self._membership.owner_id, serial)
+            events.publish(events.ACQUIRED, wall, grant.refs, slots, owner_id, serial)
         return handle
 
     def _is_usable(self) -> bool:
         try:
-            return self._store.is_usable()
-        except (Damaged, StoreError):
-            return False  # the general way says what is wrong
+            self._store.database.ensure_open()
+        except (Busy, Damaged, StoreError):
+            return False  # `try_acquire` raises, and says what is wrong
+        return True
 
     def try_acquire(
-        self,
-        request: Request,
-        handle: Handle,
-        terms: WaitTerms | None,
-        *,
-        is_retry: bool = False,
+        self, request: Request, handle: Handle, terms: WaitTerms | None, *, is_retry: bool = False
     ) -> Handle | Queued | Refused | Deadlocked:
         """Acquire the slots, or enqueue the request (if the caller waits), or count a refusal.
 
         Args:
             terms: how the caller waits; None if it tries once.
-            is_retry: whether a refusal of this request was counted already.
+            is_retry: whether an earlier try of this request was counted as a refusal.
 
         Raises:
             Busy: another process is writing; nothing was done.
-            ConcurrencySlotAcquisitionError: the request can never be admitted as things are.
+            ConcurrencySlotAcquisitionError: the limits can never admit the request as they are.
         """
         handle.limit_ids = None
         ref = self._fast_path_limits.get(request.names[0])
@@ -178,7 +150,7 @@ class Acquisitions:
             self._fast_path_limits.pop(ref.name, None)
             return None
         if isinstance(outcome, Queued):
-            handle.ticket = outcome.ticket  # first: once the limits are known, only this tells of a place in the queue
+            handle.ticket = outcome.ticket  # before `limit_ids`: with these and no ticket, it counts as not queued
             handle.limit_ids = (ref.limit_id,)
             self._crowded.add(ref.name)
             return outcome
@@ -194,7 +166,7 @@ class Acquisitions:
             rows = admission.resolve(txn, request, requester.owner_id)
             if any(row.decay > 0 and row.first_ticket is not None for row in rows):
                 limit_ids = [row.id for row in rows]
-                admission.admit_waiters(txn, limit_ids, has_new_first=False)  # those whose slots have drained
+                admission.admit_waiters(txn, limit_ids, has_new_first=False)  # whose slots have drained since
                 rows = txn.ledger.limits_with_ids(limit_ids)
             hindered = admission.blocked(request.slots, rows, txn.now, None)
             if hindered is None:
@@ -218,15 +190,17 @@ class Acquisitions:
     def accept_wakeup(
         self, request: Request, queued: Queued, handle: Handle, wakeup: tuple[int, int, float, float]
     ) -> Handle | None:
-        """Accept a grant that a wakeup proves; return None if the store has to be looked at.
+        """Accept a grant that a wakeup proves; return None if the caller has to look at the store.
 
-        A wakeup proves the grant by the secret of the waiter's row. It proves nothing once it is old: another process
-        may have taken the slots back from a stopped one. The acknowledgement is written before the clock is read, so
-        whoever takes slots back for being late sees it, or this process sees that it is late.
+        The secret of the waiter's row proves the grant, unless the wakeup is old: another process may have taken the
+        slots back, because this one was stopped. This writes the acknowledgement before it reads the clock. So either
+        the other process sees the acknowledgement, or this one sees that it is late.
         """
         serial, secret, acquired_wall, acquired_boot = wakeup
         owner = self._membership.owner
-        if secret != queued.secret or not secret or owner is None or not owner.acknowledge(serial):
+        if serial != handle.serial or secret != queued.secret or not secret:
+            return None
+        if owner is None or not owner.acknowledge(serial):
             return None
         late = self._clock.now() - acquired_boot
         if not -MAX_PICK_UP_SECONDS < late < MAX_PICK_UP_SECONDS:
@@ -248,7 +222,7 @@ class Acquisitions:
     # ---- releasing -------------------------------------------------------------------------------------------
 
     def release_fast(self, handle: Handle) -> bool:
-        """Release slots by one statement; return False if the general way is needed."""
+        """Release slots by one statement; return False if `release` is needed."""
         serial = handle.serial
         grant = self._holdings.grants.get(serial)
         if grant is None:
@@ -284,7 +258,7 @@ class Acquisitions:
         """
         grant = self._holdings.grants.get(handle.serial)
         if grant is None:
-            return False  # the parent's, seen by a forked child; or released already
+            return False  # released before, or the slots of the parent of this forked child
         if len(grant.refs) == 1 and grant.refs[0].name in self._fast_path_limits:
             what = (self._membership, self._clock, self._holdings.grants, handle.serial)
             released = self._store.database.transact("BEGIN IMMEDIATE", release_and_admit, what)
@@ -300,7 +274,7 @@ class Acquisitions:
         woken: tuple[str, tuple[int, int, float, float]] | None,
         more: Transaction | None,
     ) -> bool:
-        """Wake whoever was admitted by a release."""
+        """Wake the waiters that a release has admitted; return whether there were any."""
         if woken is not None:
             self._wake([woken])
         elif more is None:
@@ -314,7 +288,7 @@ class Acquisitions:
         grants = self._holdings.grants
 
         def work(txn: Transaction) -> tuple[Grant, bool]:
-            grant = grants[serial]  # not from before: the store may have been opened anew, under other numbers
+            grant = grants[serial]  # read here: this process may just have joined another store, with other numbers
             held = [ref.limit_id for ref in grant.refs if txn.release(ref.limit_id, self._membership.owner_id, serial)]
             admission.admit_waiters(txn, held)
             return grant, bool(held)
@@ -329,6 +303,6 @@ class Acquisitions:
     def _released(self, serial: int, grant: Grant, now: float) -> None:
         self._holdings.forget(serial)
         if events.subscribers:
-            released_wall = grant.acquired_wall + (now - grant.acquired_boot)  # as the history has it
+            released_wall = grant.acquired_wall + (now - grant.acquired_boot)  # the moment in the history
             owner_id = self._membership.owner_id
             events.publish(events.RELEASED, released_wall, grant.refs, grant.slots, owner_id, serial)

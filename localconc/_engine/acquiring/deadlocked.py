@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from localconc._engine.queue import deadlocks
+from localconc._engine.store.rows.schema import MAX_TICKET
 
 if TYPE_CHECKING:
     from localconc._engine.core.calls import Request
     from localconc._engine.core.records import Requester
     from localconc._engine.store.store import Transaction
 
-#: The ticket of a request that is not queued yet: after every other one.
-MAX_TICKET: Final = 2**63 - 1
-
 
 class Deadlocked(NamedTuple):
-    """A request that was not queued, since it would have waited for something that its own caller holds.
+    """A request that was not queued, because it would have waited for something that its own caller holds.
 
     Attributes:
         text: the circle, in words.

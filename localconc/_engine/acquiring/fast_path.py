@@ -1,4 +1,4 @@
-"""The contended path by the fast statements: each function is the work of one transaction."""
+"""The two transactions of the contended path, which use the fast statements."""
 
 from __future__ import annotations
 
@@ -28,30 +28,19 @@ def enqueue_or_acquire(
 ) -> Grant | Queued | None:
     """Enqueue a simple request, or acquire its slots if there is room; return None if neither applies."""
     membership, clock, request, handle, ref, terms = what
-    owner_id, serial, thread, context = membership.owner_id, handle.serial, handle.thread, handle.context
+    owner_id, serial = membership.owner_id, handle.serial
+    thread, label, context = handle.thread, handle.label, handle.context
     wall, now, slots, limit_id = clock.wall(), clock.now(), request.slots, ref.limit_id
     secret = int.from_bytes(os.urandom(7)) + 1
     waiter = (owner_id, serial, slots, request.to_text(), thread, context, terms.has_end, terms.mailbox.address, secret)
     cursor = connection.execute(ENQUEUE_FAST, (*waiter, wall, now, limit_id, ref.revision, now, slots))
     if cursor.rowcount == 1:
         assert cursor.lastrowid is not None
-        requester = Requester(owner_id, serial, thread, handle.label, context)
+        requester = Requester(owner_id, serial, thread, label, context)
         return Queued(cursor.lastrowid, secret, requester, (ref,), terms, True, now, None, 0.0)
-    holder = (
-        limit_id,
-        ref.revision,
-        ref.limit,
-        owner_id,
-        serial,
-        slots,
-        wall,
-        now,
-        thread,
-        handle.label or None,
-        context,
-    )
+    holder = (limit_id, ref.revision, ref.limit, owner_id, serial, slots, wall, now, thread, label or None, context)
     if connection.execute(ACQUIRE_FAST, holder).rowcount == 1:
-        return Grant((ref,), slots, wall, now, 0.0, thread, handle.label, context)
+        return Grant((ref,), slots, wall, now, 0.0, thread, label, context)
     return None
 
 
@@ -61,11 +50,11 @@ def release_and_admit(
     """Release the slots of one limit and admit the first waiter; return None if the rules are needed.
 
     Returns:
-        When it was, whom to wake, and what the rules did beyond that.
+        The moment, the wakeup to send (None without a waiter), and the transaction in which the rules admitted more.
     """
     membership, clock, grants, serial = what
     wall, now = clock.wall(), clock.now()
-    limit_id = grants[serial].refs[0].limit_id  # not from before: the store may have been opened anew
+    limit_id = grants[serial].refs[0].limit_id  # read here: this process may just have joined another store
     if connection.execute(RELEASE, (now, limit_id, membership.owner_id, serial)).rowcount != 1:
         return None
     row = connection.execute(ADMIT_FAST, (wall, now, limit_id, limit_id, now, limit_id)).fetchone()

@@ -1,4 +1,4 @@
-"""Who may be waiting for a waiter: the tasks that started it, or the process that did."""
+"""Warnings for a waiter whose parent task or parent process holds the slots, because that may wait for it."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ if TYPE_CHECKING:
 
     from localconc._engine.store.rows.listings import HolderEntry
 
-#: Tasks are told apart as far back as this.
+#: How many ancestors of a task are remembered.
 MAX_ANCESTORS: Final = 8
 
-#: The tasks that use limits, from the first one to the running one: a task begins with a copy of its parent's context.
+#: The tasks that use limits, from the oldest ancestor to the running one. A task begins with a copy of its parent's.
 _tasks: ContextVar[tuple[int, ...]] = ContextVar("localconc_tasks", default=())
 
 
 def note_task(context: int) -> None:
-    """Note that the running task uses limits, for the tasks and threads that it will start."""
+    """Note that the running task uses limits, for the tasks and threads that it starts."""
     tasks = _tasks.get()
     if not tasks or tasks[-1] != context:
         _tasks.set((*tasks[-MAX_ANCESTORS:], context))
 
 
 def warning_of_parent(entries: Iterable[HolderEntry], owner_id: int, context: int) -> tuple[str, str] | None:
-    """Return the name of a limit and a warning, if one of its holders probably waits for the running thread or task.
+    """Return the name of a limit and a warning, if one of its holders may be waiting for the running thread or task.
 
     Args:
         entries: the holders that a request waits for.
         owner_id: this process.
-        context: the thread or task that waits.
+        context: the waiting thread or task.
     """
     tasks = [each for each in _tasks.get() if each != context]
     pids = {os.getpid(), os.getppid()}
-    processes = sys.modules.get("multiprocessing.process")  # behind a fork server, the parent is another one
+    processes = sys.modules.get("multiprocessing.process")  # it knows the real parent behind a fork server
     parent = None if processes is None else processes.parent_process()
     if parent is not None:
         pids.add(parent.pid)

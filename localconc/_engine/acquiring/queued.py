@@ -1,4 +1,4 @@
-"""Queued requests of this process: how one stands, what becomes of it."""
+"""Queued requests of this process: the state of one, its outcome."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from localconc._engine.acquiring.deadlocked import Deadlocked, would_deadlock
 from localconc._engine.acquiring.terms import Queued
 from localconc._engine.acquiring.unadmitted import running_caller
 from localconc._engine.core.errors import shown
-from localconc._engine.core.records import Grant, LimitRef
+from localconc._engine.core.records import Grant, LimitRef, limits_text
 from localconc._engine.queue import admission
 from localconc._engine.queue.cleanup import cancel
 from localconc._engine.queue.explain import Moment, Reason, explain
-from localconc._engine.store.rows import listings, owner_rows, requeues
+from localconc._engine.store.rows import listings, owner_rows
 from localconc._engine.store.rows.schema import GRANTED, PASSED_OVER, REFUSED
 from localconc.errors import ConcurrencySlotAcquisitionError, StoreError
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from localconc._engine.core.calls import Request
     from localconc._engine.core.clock import Clock
-    from localconc._engine.core.records import WaiterRow
+    from localconc._engine.core.records import Requester, WaiterRow
     from localconc._engine.holding.holdings import Handle, Holdings
     from localconc._engine.liveness.membership import Membership
     from localconc._engine.store.rows.ledger import Ledger
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 
 class WaiterStatus(NamedTuple):
-    """How a queued request stands.
+    """The state of a queued request.
 
     Attributes:
-        is_waiting: whether it is still in the queue; else its outcome is to be accepted.
-        limit_ids: the limits that it is queued on now; they change when one is deleted, created or renamed.
-        due_at: when it can be admitted, if only time stands before it.
+        is_waiting: whether it is still in the queue; if not, its process has to accept the outcome.
+        limit_ids: the limits that it is queued on now; they change when an operator deletes, creates or renames one.
+        due_at: when it can be admitted, if it only waits for a moment.
         overdue: limits whose first waiter could be admitted already, but its process does not act.
-        owners_ahead: how many processes are ahead of it, as far as that was counted.
+        owners_ahead: how many processes are ahead of it, up to a bound.
     """
 
     is_waiting: bool
@@ -47,14 +47,7 @@ class WaiterStatus(NamedTuple):
 
 
 class QueuedRequests:
-    """Operations on queued requests, each of which is tried once.
-
-    Args:
-        store: the store.
-        membership: this process in it.
-        holdings: what this process holds.
-        clock: what time it is.
-    """
+    """Operations on queued requests, each of which is tried once."""
 
     def __init__(self, store: Store, membership: Membership, holdings: Holdings, clock: Clock) -> None:
         self._store = store
@@ -62,10 +55,10 @@ class QueuedRequests:
         self._holdings = holdings
         self._clock = clock
 
-    # ---- how it stands ---------------------------------------------------------------------------------------
+    # ---- its state -------------------------------------------------------------------------------------------
 
     def check(self, queued: Queued) -> WaiterStatus:
-        """Return how a queued request stands, by one consistent look at the store."""
+        """Return the state of a queued request, from one read transaction."""
 
         def look(ledger: Ledger) -> WaiterStatus:
             waiter = ledger.waiter(queued.ticket)
@@ -105,7 +98,7 @@ class QueuedRequests:
         return admission.blocked(first.slots, rows, self._clock.now(), first.ticket) is None
 
     def admit_overdue(self, limit_ids: Iterable[int]) -> float | None:
-        """Admit waiters whose processes should have acted already; return when the next one can be, if any was."""
+        """Admit waiters whose processes should have acted; return when the next one can be, or None if none was."""
         ids = list(limit_ids)
 
         def work(txn: Transaction) -> float | None:
@@ -114,7 +107,7 @@ class QueuedRequests:
 
         return self._store.transact(work)
 
-    # ---- what becomes of it ----------------------------------------------------------------------------------
+    # ---- its outcome -----------------------------------------------------------------------------------------
 
     def accept(self, request: Request, queued: Queued, handle: Handle) -> Handle | Queued | Deadlocked:
         """Accept the outcome of a request that is no longer in the queue, by what the store says.
@@ -129,8 +122,8 @@ class QueuedRequests:
         """
         owner = self._membership.owner
         if owner is not None:
-            owner.acknowledge(handle.serial)  # before the transaction looks: nobody takes back what it finds
-        handle.limit_ids = None  # it may have been granted slots of other limits than it asked for
+            owner.acknowledge(handle.serial)  # before the transaction, so that no process takes back what that finds
+        handle.limit_ids = None  # it may have slots of other limits than before, after a change of definitions
 
         def work(txn: Transaction) -> Grant | Queued | Deadlocked | str | None:
             waiter = txn.ledger.waiter(queued.ticket)
@@ -163,7 +156,7 @@ class QueuedRequests:
         return outcome
 
     def _granted_by_rows(self, txn: Transaction, queued: Queued, request: Request) -> Grant | None:
-        """Return the grant of a simple request, whose row went with it."""
+        """Return the grant of a simple request, whose row the grant has deleted; None if there is no grant."""
         owner_id, serial = queued.requester[:2]
         connection = txn.ledger.connection
         found = listings.queued_holders(connection, owner_id, serial, [ref.limit_id for ref in queued.refs])
@@ -171,81 +164,59 @@ class QueuedRequests:
             acquired_wall, acquired_boot = found[0].acquired_wall, found[0].acquired_boot
             waited_seconds = found[0].waited_seconds
         elif owner_id == self._membership.owner_id and listings.has_held(connection, owner_id, serial):
-            # An operator has forgotten the holders, or deleted the limit. The grant stands; its release does nothing.
+            # An operator has discarded the holders, or deleted the limit. The grant counts; its release does nothing.
             acquired_wall, acquired_boot = txn.wall, txn.now
             waited_seconds = max(0.0, txn.now - queued.enqueued_boot)
         else:
             return None
-        requester = queued.requester
-        return Grant(
-            queued.refs,
-            request.slots,
-            acquired_wall,
-            acquired_boot,
-            waited_seconds,
-            requester.thread,
-            requester.label,
-            requester.context,
-        )
+        return _grant(queued.requester, queued.refs, request.slots, acquired_wall, acquired_boot, waited_seconds)
 
     def _granted_by_outcome(self, txn: Transaction, waiter: WaiterRow) -> Grant:
         assert waiter.granted_wall is not None
         assert waiter.granted_boot is not None
         refs = tuple(map(LimitRef.of, txn.ledger.limits_with_ids(waiter.queued_on)))
         waited_seconds = max(0.0, waiter.granted_boot - waiter.enqueued_boot)
-        requester = waiter.requester
-        return Grant(
-            refs,
-            waiter.slots,
-            waiter.granted_wall,
-            waiter.granted_boot,
-            waited_seconds,
-            requester.thread,
-            requester.label,
-            requester.context,
-        )
+        return _grant(waiter.requester, refs, waiter.slots, waiter.granted_wall, waiter.granted_boot, waited_seconds)
 
     def _rejoin(
         self, txn: Transaction, request: Request, queued: Queued, waiter: WaiterRow
     ) -> Queued | Grant | Deadlocked:
         """Queue a request that was passed over at its old place, and admit it if there is room."""
         rows = admission.resolve(txn, request, waiter.owner_id)
-        if not rows:  # its limits are not enforced any more
+        if not rows:  # none of its limits is enforced any more
             txn.ledger.delete_waiter(waiter.ticket)
             return self._granted_by_outcome(
                 txn, waiter._replace(limit_ids="[]", granted_wall=txn.wall, granted_boot=txn.now)
             )
-        terms = queued.terms
+        terms, limit_ids = queued.terms, [row.id for row in rows]
         if terms.stops and not terms.has_end:
-            limit_ids = [row.id for row in rows]
             deadlocked = would_deadlock(txn, request, waiter.requester, limit_ids, terms.stops, waiter.ticket)
             if deadlocked is not None:  # others have closed a circle while it had no place
                 return deadlocked
-        requeues.rejoin(
-            txn.ledger.connection,
+        txn.ledger.rejoin(
             waiter._replace(  # the slots, too: some may have drained from the grant that was taken back
                 slots=request.slots,
-                limit_ids=requeues.json_list([row.id for row in rows]),
+                limit_ids=limits_text(limit_ids),
                 request=request.to_text(),
                 address=terms.mailbox.address,
                 has_end=int(terms.has_end),
                 stops=",".join(map(str, terms.stops)),
-            ),
+            )
         )
-        admission.admit_waiters(txn, [row.id for row in rows])
+        admission.admit_waiters(txn, limit_ids)
         now_is = txn.ledger.waiter(waiter.ticket)
         if now_is is not None and now_is.state == GRANTED:
             txn.ledger.delete_waiter(waiter.ticket)
             return self._granted_by_outcome(txn, now_is)
         owner = self._membership.owner
         if owner is not None:
-            owner.retract(queued.requester.serial)  # else it could not be passed over again
+            owner.retract(queued.requester.serial)  # so that it can be passed over again
         return queued._replace(secret=0, is_simple=False, refs=tuple(map(LimitRef.of, rows)))
 
     # ---- giving up -------------------------------------------------------------------------------------------
 
     def deny(self, request: Request, queued: Queued) -> float:
-        """Count one more refused attempt of a queued request; return when the next retry is worth while."""
+        """Count one more refused attempt of a queued request; return after how many seconds to retry."""
 
         def work(txn: Transaction) -> float:
             return admission.deny(txn, request, txn.ledger.limits_with_ids(ref.limit_id for ref in queued.refs))
@@ -263,3 +234,9 @@ class QueuedRequests:
             return reason
 
         return self._store.transact(work)
+
+
+def _grant(
+    requester: Requester, refs: tuple[LimitRef, ...], slots: int, wall: float, boot: float, waited_seconds: float
+) -> Grant:
+    return Grant(refs, slots, wall, boot, waited_seconds, requester.thread, requester.label, requester.context)

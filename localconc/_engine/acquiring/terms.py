@@ -1,4 +1,4 @@
-"""What a try comes to: queued or refused; on which terms its caller waits."""
+"""The outcomes of a try besides a grant, with the terms on which a caller waits."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Queued(NamedTuple):
 
     Attributes:
         ticket: its place in the order of arrival.
-        secret: what a wakeup has to know to prove the grant; 0 if the store has to be looked at.
+        secret: the number by which a wakeup proves the grant; 0 if the process has to look at the store.
         requester: its owner and serial.
         refs: the limits that it was queued on.
         terms: how its caller waits.
         is_simple: whether its row goes with the grant; else its process has to accept the outcome.
         enqueued_boot: when it was queued.
-        due_at: when it can be admitted, if only time stands before it.
+        due_at: when it can be admitted, if it only waits for a moment.
         retry_after: after how many seconds a retry is worth while.
     """
 

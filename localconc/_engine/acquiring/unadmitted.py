@@ -1,4 +1,4 @@
-"""What becomes of a request that the rules don't admit: a place in the queue, or a refusal."""
+"""Queueing or refusing a request that the rules don't admit."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from localconc._engine.acquiring.deadlocked import Deadlocked, would_deadlock
 from localconc._engine.acquiring.terms import Queued, Refused
 from localconc._engine.core.calls import CONCURRENCY
-from localconc._engine.core.records import LimitRef
+from localconc._engine.core.records import LimitRef, WaiterRow, limits_text
 from localconc._engine.queue import admission
 from localconc._engine.queue.explain import Caller, Moment, explain
 from localconc._engine.store.rows import owner_rows
+from localconc._engine.store.rows.schema import WAITING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,10 +34,10 @@ def enqueue(
     due_at: float | None,
     being_released: Callable[[], set[int]],
 ) -> Queued | Deadlocked:
-    """Enqueue a request by the rules, unless it would wait for its own caller.
+    """Queue a request by the rules, unless it would wait for its own caller.
 
     Args:
-        due_at: when it can be admitted, if only time stands before it.
+        due_at: when it can be admitted, if it only waits for a moment.
         being_released: returns the acquisitions of this process that the background is about to release.
     """
     ids = [row.id for row in rows]
@@ -48,25 +49,33 @@ def enqueue(
             return deadlocked
     secret = int.from_bytes(os.urandom(7)) + 1
     is_simple = len(rows) == 1 and rows[0].decay == 0 and request.mode == CONCURRENCY
-    retry_after = admission.deny(txn, request, rows, counts=not is_simple)  # else its trigger counts it
+    retry_after = admission.deny(txn, request, rows, counts=not is_simple)  # a trigger counts a simple one
     ticket = txn.ledger.insert_waiter(
-        requester,
-        request,
-        ids,
-        terms.mailbox.address,
-        secret,
-        txn.wall,
-        txn.now,
-        is_simple=is_simple,
-        has_end=terms.has_end,
-        stops=",".join(map(str, terms.stops)),
+        WaiterRow(
+            ticket=0,
+            owner_id=requester.owner_id,
+            serial=requester.serial,
+            state=WAITING,
+            slots=request.slots,
+            limit_id=ids[0],
+            limit_ids=None if is_simple else limits_text(ids),
+            request=request.to_text(),
+            thread=requester.thread,
+            context=requester.context,
+            has_end=terms.has_end,
+            stops=",".join(map(str, terms.stops)),
+            address=terms.mailbox.address,
+            secret=secret,
+            waiting_since=txn.wall,
+            enqueued_boot=txn.now,
+        )
     )
     refs = tuple(map(LimitRef.of, rows))
     return Queued(ticket, secret, requester, refs, terms, is_simple, txn.now, due_at, retry_after)
 
 
 def refuse(txn: Transaction, request: Request, requester: Requester, rows: list[LimitRow], is_retry: bool) -> Refused:
-    """Count a refusal, unless it is one more try of a request that was counted; say why."""
+    """Count a refusal, unless it is one more try of a counted request; return the reason."""
     if not is_retry:
         admission.deny(txn, request, rows)
         for row in rows:

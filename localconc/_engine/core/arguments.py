@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 FORBIDDEN_IN_NAMES: Final = "/%&><"
@@ -22,7 +22,7 @@ MAX_DECAY: Final = 1e9
 
 MAX_LABEL_LENGTH: Final = 200
 
-#: The kinds of truth value that are no numbers here; numpy's has this name from version 2 on, and `bool_` before.
+#: Names of the types whose values are no numbers here; numpy's is called `bool` from version 2 on, and `bool_` before.
 _BOOL_NAMES: Final = frozenset(["bool", "bool_"])
 
 _valid_names: set[str] = set()
@@ -67,7 +67,7 @@ def limit_names(value: Any) -> tuple[str, ...]:
 
 
 def label(value: Any) -> str:
-    """Return the label of a call, made printable; an empty one without."""
+    """Return the label of a call, made printable; "" for None."""
     if value is None:
         return ""
     if not isinstance(value, str):
@@ -80,8 +80,9 @@ def label(value: Any) -> str:
 def printable(text: str) -> str:
     """Return the text with a replacement character for each part that is not Unicode.
 
-    File names, arguments and environment variables can hold any bytes, which Python keeps as lone surrogates; nobody
-    can print, encode or store those. Names of threads, tasks, commands and paths pass through here before they are.
+    File names, arguments and environment variables can hold any bytes. Python keeps those that are not Unicode as lone
+    surrogates, and raises when a program prints, encodes or stores them. So the names of threads, tasks, commands and
+    paths pass through here first.
     """
     if text.isascii():
         return text
@@ -96,7 +97,7 @@ def printable(text: str) -> str:
 
 
 def whole(argument: str, value: Any, at_least: int, at_most: int = MAX_SLOTS) -> int:
-    """Return a whole number in the allowed range: any type with `__index__` is one, numpy's too, but a bool is not."""
+    """Return a whole number in the allowed range. Any type with `__index__` counts, numpy's too, but no bool."""
     if _is_bool(value) or not hasattr(type(value), "__index__"):
         raise TypeError(f"{argument} must be a whole number, not {value!r}")
     try:
@@ -105,7 +106,7 @@ def whole(argument: str, value: Any, at_least: int, at_most: int = MAX_SLOTS) ->
         raise TypeError(f"{argument} must be a whole number, not {value!r}") from None
     if not at_least <= number <= at_most:
         raise ValueError(f"{argument} must be from {at_least} to {at_most}, but is {value!r}")
-    return int(number)  # an int of a subclass may print, or compare, in its own way
+    return int(number)  # a subclass of int may print or compare in its own way
 
 
 def flag(argument: str, value: Any) -> bool:
@@ -124,14 +125,14 @@ def decay(value: Any) -> float:
 
 
 def nearest_decay(number: float) -> float:
-    """Return the decay within the range that is nearest to a stored one: earlier versions accepted any number."""
+    """Return the allowed decay that is nearest to a stored one, because version 1 accepted any number."""
     return 0.0 if number <= 0 else min(max(float(number), MIN_DECAY), MAX_DECAY)
 
 
 def timeout(value: Any) -> float | None:
-    """Return a time-out in seconds: an int or a float as it was given, since an error shows it so.
+    """Return a time-out in seconds, an int or a float as the caller gave it, because an error shows it.
 
-    None and infinity both return None, which is to wait for as long as it takes. A `timedelta` is a time-out, too.
+    None and infinity return None, with which a call waits for as long as it takes. A `timedelta` is a time-out, too.
     """
     if value is None:
         return None
@@ -149,8 +150,15 @@ def seconds(argument: str, value: Any, at_most: float) -> float:
     return number
 
 
+def since(value: Any) -> float | None:
+    """Return a `datetime` in seconds since 1970 (a naive one counts as local time); None for None."""
+    if value is not None and not isinstance(value, datetime):
+        raise TypeError(f"since must be a datetime, not {value!r}")
+    return None if value is None else value.timestamp()
+
+
 def lease_duration(value: Any) -> float | None:
-    """Return the seconds that a server's lease shall last; None leaves it to the server."""
+    """Return how many seconds a server's lease is to last; None leaves that to the server."""
     if value is None:
         return None
     seconds = value.total_seconds() if isinstance(value, timedelta) else _number("lease_duration", value)

@@ -1,4 +1,4 @@
-"""One call of `concurrency` or `rate_limit`, checked: the same for a thread as for a task."""
+"""A call of `concurrency` or `rate_limit` with checked arguments, from a thread or a task."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["concurrency", "rate_limit"]
 
-#: Slots that are held until they are released, and slots that are left to drain.
+#: A caller releases slots of the first mode; slots of the second drain by themselves.
 CONCURRENCY: Final = "concurrency"
 RATE_LIMIT: Final = "rate_limit"
 _MODES: Final[dict[str, Mode]] = {CONCURRENCY: CONCURRENCY, RATE_LIMIT: RATE_LIMIT}
@@ -30,7 +30,7 @@ _MAX_REMEMBERED: Final = 1_000
 
 
 class Request(NamedTuple):
-    """What a call asks for; complete, so that any process can admit it on behalf of a waiter."""
+    """What a call asks for. It is complete, so that any process can admit it on behalf of a waiter."""
 
     names: tuple[str, ...]
     slots: int = 1
@@ -42,10 +42,10 @@ class Request(NamedTuple):
     label: str = ""
 
     def to_text(self) -> str:
-        """Return the request as its row keeps it: numbers, then names, with slashes between, which no name contains.
+        """Return the request as its row keeps it: numbers, then names, with slashes between them.
 
-        A label follows the first `>`, which no name contains either, so it may consist of any characters. It is not
-        JSON, because that takes three milliseconds to load, in the first transaction of every process that waits.
+        No name contains a slash or a `>`, so a label, which may contain any character, follows the first `>`. The text
+        is not JSON, because every process that waits would load that (3 ms) in its first transaction.
         """
         names, slots, mode, create, limit, decay, strict, label = self
         text = f"{mode}/{slots}/{int(create)}/{limit}/{decay!r}/{int(strict)}/{'/'.join(names)}"
@@ -61,7 +61,7 @@ class Request(NamedTuple):
         return _parsed(text)
 
 
-@lru_cache(_MAX_REMEMBERED)  # many waiters ask for the same, and each admission reads the first of them anew
+@lru_cache(_MAX_REMEMBERED)  # each admission reads the first waiter's request, and many ask for the same
 def _parsed(text: str) -> Request:
     try:
         fields, _, label = text.partition(">")
@@ -81,7 +81,7 @@ def _parsed(text: str) -> Request:
 
 
 class Lease(NamedTuple):
-    """What Prefect's calls say about leases: it has no effect on a machine, and a server's keeper passes it on."""
+    """What a call says about leases, as in Prefect. Only a server's keeper uses it."""
 
     duration: float | None
     holder: Any
@@ -99,21 +99,21 @@ class Call(NamedTuple):
     has_default_strict: bool = False
 
     def as_of_now(self) -> Call:
-        """Return the call with the strictness that the environment asks for now: for decorators, which keep a call."""
+        """Return the call with the strictness that the environment asks for now; a decorator keeps a call for long."""
         if not self.has_default_strict or self.request.strict is strict_default():
             return self
         return self._replace(request=self.request._replace(strict=not self.request.strict))
 
 
 def strict_default() -> bool:
-    """Return whether calls are strict that don't say so themselves."""
+    """Return whether the environment makes calls strict that leave it open."""
     value = _strict_variable()
     return value is not None and environment.is_on(value)
 
 
-#: Calls that were found valid, by their arguments: the same line of a program runs many times. Only arguments of these
-#: plain types are looked up, because others may be equal without being the same (`1 == True`), can change, or have no
-#: hash; of a time-out the type counts, because an error message shows it as it was given: 1 or 1.0.
+#: Valid calls by their arguments, because the same line of a program runs many times. Only arguments of plain types are
+#: looked up: others may be equal without being the same (`1 == True`), can change, or have no hash. The type of a
+#: time-out is part of the key, because an error shows 1 and 1.0 as the caller wrote them.
 _valid_calls: dict[tuple[Any, ...], Call] = {}
 _NUMBER_TYPES: Final = frozenset([int, float, type(None)])
 
@@ -133,7 +133,7 @@ def checked_call(
     holder: Any = None,
     raise_on_lease_renewal_failure: bool | None = None,
 ) -> Call:
-    """Check the arguments of a call.
+    """Check the arguments of a call, or find that they were checked before.
 
     Args:
         strict: None for what the environment says (`LOCALCONC_STRICT`).
@@ -162,18 +162,8 @@ def checked_call(
         known = _valid_calls.get(key)
         if known is not None:
             return known
-    request = Request(
-        names=arguments.limit_names(names),
-        slots=arguments.whole("occupy", occupy, 1, arguments.MAX_NUMBER),  # more than any limit is refused with words
-        mode=mode,
-        create_if_missing=arguments.create_if_missing(create_if_missing),
-        limit=None if limit is None else arguments.whole("limit", limit, 0),
-        slot_decay_per_second=None if slot_decay_per_second is None else arguments.decay(slot_decay_per_second),
-        strict=strict_default() if strict is None else arguments.flag("strict", strict),
-        label=arguments.label(label),
-    )
     call = Call(
-        request,
+        _request(mode, names, occupy, create_if_missing, limit, slot_decay_per_second, strict, label),
         arguments.timeout(timeout_seconds),
         None if max_retries is None else arguments.whole("max_retries", max_retries, 0),
         _lease(lease_duration, holder, raise_on_lease_renewal_failure),
@@ -184,6 +174,21 @@ def checked_call(
             _valid_calls.clear()
         _valid_calls[key] = call
     return call
+
+
+def _request(
+    mode: Mode, names: Any, occupy: Any, create_if_missing: Any, limit: Any, decay: Any, strict: Any, label: Any
+) -> Request:
+    return Request(
+        names=arguments.limit_names(names),
+        slots=arguments.whole("occupy", occupy, 1, arguments.MAX_NUMBER),  # the rules explain why more than fits fails
+        mode=mode,
+        create_if_missing=arguments.create_if_missing(create_if_missing),
+        limit=None if limit is None else arguments.whole("limit", limit, 0),
+        slot_decay_per_second=None if decay is None else arguments.decay(decay),
+        strict=strict_default() if strict is None else arguments.flag("strict", strict),
+        label=arguments.label(label),
+    )
 
 
 def _lease(duration: Any, holder: Any, raises: Any) -> Lease | None:

@@ -1,8 +1,8 @@
-"""The clock: what tests replace to move time by hand.
+"""The clock, which tests replace to move time by hand.
 
-Programs under test replace the standard library's time, too: freezegun exchanges the functions of the module `time`,
-wherever they were imported to; time-machine changes what they do. The engine goes by the real time all the same, since
-other processes do: it binds functions, inside of other objects, that neither of the two changes.
+Programs under test may also fake the standard library's time: freezegun exchanges the functions of the module `time` in
+every module that imported them, and time-machine changes what they return. The engine needs the real time all the same,
+because other processes use it. So it keeps these functions inside other objects, where neither library finds them.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 
 class Mailbox(Protocol):
-    """Where a waiting thread, or an event loop, receives wakeups."""
+    """Where a waiting thread or an event loop receives wakeups."""
 
     @property
     def address(self) -> str:
-        """Its name in the waiter's row."""
+        """The mailbox's name in the waiter's row."""
 
     @property
     def is_reachable(self) -> bool:
-        """Whether other processes can send to it; else its waiter has to look more often."""
+        """Whether other processes can send to it; if not, its waiter polls more often."""
 
     def wait(self, seconds: float | None, watched_fd: int | None) -> None:
         """Sleep until a wakeup comes, the watched descriptor is readable, or the time has passed."""
@@ -45,10 +45,10 @@ class Clock(Protocol):
     """A time that all processes of the machine agree on, and pauses that follow it."""
 
     def now(self) -> float:
-        """Return the seconds since the machine started, suspended time included; no jump of the wall clock moves it."""
+        """Return the seconds since the machine started, with suspended time; jumps of the wall clock don't move it."""
 
     def wall(self) -> float:
-        """Return the seconds since 1970 (UTC): for people to read, and to carry decay over a reboot."""
+        """Return the seconds since 1970 (UTC), which people read, and by which decay continues after a reboot."""
 
     def boot_identity(self) -> str:
         """Return a text that differs after every reboot; "" if the system tells none.
@@ -60,7 +60,10 @@ class Clock(Protocol):
         """Block this thread until the moment, a wakeup in the mailbox, or an event on the watched descriptor."""
 
     async def pause_task(self, event: Any, until: float | None) -> None:
-        """Suspend this task until the moment, or until the event (`set`, `wait`) is set; it may come back set."""
+        """Suspend this task until the moment, or until another task sets the event (`set`, `wait`).
+
+        The event may be set afterwards.
+        """
 
 
 # ---- where the time comes from ---------------------------------------------------------------------------------------
@@ -101,16 +104,16 @@ def _boot_identity() -> str:
 
 
 class _RealTime:
-    """The wall clock's number, as `clock_gettime` takes it; time-machine moves that clock for plain numbers only."""
+    """The number of the wall clock for `clock_gettime`; time-machine moves that clock for plain numbers only."""
 
-    __index__ = getattr(time, "CLOCK_REALTIME", 0).conjugate  # returns the number itself, in C, at each call
+    __index__ = getattr(time, "CLOCK_REALTIME", 0).conjugate  # a C function that returns the number itself
 
 
 def boot_offset_seconds() -> float:
-    """Return how far the boot clock of this time namespace is ahead of the machine's, which all processes agree on."""
+    """Return how far the boot clock of this time namespace is ahead of the machine's, which all processes share."""
     try:
         if os.readlink("/proc/self/ns/time") != os.readlink("/proc/self/ns/time_for_children"):
-            return 0.0  # the table is about the children of a process that is still in the namespace it came from
+            return 0.0  # the table describes the namespace of the children, not the one of this process
         with open(_OFFSETS_PATH, encoding="ascii") as file:
             lines = [line.split() for line in file]
         return next((int(line[1]) + int(line[2]) / 1e9 for line in lines if line[0] in ("boottime", "7")), 0.0)
@@ -137,7 +140,7 @@ def _wall_time() -> Callable[[], float]:
 
 
 def _hidden(function: Callable[[], float]) -> Callable[[], float]:
-    """Return a function in a wrapping that keeps freezegun from finding it."""
+    """Wrap a function, so that freezegun does not find it."""
     return partial(function)
 
 
@@ -147,10 +150,10 @@ def _monotonic_time() -> Callable[[], float]:
     return partial(time.clock_gettime, time.CLOCK_MONOTONIC)  # imported while freezegun has frozen the time
 
 
-#: The wall clock of the machine, whatever a test does to the time.
+#: The wall clock of the machine, even if a test fakes the time.
 wall: Callable[[], float] = _wall_time()
 
-#: Measures spans inside this process, whatever a test does to the time.
+#: A clock for spans inside this process, which runs even if a test fakes the time.
 monotonic: Callable[[], float] = _monotonic_time()
 
 
@@ -160,7 +163,7 @@ class SystemClock:
     now: Callable[[], float] = staticmethod(_time_since_boot())
     wall: Callable[[], float] = staticmethod(wall)
 
-    @cache  # noqa: B019 (what it keeps alive has no state)
+    @cache  # noqa: B019 (it keeps clocks alive, which have no state)
     def boot_identity(self) -> str:
         try:
             return _boot_identity()
@@ -187,16 +190,16 @@ class SystemClock:
 
 
 class Timer(Protocol):
-    """A call that is to come."""
+    """A call that an event loop will make."""
 
     def cancel(self) -> None:
-        """Do not call; it may be called from the loop's thread only."""
+        """Do not make the call. Only the loop's thread may cancel."""
 
 
 def call_later(loop: AbstractEventLoop, seconds: float, callback: Callable[[], object]) -> Timer:
-    """Let an event loop call a function after some (real) seconds.
+    """Let an event loop call a function after some real seconds.
 
-    While a test has frozen the time, a loop of asyncio never finds that its own timers are due.
+    If a test has frozen the time, the timers of an asyncio loop never become due, so a thread sleeps instead.
     """
     seconds = max(0.0, seconds)
     if isinstance(time.monotonic, BuiltinFunctionType):

@@ -1,4 +1,4 @@
-"""What an error of SQLite or of the system means to the caller, with what to do about it."""
+"""What an error of SQLite or of the system means for a caller, with the remedy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Busy(Exception):
-    """The store can't be used at this moment; try again soon."""
+    """Another process uses the store at this moment; the caller may try again soon."""
 
 
 class Damaged(Exception):
@@ -22,8 +22,8 @@ class Damaged(Exception):
 
 # ---- SQLite's codes --------------------------------------------------------------------------------------------------
 
-# As numbers of our own: a replacement of the standard module (pysqlite3, for one) may lack the constants, and
-# `sqlite_errorcode` with them. SQLite never changes the numbers.
+# A replacement of the standard module, such as pysqlite3, may lack these constants and `sqlite_errorcode`. SQLite never
+# changes the numbers.
 ERROR: Final = 1
 PERM: Final = 3
 BUSY: Final = 5
@@ -40,7 +40,7 @@ IOERR_SHORT_READ: Final = 522
 _BUSY_CODES: Final = frozenset({BUSY, LOCKED, PROTOCOL})
 _DAMAGED_CODES: Final = frozenset({CORRUPT, NOTADB, IOERR_SHORT_READ})
 
-#: What SQLite says for a code, to tell it where nothing but the text is known.
+#: Words of SQLite's messages, for errors that have no code.
 _CODES_BY_TEXT: Final = {
     "database is locked": BUSY,
     "database table is locked": LOCKED,
@@ -66,7 +66,7 @@ _REMEDIES: Final = {
 
 
 def error_code(error: Exception) -> int:
-    """Return SQLite's extended code of an error, by its name or text if the module does not tell the number."""
+    """Return SQLite's extended code of an error. If the module gives no number, the name or the text tells it."""
     code = getattr(error, "sqlite_errorcode", None)
     if isinstance(code, int):
         return code
@@ -106,5 +106,5 @@ def malformed(what: str, value: object) -> StoreError:
 
 
 def shown(path: object) -> str:
-    """Return a path as messages show it: what is not Unicode in it is replaced."""
+    """Return a path as messages show it, with a replacement character for each part that is not Unicode."""
     return printable(str(path))

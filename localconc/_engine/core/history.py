@@ -1,21 +1,21 @@
-"""What happened: acquisitions as callers read them, with the figures that sum them up."""
+"""Past acquisitions as callers read them, with the figures that sum them up."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from localconc._engine.core.calls import Mode
+from localconc._engine.core.views import moment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from pendulum import DateTime
 
-#: How an acquisition ended: its holder has not released it, released it, was killed while it held it, or ended
-#: when no process watched. Slots of `rate_limit` are taken at an instant, so nothing ends.
+#: How an acquisition ended: its holder still holds it, released it, was killed while it held it, or ended while no
+#: process watched. A call of `rate_limit` takes its slots at an instant and does not end.
 Ending = Literal["held", "released", "killed", "unseen", "instant"]
 
 
@@ -77,7 +77,7 @@ class Percentiles:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """What a limit went through within a window of time.
+    """How a limit was used in a window of time.
 
     >>> localconc.read_statistics("database").waited_seconds.p99
     2.4
@@ -123,10 +123,10 @@ class AcquisitionRow(NamedTuple):
 
 
 class Hold(NamedTuple):
-    """What the figures need of an acquisition.
+    """The part of an acquisition that the figures need.
 
-    `released` is `math.inf` while the slots are held. It is None if nothing ends (`rate_limit`) or the end was not
-    seen; such an acquisition counts at the moment at which it was acquired.
+    `released` is `math.inf` while the slots are held. It is None for `rate_limit`, and if no process saw the end; such
+    an acquisition counts at the moment at which it was made.
     """
 
     waited_seconds: float
@@ -137,7 +137,6 @@ class Hold(NamedTuple):
 
 def acquisitions_of(rows: Iterable[AcquisitionRow]) -> list[Acquisition]:
     """Turn rows into what callers read, in the same order."""
-    moment = moments()
     return [
         Acquisition(*row[:8], moment(row[8]), None if row[9] is None else moment(row[9]), row[10], row[11])
         for row in rows
@@ -154,7 +153,7 @@ def statistics_of(
     until: float,
     refusals: int,
 ) -> Statistics:
-    """Sum up what a limit went through from `since` to `until`, both in seconds since 1970.
+    """Sum up how a limit was used from `since` to `until`, both in seconds since 1970.
 
     Args:
         name: name of the limit.
@@ -170,7 +169,6 @@ def statistics_of(
     if since is None:
         since = min((hold[1] for hold in known), default=until)
     seen = [hold for hold in known if hold[1] <= until and (hold[1] if hold[2] is None else hold[2]) >= since]
-    moment = moments()
     return Statistics(
         name=name,
         since=moment(since),
@@ -184,10 +182,10 @@ def statistics_of(
 
 
 def percentiles(durations: list[float]) -> Percentiles | None:
-    """Tell how durations are spread; None if there are none."""
+    """Return how durations are spread; None if there are none."""
     if not durations:
         return None
-    # A wall clock that was set back makes a duration negative; nothing lasts less than no time.
+    # A duration is negative if the wall clock was set back in the meantime; it counts as 0.
     ordered = sorted(max(duration, 0.0) for duration in durations)
     ranks = (math.ceil(len(ordered) * hundredths / 100) - 1 for hundredths in (50, 90, 99, 100))
     return Percentiles(*(ordered[rank] for rank in ranks))
@@ -202,19 +200,3 @@ def _utilization(holds: list[Hold], limit: int, since: float, until: float) -> f
         if released is not None
     )
     return slot_seconds / (limit * (until - since))
-
-
-def moments() -> Callable[[float], DateTime]:
-    """Return a function from seconds since 1970 to the moment in UTC.
-
-    It costs 1 µs, an eighth of `pendulum.from_timestamp`: a full history has 20,000 moments.
-    """
-    import pendulum
-
-    def moment(seconds: float) -> DateTime:
-        plain = datetime.fromtimestamp(seconds, UTC)
-        return pendulum.DateTime(
-            plain.year, plain.month, plain.day, plain.hour, plain.minute, plain.second, plain.microsecond, pendulum.UTC
-        )
-
-    return moment

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from localconc._engine.core.errors import malformed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class LimitRow(NamedTuple):
@@ -33,7 +36,7 @@ class LimitRow(NamedTuple):
 
 
 class LimitRef(NamedTuple):
-    """A limit as it was when its slots were granted: what a holder and its events need to know of it."""
+    """A limit as it was when its slots were granted, for holders and their events."""
 
     limit_id: int
     uuid: bytes
@@ -47,7 +50,10 @@ class LimitRef(NamedTuple):
 
 
 class Grant(NamedTuple):
-    """What one acquisition of this process was granted; the process keeps it until the release."""
+    """The slots that one acquisition of this process was granted. The process keeps this record until the release.
+
+    `numbers` are its slot numbers on each limit; empty until the caller asks for them.
+    """
 
     refs: tuple[LimitRef, ...]
     slots: int
@@ -57,13 +63,13 @@ class Grant(NamedTuple):
     thread: str
     label: str
     context: int
-    numbers: tuple[tuple[int, ...] | None, ...] = ()  # of each limit, once somebody has asked which slots these are
+    numbers: tuple[tuple[int, ...] | None, ...] = ()
 
 
 class Requester(NamedTuple):
     """The thread or task that asks: its owner, the owner's serial number for this acquisition, and its name.
 
-    `context` identifies the thread or task among those of its process; 0 where anybody may release.
+    `context` identifies the thread or task in its process. It is 0 if any thread or task may release the slots.
     """
 
     owner_id: int
@@ -77,7 +83,7 @@ def limits_in(limit_id: int, limit_ids: str | None) -> tuple[int, ...]:
     """Return the limits of a queued request: the only one of a simple request, or those of a JSON list.
 
     Raises:
-        StoreError: the list is nothing that localconc wrote.
+        StoreError: localconc did not write this list.
     """
     if limit_ids is None:
         return (limit_id,)
@@ -87,10 +93,16 @@ def limits_in(limit_id: int, limit_ids: str | None) -> tuple[int, ...]:
         raise malformed("A waiting request", limit_ids) from error
 
 
+def limits_text(limit_ids: Iterable[int]) -> str:
+    """Return limits as a JSON list, as the column `limit_ids` has them."""
+    return f"[{','.join(map(str, limit_ids))}]"
+
+
 class WaiterRow(NamedTuple):
     """A queued request, as the ledger reads it.
 
-    `limit_ids` is None for a simple request: one limit, whose slots are held until they are released.
+    `limit_ids` is None for a simple request, which asks for one limit without decay. `ticket` is 0 for a request that
+    is yet to get one.
     """
 
     ticket: int
@@ -109,13 +121,13 @@ class WaiterRow(NamedTuple):
     secret: int
     waiting_since: float
     enqueued_boot: float
-    granted_wall: float | None
-    granted_boot: float | None
-    answer: str | None
+    granted_wall: float | None = None
+    granted_boot: float | None = None
+    answer: str | None = None
 
     @property
     def queued_on(self) -> list[int]:
-        """The limits in whose queues the request stands."""
+        """The limits on which the request is queued."""
         if type(self.slots) is not int:
             raise malformed("A waiting request", self.slots)
         return list(limits_in(self.limit_id, self.limit_ids))
@@ -154,7 +166,7 @@ class LostLog(NamedTuple):
 
 
 class PastAcquisition(NamedTuple):
-    """One limit's part of an acquisition, as the history tells it."""
+    """The part of an acquisition that concerns one limit, as the history keeps it."""
 
     uuid: bytes
     name: str
@@ -175,7 +187,7 @@ class PastAcquisition(NamedTuple):
 
     @property
     def call(self) -> tuple[int, int]:
-        """What the parts of one call have in common."""
+        """Owner and serial, which all parts of one call share."""
         return self.owner_id, self.serial
 
     @property

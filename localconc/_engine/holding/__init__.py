@@ -1,4 +1,4 @@
-"""What this process holds: handles, what releases them when they are dropped, what a caller sees of them.
+"""What this process holds: handles, the finalizers that release dropped ones, the occupancy that a caller gets.
 
 Offers `Holdings`, `Handle`, `Occupancy`, `Finalizers` and `BackgroundReleases`.
 Must not know: the store, the queue, or how a caller waits.

@@ -1,9 +1,9 @@
-"""The finalizers of acquisitions: slots whose handle is collected without a release are released in the background.
+"""The finalizers of acquisitions, which release slots whose handle is collected without a release.
 
-An interrupt can strike anywhere: inside the handler that cleans up after another one, even in a finalizer, and more
-than once. So no Python code runs as a handle dies: a weak reference to it has a callback that is C all the way until
-another thread has started, where no signal's exception strikes. These three keep the path in C: the subclass of `ref`
-has no `__init__`, its `start` is a `partial` of `start_new_thread`, and `methodcaller` calls that.
+An interrupt can strike anywhere and more than once, even in a finalizer, or in the handler that cleans up after another
+interrupt. So no Python code runs when a handle is collected: the callback of a weak reference is C code until it has
+started another thread, in which no signal's exception strikes. Three things keep it in C: the subclass of `ref` has no
+`__init__`, its `start` is a `partial` of `start_new_thread`, and `methodcaller` calls that.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 class Finalizers(dict[int, "ref[object]"]):
-    """Finalizers by the serial of the acquisition; pop one when there is nothing (more) to release.
+    """Finalizers by the serial of the acquisition. Pop one when there is nothing (more) to release.
 
     To attach one: `finalizers[serial] = finalizers.reference(handle, finalizers.start)`.
 
     Args:
-        on_lost: called in a new thread when a handle was collected.
+        on_lost: called in a new thread after a handle was collected.
     """
 
     def __init__(self, on_lost: Callable[[], None]) -> None:
@@ -34,14 +34,14 @@ class Finalizers(dict[int, "ref[object]"]):
         self.start = methodcaller("start")
 
     def release_in_caller(self, release: Callable[[], None]) -> None:
-        """From now on, call a function in the very thread that loses a handle: no new one can be started any more.
+        """From now on, call a function in the thread that drops a handle, because Python starts no threads any more.
 
-        The main thread has ended, so no signal's exception can strike there.
+        The main thread has ended, so no signal's exception can strike.
         """
         self.reference.start = staticmethod(release)  # type: ignore[attr-defined]
 
     def lost(self) -> set[int]:
-        """Return the serials whose handles were collected, and that nobody has taken yet."""
+        """Return the serials whose handles were collected, and that `take_lost` has not returned yet."""
         return {serial for serial, reference in list(self.items()) if reference() is None}
 
     def take_lost(self) -> list[int]:

@@ -34,10 +34,10 @@ class Handle:
         serial: the number of the acquisition in this process.
         thread: name of the thread or task.
         label: the label of the call.
-        context: identifies the thread or task; 0 if anybody may release.
-        grant: what was granted; None before.
-        limit_ids: the limits of which it may have slots; None while nobody can tell.
-        ticket: of the queued request; None if it was not queued.
+        context: identifies the thread or task; 0 if any thread or task may release the slots.
+        grant: the granted slots; None before the grant.
+        limit_ids: the limits of which it may have slots; None while this process does not know them.
+        ticket: the ticket of the queued request; None if it was not queued.
     """
 
     __slots__ = ("__weakref__", "context", "grant", "label", "limit_ids", "serial", "thread", "ticket")
@@ -54,10 +54,6 @@ class Handle:
 class Holdings:
     """The grants of this process.
 
-    Args:
-        store: the store.
-        membership: this process in it.
-
     Attributes:
         grants: what this process holds, by serial.
     """
@@ -67,7 +63,7 @@ class Holdings:
         self._membership = membership
         self._serials = itertools.count(1)
         self.grants: dict[int, Grant] = {}
-        self.contexts: dict[int, int] = {}  # of threads and tasks that hold something: how many acquisitions
+        self.contexts: dict[int, int] = {}  # how many acquisitions each thread or task holds
         self._finalizers = Finalizers(self._release_lost)
         self._lost: set[int] = set()  # their handles were collected, and they are released in the background
         self._background = BackgroundReleases(self._undo)
@@ -88,7 +84,7 @@ class Holdings:
         return handle
 
     def hold(self, handle: Handle, grant: Grant, request: Request) -> Handle:
-        """Note a grant; what nobody will release (of rate_limit, or of no limit) needs no finalizer any more."""
+        """Note a grant. Slots that no caller will release (of rate_limit, or of no limit) need no finalizer."""
         handle.grant = grant
         if grant.refs and request.mode == CONCURRENCY:
             self.keep(handle.serial, grant)
@@ -156,7 +152,7 @@ class Holdings:
 
     def _undo(self, serial: int, limit_ids: tuple[int, ...] | None, ticket: int | None) -> None:
         def work(txn: Transaction) -> None:
-            # The store may have been opened anew for this transaction, which notes grants under other numbers.
+            # This process may have joined another store for this transaction, where its limits have other numbers.
             grant = self.grants.get(serial)
             ids = limit_ids if grant is None else tuple(ref.limit_id for ref in grant.refs)
             cleanup.undo(txn, self._membership.owner_id, serial, ids, ticket)
@@ -172,7 +168,7 @@ class Holdings:
         return self._lost | self._background.serials() | self._finalizers.lost()
 
     def release_later(self, handle: Handle) -> None:
-        """Release in the background, and keep trying: until it succeeds, or this process's death does it."""
+        """Release in the background, and retry until it succeeds, or until this process dies."""
         self._background.add(handle.serial, handle.limit_ids, handle.ticket)
 
     def _release_lost(self) -> None:
@@ -181,7 +177,7 @@ class Holdings:
             self._background.add(serial, None, None)
 
     def release_all_lost(self) -> None:
-        """Release now what is to be released in the background, and what nobody can release any more.
+        """Release now the slots that wait for the background, and those whose handle was collected.
 
         Raises:
             Busy: another process is writing.
@@ -193,7 +189,7 @@ class Holdings:
                 self._undo(serial, None, None)
 
     def release_in_caller(self) -> None:
-        """From now on, let whoever loses a handle release its slots: no thread can be started any more."""
+        """From now on, let the thread that drops a handle release its slots: Python starts no threads any more."""
         self._finalizers.release_in_caller(self._release_lost_in_caller)
 
     def _release_lost_in_caller(self) -> None:
@@ -202,7 +198,7 @@ class Holdings:
                 self.release_all_lost()
             except Busy:
                 sleep(_RETRY_SECONDS)
-            except Exception:  # the caller interrupted its own transaction: the next loss, or the end, releases it
+            except Exception:  # this interrupted a transaction of its own thread: the next loss, or the end, releases
                 return
             else:
                 return
@@ -210,22 +206,22 @@ class Holdings:
     # ---- another store, another process ----------------------------------------------------------------------
 
     def names_lacking_in(self, txn: Transaction) -> set[str]:
-        """Return the names of limits of which this process holds slots, and that a store does not know."""
+        """Return the names of limits that a store lacks, and of which this process holds slots."""
         names = {ref.name for grant in self.grants.values() for ref in grant.refs}
         return {name for name in names if txn.ledger.limit_named(name) is None}
 
     def on_joined(self, txn: Transaction) -> None:
-        """Note in a store that this process has just joined what it really holds."""
+        """Note the slots of this process in a store that it has just joined."""
         in_flight = (self._finalizers.keys() | self._lost) - self.grants.keys()
         self.grants.update(cleanup.reinsert_grants(txn, self._membership.owner_id, self.grants, in_flight))
 
     @property
     def has_unfinished(self) -> bool:
-        """Whether the store may hold something for this process that no grant tells: calls that are under way."""
+        """Whether the store may have slots of this process without a grant here, because calls are under way."""
         return bool(self._finalizers or self._lost)
 
     def forget_all(self) -> None:
-        """Forget what is held without releasing it: it is the parent's, or goes back with the end of the process."""
+        """Forget all slots without a release: they are the parent's, or the end of the process frees them."""
         self.grants.clear()
         self.contexts.clear()
         self._finalizers.clear()

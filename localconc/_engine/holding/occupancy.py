@@ -1,4 +1,4 @@
-"""What a caller gets while it holds slots."""
+"""The object that a caller gets while it holds slots."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Occupancy:
         slots: how many slots of each limit.
         waited_seconds: how long the call waited for them.
         acquired_at: when they were acquired (UTC).
-        limits: the limits whose slots are held, as they are now; those not enforced are not among them.
+        limits: the limits whose slots are held, as they are now, without those that are not enforced.
     """
 
     _keeper: Keeper | None
@@ -64,16 +64,16 @@ class Occupancy:
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """Which of the limit's slots these are: different numbers from 0, ascending, the lowest that nobody else has.
+        """Which of the limit's slots these are: ascending numbers from 0, the lowest that no other holder has.
 
-        They are given when they are first asked for, and stay until the release. () if the limit is not enforced.
+        The first use gives the numbers, and they stay until the release. They are () if the limit is not enforced.
 
         >>> with concurrency("gpu", limit=4) as occupancy:
         ...     os.environ["CUDA_VISIBLE_DEVICES"] = str(occupancy.numbers[0])
 
         Raises:
             ValueError: there are several limits (use `numbers_of`), or the limit has a decay.
-            RuntimeError: the slots were released before anybody asked.
+            RuntimeError: the slots were released before the first use.
             NotSupportedError: a server keeps the limit, and numbers no slots.
         """
         if len(self._names) > 1:
@@ -89,7 +89,7 @@ class Occupancy:
 
         Raises:
             ValueError: the call did not name the limit, or the limit has a decay, so that its slots drain while held.
-            RuntimeError: the slots were released before anybody asked.
+            RuntimeError: the slots were released before the first use.
             NotSupportedError: a server keeps the limit, and numbers no slots.
         """
         if name not in self._names:

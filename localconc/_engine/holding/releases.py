@@ -1,4 +1,4 @@
-"""Releases that the store did not allow at once: they are retried in the background until they succeed."""
+"""Releases in the background, which retries each one until the store allows it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _Pending = tuple[int, tuple[int, ...] | None, int | None]
 class BackgroundReleases:
     """A queue of acquisitions to undo, and a thread while there are any.
 
-    The thread is started without waiting for it: an exception that strikes the caller in between can't get lost there.
+    A caller starts the thread without waiting for it, so an exception that strikes the caller meanwhile is not lost.
 
     Args:
         undo: undoes one acquisition, or raises.
@@ -39,15 +39,15 @@ class BackgroundReleases:
     def add(self, serial: int, limit_ids: tuple[int, ...] | None, ticket: int | None) -> None:
         """Release an acquisition in the background."""
         self._pending.append((serial, limit_ids, ticket))
-        with suppress(RuntimeError):  # no thread can be started: the next one to add starts it
+        with suppress(RuntimeError):  # the system starts no thread now: the next call of `add` tries again
             start_new_thread(self._run, ())
 
     def pending(self) -> list[_Pending]:
-        """Return what is still to be released."""
+        """Return the acquisitions that are still to be undone, with their limits and tickets."""
         return list(self._pending)
 
     def serials(self) -> set[int]:
-        """Return the acquisitions that are still to be undone."""
+        """Return the serials of the acquisitions that are still to be undone."""
         return {serial for serial, _, _ in list(self._pending)}
 
     def clear(self) -> None:
@@ -55,7 +55,7 @@ class BackgroundReleases:
         self._pending.clear()
 
     def _run(self) -> None:
-        # Only one thread works. One that comes while another one is about to end waits for that end, so nothing stays.
+        # Only one thread works. Another one waits until it ends, and then looks again, so that nothing is left behind.
         if len(self._pending) == 0:
             return
         with self._is_running:
@@ -67,7 +67,7 @@ class BackgroundReleases:
                     return
                 try:
                     self._undo(*pending)
-                except Exception:  # whatever keeps it from being released: nobody else will try
+                except Exception:  # whatever the reason is: no other thread retries
                     self._pending.rotate(-1)
                     sleep(pause_seconds)
                     pause_seconds = min(_MAX_PAUSE_SECONDS, pause_seconds * 2)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
 _BINARY: Final = getattr(os, "O_BINARY", 0)
 
-#: Lower numbers are the standard streams, which a daemoniser closes, and which commands inherit.
+#: Lower numbers are the standard streams: a daemoniser closes them, and commands inherit them.
 _LOWEST_DESCRIPTOR: Final = 3
 
 #: How often, and how long apart, a lock is looked at where a look takes the lock for a moment.
@@ -33,7 +33,7 @@ _LOOK_AGAIN_SECONDS: Final = 0.002
 def create_file(path: Path, mode: int) -> int:
     """Create a file that did not exist and open it for writing, with exactly this mode whatever the umask.
 
-    If root creates it in somebody's directory, it belongs to that somebody, who could not open it otherwise.
+    If root creates a file in the directory of another user, it gives the file to that user, who could not open it else.
 
     Raises:
         FileExistsError: something is there already, if only a symbolic link.
@@ -98,7 +98,7 @@ def _user_name(uid: int) -> str:
 def make_directory(path: Path, mode: int) -> None:
     """Create a directory and the missing ones above it; those above have the mode that the umask gives.
 
-    If root creates them in somebody's directory, they belong to that somebody.
+    If root creates directories in the directory of another user, it gives them to that user.
 
     Raises:
         FileExistsError: something else is there.
@@ -118,9 +118,9 @@ def make_directory(path: Path, mode: int) -> None:
 
 
 def _make_directory_as_root(path: Path, mode: int) -> None:
-    """Create a directory for the owner of the one above.
+    """Create a directory that belongs to the owner of the one above.
 
-    Everything goes by descriptors: by their paths, that owner could turn a change of ownership to another directory.
+    All calls use descriptors. With paths, that owner could redirect the change of ownership to another directory.
     """
     if sys.platform == "win32":
         raise OSError("Windows has no root")
@@ -138,7 +138,7 @@ def _make_directory_as_root(path: Path, mode: int) -> None:
 
 
 def give_to_owner(descriptor: int, parent: os.stat_result) -> None:
-    """Let what root has just created in a directory belong to the owner of the directory."""
+    """Give what root has just created in a directory to the owner of the directory."""
     if sys.platform != "win32" and os.geteuid() == 0 and parent.st_uid != 0:
         with suppress(OSError):  # of a user that this user namespace does not know
             os.fchown(descriptor, parent.st_uid, parent.st_gid)
@@ -205,7 +205,7 @@ def _is_locked_descriptor(descriptor: int) -> bool:
 
 
 def identity_of(descriptor: int) -> tuple[int, int]:
-    """Return what tells an open file from any other one: the descriptor's number can be closed and taken over.
+    """Return device and inode of an open file. They tell whether another file has taken the descriptor's number over.
 
     Raises:
         OSError: the descriptor is closed.
@@ -215,7 +215,7 @@ def identity_of(descriptor: int) -> tuple[int, int]:
 
 
 def is_same(descriptor: int, identity: tuple[int, int]) -> bool:
-    """Return whether a descriptor still is the file that it was opened as: a daemoniser may have closed it."""
+    """Return whether a descriptor still is the file that was opened: a daemoniser may have closed it."""
     try:
         return identity_of(descriptor) == identity
     except OSError:
@@ -223,7 +223,7 @@ def is_same(descriptor: int, identity: tuple[int, int]) -> bool:
 
 
 def close_same(descriptor: int, identity: tuple[int, int]) -> None:
-    """Close a descriptor unless its number is another file's by now."""
+    """Close a descriptor, unless another file has taken its number over."""
     if is_same(descriptor, identity):
         with suppress(OSError):
             os.close(descriptor)

@@ -1,8 +1,8 @@
-"""Which filesystems keep the promises that a database needs: locks that lock, memory that is shared.
+"""Which filesystems offer what a database needs: file locks that work, memory that processes share.
 
-Those that other machines can write to are refused, and so are those that a virtual machine shares with its host: their
-locks end at one machine, or do nothing. Most filesystems in user space (FUSE) are of these kinds, and new ones come up
-every year; so of those only the ones that are known to be local are accepted.
+localconc refuses filesystems that other machines can write to, or that a virtual machine shares with its host: their
+locks end at one machine, or do nothing. Most filesystems in user space (FUSE) are of these kinds, and new ones appear
+every year, so of these it accepts only the known local ones.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The directory where the database lives: which one it is, whether it can be trusted, who may read it."""
+"""The directory where the database lives: which one it is, whether it can be trusted, which users may read it."""
 
 from __future__ import annotations
 
@@ -30,11 +30,7 @@ _DATA_VARIABLE: Final = "XDG_DATA_HOME"
 SERVER: Final = "prefect:"
 
 #: Where confined programs of the same user find their data, below the user's own directory.
-_DATA_OF_CONFINED_PROGRAMS: Final = (
-    "snap/*/current/.local/share",
-    "snap/*/common/.local/share",
-    ".var/app/*/data",
-)
+_DATA_OF_CONFINED_PROGRAMS: Final = ("snap/*/current/.local/share", "snap/*/common/.local/share", ".var/app/*/data")
 
 
 # ---- which directory -------------------------------------------------------------------------------------------------
@@ -115,7 +111,7 @@ def home_source() -> str:
 def other_homes() -> list[Path]:
     """Return further homes of the same user in which limits are kept: each is a set of limits of its own.
 
-    They come about when a program runs with another environment: in a snap or a flatpak, from cron, or with sudo.
+    A program that runs with another environment makes one: in a snap or a flatpak, from cron, or with sudo.
     """
     seen = set()
     with suppress(StoreError, OSError):
@@ -132,7 +128,7 @@ def other_homes() -> list[Path]:
 
 
 def hint_of_other_homes() -> str:
-    """Return a sentence on further homes of the same user, to end a message with; empty if `LOCALCONC_HOME` decides."""
+    """Return a sentence on further homes of the same user, for the end of a message; "" if there is nothing to say."""
     if os.environ.get(HOME_VARIABLE):
         return ""
     with suppress(StoreError):
@@ -164,7 +160,7 @@ def _usual_homes() -> list[Path]:
 
 
 def _user_directories() -> list[Path]:
-    """Return what HOME says, and what the machine's list of users says, which cron and sudo go by."""
+    """Return the directory in HOME, and the one in the machine's list of users, which cron and sudo use."""
     directories = {Path(os.environ.get("HOME") or "")}
     if sys.platform != "win32":
         import pwd
@@ -227,11 +223,11 @@ def _cannot_create(directory: Path, error: OSError) -> StoreError:
     )
 
 
-# ---- who may read it -------------------------------------------------------------------------------------------------
+# ---- which users may read it -----------------------------------------------------------------------------------------
 
 
 def is_group_shared(directory: Path) -> bool:
-    """Return whether the user opened the home to a group on purpose."""
+    """Return whether a user opened the home to a group."""
     return sys.platform != "win32" and bool(os.stat(directory).st_mode & stat.S_IWGRP)
 
 
@@ -260,9 +256,9 @@ def _open_to_group(directory: Path) -> None:
 
 
 def give_to_group(path: Path) -> None:
-    """Let a file that SQLite made belong to the group of its shared home, if that is this user's and no symbolic link.
+    """Give a file that SQLite made to the group of its shared home, if this user owns it and it is no symbolic link.
 
-    It goes by the path, because opening and closing the file would take away SQLite's own locks on it.
+    This uses the path, because a process that opens and closes the file drops SQLite's own locks on it.
     """
     if sys.platform == "win32":
         return  # its homes are never group-shared

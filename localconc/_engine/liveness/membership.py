@@ -1,4 +1,4 @@
-"""This process as a member of a store: from joining it, as a new owner or as the one it was, to leaving it."""
+"""The membership of this process in a store, from the moment it joins to the moment it leaves."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ if TYPE_CHECKING:
     from localconc._engine.core.clock import Clock
     from localconc._engine.store.store import Transaction
 
-#: The owner id of a process that has not joined yet. It is no owner's: nothing can be acquired with it.
+#: The owner id of a process that has not joined yet. No row has it, so no process acquires anything with it.
 NOT_JOINED: Final = -2
 
-#: How much less than the boot clock the wall clock may say that a limit will still drain, before the boot clock of the
-#: store is taken for that of another boot.
+#: How much longer than by the wall clock a limit may drain by the boot clock. If it is more, the store's moments come
+#: from another boot.
 CLOCK_TOLERANCE_SECONDS: Final = 60.0
 
 
 class Membership:
-    """The owner that this process is, in the store of one home.
+    """This process as an owner in the store of one home.
 
     Args:
         directory: the home.
-        clock: what time it is, and which boot this is.
-        on_joined: called in the transaction in which this process joins a store that it did not know: it notes there
-            what the process holds.
+        clock: tells the time, and which boot this is.
+        on_joined: called in the transaction in which this process joins another store than before; notes there what
+            the process holds.
 
     Attributes:
-        owner: the locked file of this process; None before it has joined.
-        owner_id: its number in the store.
+        owner: the locked file of this process; None until it has joined.
+        owner_id: the number of this process in the store.
     """
 
     def __init__(self, directory: Path, clock: Clock, on_joined: Callable[[Transaction], None]) -> None:
@@ -57,7 +57,7 @@ class Membership:
 
     @property
     def has_joined(self) -> bool:
-        """Whether this process is known to a store: what it never asked for, it need not undo."""
+        """Whether this process has joined a store; before that, it has nothing to undo."""
         return self.owner_id != NOT_JOINED
 
     def join(
@@ -87,7 +87,7 @@ class Membership:
     def _locked_owner(self) -> Owner:
         try:
             if self.owner is not None and not self.owner.holds_its_descriptor():
-                self.owner = None  # somebody closed it, and others may take this process for dead
+                self.owner = None  # other code has closed it, so other processes may believe that this one is dead
             if self.owner is None:
                 self.owner = Owner(self._directory)
             self.owner.ensure_file()
@@ -103,7 +103,7 @@ class Membership:
         boot_identity = txn.ledger.meta("boot_identity")
         if boot_identity == NEVER_BOOTED:
             self.restore_definitions(txn)
-        elif self._is_of_another_boot(txn.ledger) and not self._somebody_lives(txn.ledger):
+        elif self._is_of_another_boot(txn.ledger) and not self._has_living_owner(txn.ledger):
             cleanup.after_reboot(txn)
         txn.ledger.set_meta("boot_identity", self._clock.boot_identity())
         owner_id = owner_rows.with_key(txn.ledger.connection, owner.key)
@@ -115,9 +115,9 @@ class Membership:
         self._on_joined(txn)
 
     def _is_of_another_boot(self, ledger: Ledger) -> bool:
-        """Return whether the store was last used before a reboot, as far as the clocks tell.
+        """Return whether the clocks say that the machine has rebooted since a process last used the store.
 
-        A container may have a boot identity of its own: it was a reboot only if no owner of before lives.
+        A container may have a boot identity of its own, so it was a reboot only if no owner in the store lives.
         """
         boot_identity = self._clock.boot_identity()
         if boot_identity:
@@ -130,7 +130,7 @@ class Membership:
             for _, empty_at, empty_at_wall in listings.decaying_totals(ledger.connection)
         )
 
-    def _somebody_lives(self, ledger: Ledger) -> bool:
+    def _has_living_owner(self, ledger: Ledger) -> bool:
         own_key = "" if self.owner is None else self.owner.key
         return any(
             owners.is_alive(self._directory, row)
@@ -139,7 +139,7 @@ class Membership:
         )
 
     def restore_definitions(self, txn: Transaction, names: Collection[str] | None = None) -> None:
-        """Rebuild the definitions that a store lacks from the log beside it: those with some names, or all of them."""
+        """Define the limits that a store lacks from the log beside it: those with these names, or all for None."""
         from uuid import UUID
 
         for name, fields in definitions_log.replay(self._directory).items():
@@ -155,13 +155,13 @@ class Membership:
                     identity=UUID(fields["id"]),
                     created=float(fields["created"]),
                 )
-        txn.definitions.clear()  # they come from there
+        txn.definitions.clear()  # the log has them already
         txn.is_durable = False
 
     # ---- changes ---------------------------------------------------------------------------------------------
 
     def become_command(self, txn: Transaction, pid: int, command: str) -> None:
-        """Let what this process holds be held by a command that it started, for as long as that lives."""
+        """Let a command that this process started hold its slots, until the command ends."""
         owner_rows.become_command(txn.ledger.connection, self.owner_id, pid, started(pid), command)
 
     def living_others(self) -> list[int]:
@@ -183,18 +183,18 @@ class Membership:
             open_logs.note_none(self.owner)
 
     def leave(self, txn: Transaction, *, may_hold: bool) -> None:
-        """Take this process out of the store; `may_hold` tells whether calls of it are under way."""
+        """Take this process out of the store; `may_hold` says whether calls of it are under way."""
         cleanup.leave(txn, self.owner_id, may_hold=may_hold)
 
     def retire(self) -> None:
-        """Give up the locked file; this process is no member any more."""
+        """Give up the locked file, after this process has left the store."""
         owner, self.owner, self.owner_id = self.owner, None, NOT_JOINED
         self._joined = None
         if owner is not None:
             owner.retire()
 
     def close_in_child(self) -> None:
-        """Let go of the parent's locked file in a forked child, without giving up its claim."""
+        """Close the parent's locked file in a forked child, without giving up the parent's claim."""
         owner, self.owner, self.owner_id = self.owner, None, NOT_JOINED
         self._joined = None
         if owner is not None:

@@ -1,6 +1,6 @@
 """A process's claim to be alive: a small file in the home, with a native lock that the process keeps until it dies.
 
-The kernel releases the lock at the moment of death, whatever killed the process; so there is no lease, no heartbeat,
+The kernel releases the lock at the moment of death, whatever killed the process. So there is no lease, no heartbeat,
 and no time-out that a stopped or slow process could miss.
 
 The file also tells which mailboxes and which log the process has, and on its board the process acknowledges grants.
@@ -49,26 +49,26 @@ _PID_AT: Final = 1 if sys.platform == "win32" else 0
 _MAILBOXES_AT: Final = 32
 _BOARD_AT: Final = 64
 
-#: As many grants in a row can be told apart on the board.
+#: How many successive grants the board can tell apart.
 BOARD_WORDS: Final = 1024
 _WORD_BYTES: Final = 8
 _FILE_BYTES: Final = _BOARD_AT + BOARD_WORDS * _WORD_BYTES
 
 MAX_MAILBOXES: Final = 99_999
 
-#: A file that was not locked this long after its creation belongs to a process that died in between.
+#: A file that is still not locked this long after its creation belongs to a process that died in between.
 _FRESH_SECONDS: Final = 60.0
 
-#: Attempts to create the file, in case that others remove or lock it in the middle.
+#: How often a process tries to create its file, which another one may remove or lock in between.
 _MAX_ATTEMPTS: Final = 10
 _RETRY_SECONDS: Final = 0.002
 
 
 class Owner:
-    """This process's claim to be alive; to be used under the engine's lock.
+    """This process's claim to be alive. Callers hold the database's lock.
 
     Attributes:
-        descriptor: the open file that carries the lock. A command that inherits it keeps the claim alive.
+        descriptor: the open, locked file. A command that inherits it keeps the lock.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -90,8 +90,8 @@ class Owner:
     def _create(self, content: bytes) -> int:
         """Create the locked file and return its descriptor.
 
-        Others who look for dead owners try the lock, too. So the file gets its name only when it is locked; where an
-        open file can't be renamed, the lock is tried until they have looked.
+        Processes that look for dead owners try the lock, too, so the file gets its name only after it is locked. Where
+        a process can't rename an open file, it tries the lock until the others have looked.
         """
         fresh = self.path.with_suffix(_FRESH_SUFFIX) if sys.platform != "win32" else self.path
         for _ in range(_MAX_ATTEMPTS):
@@ -112,7 +112,7 @@ class Owner:
                         os.replace(fresh, self.path)
                     return descriptor
             except FileNotFoundError:
-                pass  # it was taken for the leftover of a process that died
+                pass  # another process took it for the leftover of a dead one
             except BaseException:
                 os.close(descriptor)
                 with suppress(OSError):
@@ -129,9 +129,9 @@ class Owner:
         return is_same(self.descriptor, self._identity)
 
     def ensure_file(self) -> bool:
-        """Put the file back, locked, if somebody deleted it, or replaced it by a copy; return whether that was so.
+        """Create the file again if it was deleted, or replaced by a copy; return whether that was so.
 
-        What is on the board goes over to the new file: without it, slots that this process holds would seem unclaimed.
+        The new file has the old board, without which this process would seem not to have picked up its slots.
         """
         with suppress(FileNotFoundError):
             found = os.lstat(self.path)
@@ -163,13 +163,13 @@ class Owner:
         close_same(self.descriptor, self._identity)
 
     def _unlink(self, name: str) -> None:
-        with suppress(OSError):  # others clear up an orphaned file
+        with suppress(OSError):  # another process clears up an orphaned file
             os.unlink(self._directory / OWNERS_NAME / name)
 
     # ---- mailboxes ---------------------------------------------------------------------------------------------------
 
     def add_mailbox(self) -> str:
-        """Return the name of the file for one more mailbox; whoever clears up after this process removes it.
+        """Return the name of the file for one more mailbox. A process that cleans up after this one removes it.
 
         Raises:
             OSError: there are too many.
@@ -185,7 +185,7 @@ class Owner:
         return f"{self.key}.{index}"
 
     def remove_mailbox(self, name: str) -> None:
-        """Remove the file of a mailbox; another one may have its name from now on."""
+        """Remove the file of a mailbox; a later mailbox may have its name."""
         self._unlink(name)
         self._mailboxes.discard(int(name.rpartition(".")[2]))
 
@@ -195,10 +195,10 @@ class Owner:
     # ---- the board ---------------------------------------------------------------------------------------------------
 
     def acknowledge(self, serial: int) -> bool:
-        """Write down that this process has picked up the grant with this serial; return whether that succeeded.
+        """Write that this process has picked up the grant with this serial; return whether that succeeded.
 
-        It is one system call, so it does not look whether the descriptor still is this file: call it with a wakeup that
-        was received on a descriptor just before, or after `holds_its_descriptor`.
+        It is one system call, which does not check that the descriptor still is this file. So the caller has either
+        just received a wakeup on another descriptor, or called `holds_its_descriptor`.
         """
         word = serial.to_bytes(_WORD_BYTES, "little")
         with suppress(OSError):
@@ -207,9 +207,9 @@ class Owner:
         return False
 
     def retract(self, serial: int) -> None:
-        """Take the acknowledgement of a grant back that turned out to have been given to others meanwhile.
+        """Take back the acknowledgement of a grant that another process had taken back before.
 
-        The word becomes the next smaller serial: earlier grants that share it stay acknowledged.
+        The word becomes the next smaller serial, so that earlier grants that share the word stay acknowledged.
         """
         place = _BOARD_AT + serial % BOARD_WORDS * _WORD_BYTES
         with suppress(OSError):
@@ -221,7 +221,7 @@ class Owner:
 
 
 def is_alive(directory: Path, row: OwnerRow) -> bool:
-    """Return whether the process of a row still runs; if nobody can tell, it does."""
+    """Return whether the process of a row still runs; True if that is unknown."""
     if row.is_command and row.pid_namespace == pid_namespace():
         return not has_ended(row)  # a command may close the lock that it inherited, or leave it to children
     path = path_of(directory, row.key)
@@ -232,18 +232,18 @@ def is_alive(directory: Path, row: OwnerRow) -> bool:
 
 
 def has_ended(row: OwnerRow) -> bool:
-    """Return whether the process of a row of this pid namespace is known to be gone, collected by its parent or not."""
+    """Return whether the process of a row of this pid namespace has ended, even if its parent has not waited for it."""
     if has_exited(row.pid):
         return True
     started_now = started(row.pid)
-    return "" not in (started_now, row.started) and started_now != row.started  # the pid has passed on to another
+    return "" not in (started_now, row.started) and started_now != row.started  # another process has the pid
 
 
 def acknowledged(directory: Path, key: str, serial: int) -> bool:
-    """Return whether an owner has picked up the grant with this serial; True if nobody can tell.
+    """Return whether an owner has picked up the grant with this serial; True if that is unknown.
 
-    Serials of an owner grow. A word on the board that is larger than the serial means that this and `BOARD_WORDS` later
-    grants were picked up, or that the later one was picked up first, which counts as picked up, too.
+    Serials grow, and grants that are `BOARD_WORDS` apart share a word on the board. A word above the serial says that
+    the owner has picked up a later grant; then this one counts as picked up, too.
     """
     try:
         descriptor = open_to_read(path_of(directory, key))
@@ -259,7 +259,7 @@ def acknowledged(directory: Path, key: str, serial: int) -> bool:
 
 
 def path_of(directory: Path, key: str) -> Path:
-    """Return the path of an owner's file; for a key that localconc did not make, a path where nothing is."""
+    """Return the path of an owner's file; for a key that localconc did not make, a path without a file."""
     name = f"{key}{_SUFFIX}"
     return directory / OWNERS_NAME / (name if _FILE_NAME.fullmatch(name) else f"malformed{_SUFFIX}")
 
@@ -293,7 +293,7 @@ def living(directory: Path, except_key: str) -> dict[str, int]:
 
 
 def orphaned_files(directory: Path, known_keys: set[str]) -> list[Path]:
-    """Return the files of owners that neither live nor are in the store: their processes died while they registered."""
+    """Return the files of owners that neither live nor are in the store, because they died while they joined."""
     orphans = []
     for key, paths in _files_by_key(directory).items():
         path = path_of(directory, key)

@@ -1,4 +1,4 @@
-"""What the operating system tells about a process: whether it has ended, whether it is stopped, what it is."""
+"""What the operating system tells about a process: whether it has ended, whether it is stopped, its command."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ MAX_COMMAND_LENGTH: Final = 200
 
 _LARGEST_PID: Final = 2**31 - 1
 
-#: Letters of /proc/<pid>/stat for a process that is stopped by a signal, or by a debugger.
+#: Letters of /proc/<pid>/stat for a process that a signal or a debugger has stopped.
 _STOPPED: Final = ("T", "t")
 _ENDED: Final = ("Z", "X", "x")
 
-# What belongs to one process only, with its pid: a fork that Python does not know of inherits it.
+# Answers that hold for one process only, with its pid: a fork that Python does not notice copies them.
 _pid_namespace: tuple[int, str] = (0, "")
 _sees_own_table: tuple[int, bool] = (0, False)
 
 
 def pid_namespace() -> str:
-    """Return which numbering of processes this one belongs to (containers have their own); "" if there is only one."""
+    """Return the pid namespace of this process (containers have their own); "" if the system has none."""
     global _pid_namespace
     pid = os.getpid()
     if _pid_namespace[0] != pid:
@@ -35,11 +35,11 @@ def pid_namespace() -> str:
 
 
 def has_exited(pid: int) -> bool:
-    """Return whether no process of this pid namespace runs under a pid; one that nobody has collected yet counts too.
+    """Return whether no process of this pid namespace runs under a pid. A zombie has exited, too.
 
-    A pid may have passed on to another process: compare `started`.
+    Another process may have got the pid since: compare `started`.
     """
-    if type(pid) is not int or not 0 < pid <= _LARGEST_PID:  # of a row that somebody else wrote
+    if type(pid) is not int or not 0 < pid <= _LARGEST_PID:  # localconc did not write this row
         return True
     if sys.platform == "win32":
         from localconc._engine.liveness.systems import windows
@@ -55,7 +55,7 @@ def has_exited(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except OSError as error:
-        return isinstance(error, ProcessLookupError)  # else it belongs to another user
+        return isinstance(error, ProcessLookupError)  # any other error: it belongs to another user
     return _state(pid) in _ENDED
 
 
@@ -73,9 +73,9 @@ def _is_readable_and_close(descriptor: int) -> bool:
 
 
 def started(pid: int) -> str:
-    """Return when a process of this pid namespace started, as the kernel counts; "" if it has ended or can't be told.
+    """Return when a process of this pid namespace started, by the kernel's count; "" if it has ended, or unknown.
 
-    Two processes of the same pid differ in it.
+    It differs between two processes that had the same pid.
     """
     if sys.platform == "win32":
         from localconc._engine.liveness.systems import windows
@@ -89,7 +89,7 @@ def started(pid: int) -> str:
 
 
 def is_stopped(pid: int) -> bool | None:
-    """Return whether a process of this pid namespace is stopped (SIGSTOP, Ctrl-Z, a debugger); None if nobody knows."""
+    """Return whether a process of this pid namespace is stopped (SIGSTOP, Ctrl-Z, a debugger); None if unknown."""
     state = _state(pid)
     return state in _STOPPED if state else None
 
@@ -114,7 +114,7 @@ def _stat_field(pid: int, index: int) -> str:
 
 
 def _sees_its_own_table() -> bool:
-    """Return whether /proc numbers processes as the system calls here do: after `unshare --pid` it may not."""
+    """Return whether /proc shows the pid namespace of this process; after `unshare --pid` it may show another."""
     global _sees_own_table
     pid = os.getpid()
     if _sees_own_table[0] != pid:

@@ -1,4 +1,4 @@
-"""Acting for processes that can't act any more: releasing what dead ones held, passing over stopped ones."""
+"""Acting for processes that can't act: releasing what dead ones held, passing over stopped ones."""
 
 from __future__ import annotations
 
@@ -20,26 +20,18 @@ if TYPE_CHECKING:
     from localconc._engine.store.rows.ledger import Ledger
     from localconc._engine.store.store import Store, Transaction
 
-#: Owners that a new process looks at, to clean up after dead ones.
+#: How many owners a new process looks at, to clean up after dead ones.
 MAX_SWEPT_OWNERS: Final = 64
 
-#: If more processes than this are in the store, only those in front of a waiter are watched.
+#: If more processes than this are in the store, a waiter watches only those in front of it.
 MAX_WATCHED_AT_ONCE: Final = 400
 
-#: A stopped process has this long to pick up what it was granted; the next one is served then.
+#: A stopped process has this long to pick up what it was granted; then the next waiter gets it.
 PICK_UP_SECONDS: Final = 1.0
 
 
 class Reaper:
-    """Notices deaths among the owners of one store, and cleans up after them.
-
-    Args:
-        directory: the home.
-        clock: what time it is.
-        store: the store.
-        membership: this process in it.
-        watch: the watch on the other processes.
-    """
+    """Notices deaths among the owners of one store, and cleans up after them."""
 
     def __init__(self, directory: Path, clock: Clock, store: Store, membership: Membership, watch: Watch) -> None:
         self._directory = directory
@@ -47,18 +39,18 @@ class Reaper:
         self._store = store
         self._membership = membership
         self._watch = watch
-        self._newest_watched = 0  # the processes of the store up to this one are watched
+        self._newest_watched = 0  # the watch has the processes of the store up to this one
 
     # ---- the watch -------------------------------------------------------------------------------------------
 
     @property
     def descriptor(self) -> int | None:
-        """What becomes readable once a watched process has died; None if nothing is watched."""
+        """A descriptor that becomes readable when a watched process dies; None if there is no watch."""
         return self._watch.descriptor
 
     @property
     def recheck_at(self) -> float | None:
-        """When to look at suspects again that seemed to live still; None if there are none."""
+        """When to look again at suspects that still seemed to live; None if there are none."""
         return self._watch.recheck_at
 
     @property
@@ -67,15 +59,15 @@ class Reaper:
         return not self._watch.unwatched
 
     def has_news(self) -> bool:
-        """Return whether it is worth looking for dead processes among the watched ones."""
+        """Return whether a watched process may have died."""
         with self._store.database.lock:
             return self._watch.has_news()
 
     def watch_in_front(self, limit_ids: Iterable[int], ticket: int | None) -> None:
         """Watch the processes that hold slots of these limits, or are queued on them ahead of a ticket.
 
-        As long as there are not too many, every process of the store is watched: then whoever waits again has nothing
-        to look up but the newcomers.
+        Unless there are too many, this watches every process of the store, so that the next waiter only has to look up
+        the processes that have joined since.
         """
         newest = self._newest_watched
         rows = self._store.read(lambda ledger: owner_rows.after(ledger.connection, newest, MAX_WATCHED_AT_ONCE))
@@ -96,58 +88,57 @@ class Reaper:
             suspects = [(row, self._watch.was_told_of(row.id)) for row in self._watch.take_suspects()]
         for suspect, was_seen in suspects:
             row = self._store.read(lambda ledger, suspect=suspect: owner_rows.with_id(ledger.connection, suspect.id))  # type: ignore[misc]
-            if row is None:  # it has left, or another process was quicker
+            if row is None:  # it has left, or another process has reaped it
                 with self._store.database.lock:
                     self._watch.remove(suspect)
             elif not self._reap_if_dead(row, was_seen=was_seen) and row != suspect:
-                with self._store.database.lock:  # it became the command that it started
+                with self._store.database.lock:  # its row now describes the command that it started
                     self._watch.remove(suspect)
                     self._watch.add([row])
 
     def reap_in_front(self, limit_ids: Iterable[int], ticket: int | None, seen: Collection[int] = ()) -> bool:
-        """Look at the processes in front of a request; return whether one of them was dead, or is not there any more.
+        """Reap dead processes in front of a request; return whether there were any, or another process reaped one.
 
         Args:
-            seen: those that were in front when the request was refused. Another process may have been quicker.
+            seen: the processes that were in front when the request was refused.
         """
         rows = self._in_front(limit_ids, ticket)
-        dead = [self._reap_if_dead(row, was_seen=False) for row in rows]
-        return any(dead) or not {row.id for row in rows}.issuperset(set(seen) - {self._membership.owner_id})
+        has_gone = not {row.id for row in rows}.issuperset(set(seen) - {self._membership.owner_id})
+        return self._reap_dead(rows) or has_gone
 
     def reap_served_first(self, limit_ids: Iterable[int], ticket: int | None, count: int) -> None:
-        """Look at a few of those that are served first, and at all others in front only if one of these was dead."""
+        """Reap dead processes among the first few in front; if one was dead, look at all others in front, too."""
         ids, own = list(limit_ids), self._membership.owner_id
         rows = self._store.read(lambda ledger: owner_rows.served_first(ledger.connection, ids, count, own))
-        dead = [self._reap_if_dead(row, was_seen=False) for row in rows]
-        if any(dead):
+        if self._reap_dead(rows):
             self.reap_in_front(ids, ticket)
 
     def reap_owners(self, owner_ids: Iterable[int]) -> bool:
-        """Look at some processes; return whether one of them was dead, or is not there any more."""
+        """Reap the dead ones of some processes; return whether one was dead, or has left the store."""
         ids = set(owner_ids)
         rows = self._store.read(lambda ledger: owner_rows.with_ids(ledger.connection, ids))
-        dead = [self._reap_if_dead(row, was_seen=False) for row in rows]
-        return any(dead) or len(rows) < len(ids)
+        return self._reap_dead(rows) or len(rows) < len(ids)
 
     def reap_all(self) -> None:
-        """Look at every process of the store, so that nobody is shown what a dead one held."""
-        for row in self._store.read(lambda ledger: owner_rows.read_all(ledger.connection)):
-            if row.id != self._membership.owner_id:
-                self._reap_if_dead(row, was_seen=False)
+        """Reap every dead process of the store."""
+        self._reap_dead(self._store.read(lambda ledger: owner_rows.read_all(ledger.connection)))
 
     def sweep(self) -> None:
-        """Clean up after dead processes: a few at a time, other ones each time, so that starting stays quick."""
+        """Reap dead processes among a few, others each time, so that a process starts quickly."""
         owner = self._membership.owner
         seed = 0 if owner is None else int(owner.key[:8], 16)
-        rows = self._store.read(lambda ledger: owner_rows.to_sweep(ledger.connection, MAX_SWEPT_OWNERS, seed))
-        for row in rows:
-            if row.id != self._membership.owner_id:
-                self._reap_if_dead(row, was_seen=False)
+        self._reap_dead(self._store.read(lambda ledger: owner_rows.to_sweep(ledger.connection, MAX_SWEPT_OWNERS, seed)))
 
     def _in_front(self, limit_ids: Iterable[int], ticket: int | None) -> list[OwnerRow]:
         own = self._membership.owner_id
         ids = list(limit_ids)
         return self._store.read(lambda ledger: owner_rows.in_front(ledger.connection, ids, ticket, own))
+
+    def _reap_dead(self, rows: Iterable[OwnerRow]) -> bool:
+        """Reap the dead ones of these processes; return whether there were any."""
+        others = [row for row in rows if row.id != self._membership.owner_id]
+        dead = [self._reap_if_dead(row, was_seen=False) for row in others]
+        return any(dead)
 
     def _reap_if_dead(self, row: OwnerRow, *, was_seen: bool) -> bool:
         if owners.is_alive(self._directory, row):
@@ -160,7 +151,7 @@ class Reaper:
 
         def work(txn: Transaction) -> bool:
             if owner_rows.with_id(txn.ledger.connection, row.id) not in (row, None):
-                return False  # it became the command that it started, meanwhile
+                return False  # meanwhile, the command that it started has taken its place
             cleanup.reap(txn, row, was_seen=was_seen)
             return True
 
@@ -170,7 +161,7 @@ class Reaper:
                 self._watch.remove(row)
 
     def forget(self) -> None:
-        """Watch nobody any longer: in another store, the same numbers are other processes."""
+        """End the watch, because in another store the same numbers are other processes."""
         with self._store.database.lock:
             self._watch.forget()
             self._newest_watched = 0
@@ -178,7 +169,7 @@ class Reaper:
     # ---- stopped processes -----------------------------------------------------------------------------------
 
     def pass_over_stopped(self, limit_ids: Iterable[int]) -> bool:
-        """Take back what stopped processes were granted and have not picked up; return whether there was any."""
+        """Take back slots that stopped processes have not picked up; return whether there were any."""
         ids = list(limit_ids)
         before = self._clock.now() - PICK_UP_SECONDS
 
@@ -194,7 +185,7 @@ class Reaper:
         return passed_over
 
     def next_pass_over(self, limit_ids: Iterable[int]) -> float | None:
-        """Return when to look again whether a stopped process has picked up what it was granted; None if none was."""
+        """Return when the next stopped process is late to pick up its slots; None if no process is."""
         ids = list(limit_ids)
         since = self._clock.now() - PICK_UP_SECONDS
 
@@ -212,8 +203,8 @@ class Reaper:
     def _has_not_picked_up(self, row: OwnerRow, serial: int) -> bool:
         """Return whether a process is stopped and has not acknowledged a grant.
 
-        The acknowledgement is read last: a process that runs between the two looks has acknowledged, or looks at the
-        store before its body runs, since the grant is old by then.
+        This reads the acknowledgement last. A process that runs in between either acknowledges before this reads, or
+        finds that the grant is old, and looks at the store before its body runs.
         """
         return self._is_stopped(row) and not owners.acknowledged(self._directory, row.key, serial)
 

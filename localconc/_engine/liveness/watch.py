@@ -1,12 +1,12 @@
-"""How a waiter learns at once that a process in front of it has died.
+"""The watch by which a waiter learns at once that a process in front of it has died.
 
-The kernel tells (by inotify) when the last descriptor of an owner's file is closed: when its process dies, becomes
-another program, or closes all that it has open. That is also when the lock goes, whichever pid namespace or container
-the process is in; and it takes one descriptor for all owners. A command, which may close the file that it inherited, is
-watched by a pidfd instead.
+The kernel tells (by inotify) when the last descriptor of an owner's file is closed: the process died, became another
+program, or closed all its descriptors. The lock ends at the same time, whatever pid namespace or container the process
+is in, and one descriptor is enough for all owners. A command may close the file that it inherited, so the watch uses a
+pidfd for it.
 
-What is learnt is a suspicion: the lock alone decides whether it is true. It goes a moment after the news comes, so a
-suspect is looked at again, for a while.
+The news is only a suspicion, and the lock decides whether it is true. The lock ends a moment after the news comes, so
+the waiter looks at a suspect several times.
 """
 
 from __future__ import annotations
@@ -36,24 +36,23 @@ if TYPE_CHECKING:
         Inotify: TypeAlias = Any
         Epoll: TypeAlias = Any
 
-#: The owners of a home that are watched one by one; a waiter has to look at the locks of all others.
+#: How many owners of a home the watch has at most; a waiter looks at the locks of all others now and then.
 MAX_WATCHED: Final = 512
 
-#: A suspect whose lock is still held is looked at again after these pauses.
+#: After these pauses, a waiter looks again at a suspect whose lock is still held.
 RECHECK_PAUSES_SECONDS: Final = (0.0003, 0.001, 0.003, 0.01, 0.03)
 
 IS_SUPPORTED: Final = sys.platform == "linux" and hasattr(select, "epoll")
 
-#: The number in inotify's news that stands for all files: more happened than the kernel keeps.
+#: The number in inotify's news that stands for all files, because more happened than the kernel keeps.
 OVERFLOW: Final = -1
 
-
-#: Epolls whose numbers are another file's by now: closing them, as their end would, would close that file.
+#: Epolls whose numbers other files have taken over. They stay here, because their finalizers would close those files.
 _lost: Final[list[object]] = []
 
 
 class _Suspect(NamedTuple):
-    """An owner to look at: one that is watched from now on, and may have died before, or one that there is news of."""
+    """An owner that may be dead: it is new to the watch and may have died before, or there is news of it."""
 
     row: OwnerRow
     due_at: float
@@ -62,14 +61,14 @@ class _Suspect(NamedTuple):
 
 
 class Watch:
-    """The watched owners of one home, as one descriptor that is readable once one of them may have died.
+    """The watched owners of one home, as one descriptor that becomes readable when one of them may have died.
 
-    It is used under the engine's lock. Where the kernel tells nothing of other processes, all owners are unwatched.
+    Callers hold the database's lock. If the kernel offers no such news, all owners are unwatched.
 
     Args:
         directory: the home.
-        now: the clock that `recheck_at` goes by.
-        is_supported: whether the kernel tells.
+        now: the clock of `recheck_at`.
+        is_supported: whether the kernel offers such news.
     """
 
     def __init__(
@@ -78,9 +77,9 @@ class Watch:
         self._directory = directory
         self._now = now
         self._is_supported = is_supported
-        self._rows: dict[int, OwnerRow] = {}  # all that were added, by the owner's id
-        self._numbers: dict[int, int] = {}  # inotify's number, or minus the pidfd, of those that are watched
-        self._owner_ids: dict[int, int] = {}  # and back
+        self._rows: dict[int, OwnerRow] = {}  # all added owners, by their ids
+        self._numbers: dict[int, int] = {}  # of each watched owner: inotify's number, or minus the pidfd
+        self._owner_ids: dict[int, int] = {}  # the owner of each such number
         self._suspects: dict[int, _Suspect] = {}
         self._told_of: set[int] = set()
         self._inotify: Inotify | None = None
@@ -90,21 +89,21 @@ class Watch:
     def __repr__(self) -> str:
         return f"<Watch on {len(self._numbers)} of {len(self._rows)} owners, {len(self._suspects)} suspects>"
 
-    # ---- what to wait for --------------------------------------------------------------------------------------------
+    # ---- what a waiter sleeps on -------------------------------------------------------------------------------------
 
     @property
     def descriptor(self) -> int | None:
-        """What to sleep on, besides the mailbox: it is readable when there is news. None if nothing is watched."""
+        """The descriptor that is readable when there is news; None if the watch has no owner."""
         return self._epoll.fileno() if self._epoll is not None and self._numbers else None
 
     @property
     def recheck_at(self) -> float | None:
-        """When to call `take_suspects` without news, on the clock of the watch; None if there are no suspects."""
+        """When to call `take_suspects` even without news, on the clock of the watch; None if there are no suspects."""
         return min([suspect.due_at for suspect in self._suspects.values()], default=None)
 
     @property
     def unwatched(self) -> list[OwnerRow]:
-        """The owners of whose deaths nobody tells: a waiter has to look at their locks now and then."""
+        """The owners whose deaths bring no news; a waiter looks at their locks now and then."""
         return [row for owner_id, row in self._rows.items() if owner_id not in self._numbers]
 
     def is_watching(self, owner_id: int) -> bool:
@@ -120,15 +119,15 @@ class Watch:
         recheck_at = self.recheck_at
         return bool(self._ready()) or (recheck_at is not None and recheck_at <= self._now())
 
-    # ---- whom to watch -----------------------------------------------------------------------------------------------
+    # ---- which owners to watch ---------------------------------------------------------------------------------------
 
     def add(self, rows: Iterable[OwnerRow]) -> None:
-        """Watch more owners; of one that has become a command in the meantime, watch the command.
+        """Watch more owners, or the commands that have taken their places.
 
-        Each is a suspect at first, because it may have died just before.
+        Each owner is a suspect at first, because it may have died just before.
         """
         rows = list(rows)
-        is_open = bool(rows) and self._open()  # once for all: where the system refuses, it refuses the next one, too
+        is_open = bool(rows) and self._open()  # only once: if the system refuses now, it refuses for the next row, too
         for row in rows:
             known = self._rows.get(row.id)
             if known == row and row.id in self._numbers:
@@ -140,14 +139,14 @@ class Watch:
                 self._suspects[row.id] = _Suspect(row, self._now())
 
     def remove(self, row: OwnerRow) -> None:
-        """Watch an owner no longer, because it is gone."""
+        """Stop watching an owner, which is gone."""
         self._stop(row.id)
         self._rows.pop(row.id, None)
         self._suspects.pop(row.id, None)
         self._told_of.discard(row.id)
 
     def _start(self, row: OwnerRow) -> bool:
-        """Watch one owner; return whether it is to be looked at, because it is watched now, or is gone."""
+        """Watch one owner; return False if that is not possible. A dead owner counts as watched."""
         if len(self._numbers) >= MAX_WATCHED or not self._open():
             return False
         try:
@@ -196,9 +195,10 @@ class Watch:
     # ---- news --------------------------------------------------------------------------------------------------------
 
     def take_suspects(self) -> list[OwnerRow]:
-        """Return the owners to look at now; call `remove` for those that are dead.
+        """Return the owners that may be dead; the caller looks at them, and calls `remove` for dead ones.
 
-        The others are returned again a few times, and then watched anew: an owner may have put its file back.
+        Later calls return the others a few times more. Then this watches them anew, because an owner may have created
+        its file again.
         """
         for descriptor in self._ready():
             if self._inotify is not None and descriptor == self._inotify.descriptor:
@@ -214,13 +214,13 @@ class Watch:
                 self._suspects[row.id] = _Suspect(row, now + pauses[0], pauses[1:], is_told_of)
                 continue
             del self._suspects[row.id]
-            if is_told_of:  # before the caller looks, so that nothing that happens in between goes unnoticed
+            if is_told_of:  # before the caller looks, so that the watch notices what happens in between
                 self._stop(row.id)
                 self._start(row)
         return [suspect.row for suspect in due]
 
     def _suspect(self, number: int, *, has_ended: bool) -> None:
-        """Note that there is news of a watched file or process, which has perhaps `ended` the watch on it."""
+        """Note news of a watched file or process; `has_ended` says whether this ended the watch on it."""
         if number == OVERFLOW:
             for each in [number for number in self._owner_ids if number >= 0]:
                 self._suspect(each, has_ended=False)
@@ -240,7 +240,7 @@ class Watch:
                 return [descriptor for descriptor, _ in self._epoll.poll(0)]
         except OSError:
             pass
-        rows = list(self._rows.values())  # somebody has closed the descriptors under the process
+        rows = list(self._rows.values())  # other code has closed the descriptors
         self.forget()
         self.add(rows)
         return []
@@ -248,7 +248,7 @@ class Watch:
     # ---- descriptors -------------------------------------------------------------------------------------------------
 
     def _open(self) -> bool:
-        """Open the descriptors, if need be; return whether there are some."""
+        """Open the descriptors if they are closed; return whether they are open."""
         if self._epoll is not None:
             return True
         if sys.platform == "linux" and self._is_supported:
@@ -278,7 +278,7 @@ class Watch:
         self._inotify = self._epoll = None
 
     def forget(self) -> None:
-        """Watch nobody any longer, and know nobody."""
+        """Stop watching, and forget all owners."""
         self._close()
         for known in (self._rows, self._numbers, self._owner_ids, self._suspects, self._told_of):
             known.clear()

@@ -1,6 +1,6 @@
-"""Whether all is well with a home, in plain words, with what to do if it is not.
+"""The examination of a home: what is wrong with it, with the remedy.
 
-Examining changes nothing: it does not open the store the way a call does, which repairs and cleans up as it goes.
+It changes nothing. So it does not open the store as a call does, because a call also repairs and cleans up.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ State = Literal["well", "note", "wrong"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at.
+    """The result of one check.
 
     Attributes:
-        check: what was looked at, in a word or two.
-        state: `well`, `note` (worth knowing, nothing is wrong) or `wrong`.
-        text: how it stands, in a sentence.
-        remedy: what to do about it; empty where there is nothing to do.
-        repair: does so, where that is safe.
+        check: the subject, in a word or two.
+        state: `well`, `note` (worth knowing, but nothing is wrong) or `wrong`.
+        text: the result, in a sentence.
+        remedy: what the operator can do about it; "" if there is nothing to do.
+        repair: does it; None if that is not safe, or not necessary.
     """
 
     check: str
@@ -64,7 +64,7 @@ class Finding:
 
 
 def examine(directory: Path) -> list[Finding]:
-    """Look at everything about a home."""
+    """Check everything about a home."""
     if not os.path.lexists(directory):
         return list(_no_home_yet(directory))
     if not os.path.isdir(directory):
@@ -143,7 +143,7 @@ def _open_wide(directory: Path) -> dict[Path, int]:
     modes = {path: _mode(path) for path in _ours(directory)}
     wanted = {path: mode & ~(stat.S_IRWXO | group) for path, mode in modes.items()}
     if group == 0 and not modes[directory] & stat.S_IWOTH:
-        del wanted[directory]  # a shared directory may be listed by others: its files are closed to them
+        del wanted[directory]  # others may list a shared directory, because its files are closed to them
     return {path: mode for path, mode in wanted.items() if mode != modes[path]}
 
 

@@ -1,4 +1,4 @@
-"""Reading what happened: acquisitions, statistics, events."""
+"""Reading the past: acquisitions, statistics, events."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def read(engine: Engine, name_or_id: str | UUID | None, since: float | None, new
 
 
 def _end(row: PastAcquisition) -> float:
-    """Return when an acquisition ended: never while it is held; one whose end was not seen counts when it was made."""
+    """Return when an acquisition ended: infinity while it is held; when it was made, if no process saw the end."""
     if row.is_held:
         return inf
     return row.acquired_wall if row.released_wall is None else row.released_wall
@@ -97,7 +97,7 @@ def statistics(engine: Engine, name_or_id: str | UUID, since: float | None) -> S
 
 
 def events(engine: Engine, name_or_id: str | UUID | None, since: float | None, newest: int | None) -> list[Event]:
-    """Return what happened, oldest first."""
+    """Return the events in the history, oldest first."""
 
     def work(ledger: Ledger) -> tuple[bytes | None, list[PastAcquisition]]:
         uuid = None if name_or_id is None else find(ledger, name_or_id).uuid
@@ -123,7 +123,7 @@ def events(engine: Engine, name_or_id: str | UUID | None, since: float | None, n
 
 
 def _known_of(row: PastAcquisition) -> dict[str, str]:
-    """Return what the history knows of a caller beyond an event's own keys."""
+    """Return what the history tells of a caller beyond the keys that every event has."""
     known = {
         "pid": str(row.pid),
         "command": row.command,

@@ -65,7 +65,7 @@ def create(engine: Engine, name: str, limit: int, *, active: bool, active_slots:
 
 
 def ensure(engine: Engine, name: str, limit: int, *, active: bool, decay: float) -> Limit:
-    """Create a limit, or update it to this; nothing is written if it is so already."""
+    """Create a limit, or update it to this; write nothing if it is the same already."""
 
     def work(txn: Transaction) -> Limit:
         row = txn.ledger.limit_named(name)
@@ -111,11 +111,11 @@ def update(
     engine: Engine,
     name_or_id: str | UUID,
     *,
-    name: str | None,
-    limit: int | None,
-    active: bool | None,
-    active_slots: int | None,
-    decay: float | None,
+    name: str | None = None,
+    limit: int | None = None,
+    active: bool | None = None,
+    active_slots: int | None = None,
+    decay: float | None = None,
 ) -> Limit:
     """Change a limit; waiting calls are reevaluated against the new definition."""
 
@@ -151,7 +151,7 @@ def _make_room(txn: Transaction, row: LimitRow, name: str) -> None:
 
 
 def reset(engine: Engine, name_or_id: str | UUID) -> list[Holder]:
-    """Forget every holder of a limit; return them as they were before the next waiters got in."""
+    """Discard every holder of a limit, which admits waiters; return the discarded holders."""
 
     def work(txn: Transaction) -> list[Holder]:
         row = find(txn.ledger, name_or_id)
@@ -168,22 +168,19 @@ def delete(engine: Engine, name_or_id: str | UUID) -> None:
 
 
 def pause(engine: Engine, name_or_id: str | UUID, seconds: float) -> Limit:
-    """Admit nobody to a limit for some seconds; the later end of two pauses counts."""
-
-    def work(txn: Transaction) -> Limit:
-        row = find(txn.ledger, name_or_id)
-        definitions.pause(txn, row, seconds)
-        return _shown(txn, row)
-
-    return _transact(engine, work)
+    """Pause a limit for some seconds; the later end of two pauses counts."""
+    return _change(engine, name_or_id, lambda txn, row: definitions.pause(txn, row, seconds))
 
 
 def resume(engine: Engine, name_or_id: str | UUID) -> Limit:
-    """End a pause at once, and admit whoever is next."""
+    """End a pause at once, and admit the next waiters."""
+    return _change(engine, name_or_id, definitions.resume)
 
+
+def _change(engine: Engine, name_or_id: str | UUID, change: Callable[[Transaction, LimitRow], None]) -> Limit:
     def work(txn: Transaction) -> Limit:
         row = find(txn.ledger, name_or_id)
-        definitions.resume(txn, row)
+        change(txn, row)
         return _shown(txn, row)
 
     return _transact(engine, work)
@@ -195,7 +192,7 @@ def _transact(engine: Engine, work: Callable[[Transaction], Result]) -> Result:
 
 
 def _shown(txn: Transaction, row: LimitRow) -> Limit:
-    """Return a limit as it is once its waiters have been answered."""
+    """Reevaluate the waiters, and return a limit as it is afterwards."""
     admission.reevaluate(txn)
     current = txn.ledger.limit_with_id(row.id)
     assert current is not None

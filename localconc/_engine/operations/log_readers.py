@@ -1,7 +1,7 @@
-"""Which processes read the store at this moment: while one of them does not end, its log can't be cut.
+"""Which processes read the store for so long that SQLite can't shorten its log.
 
-SQLite's readers hold a lock on one of some bytes of the log's index, and Linux lists all locks. To ask for a lock by
-its file would mean to open and close that file, which drops the locks of this process on it.
+SQLite's readers hold a lock on one of a few bytes of the log's index, and Linux lists all locks. This does not test a
+lock on the file itself, because a process that opens and closes that file drops its own locks on it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 #: The bytes of the log's index that readers lock (SQLite's «WAL-index format»).
 _FIRST_BYTE, _LAST_BYTE = 123, 127
 
-#: Looks at the locks, and the pause between them: who holds one each time reads on and on.
+#: How often to look at the locks, and the pause in between. A process that holds one each time does not stop reading.
 _LOOKS: Final = 3
 _PAUSE_SECONDS: Final = 0.1
 
 
 def long_readers(database: Path) -> list[int]:
-    """Return the pids of processes that read a store for longer than any call does; where nobody tells, none."""
+    """Return the pids of processes that read a store for longer than any call; `[]` if the system lists no locks."""
     lasting = _readers(database)
     for _ in range(_LOOKS - 1):
         if not lasting:
@@ -45,7 +45,7 @@ def _readers(database: Path) -> set[int]:
 def _reader_in(line: str, inode: int) -> int:
     """Return the pid in a line like `7: POSIX  ADVISORY  READ 1234 fd:00:5678 123 123`; 0 if it is no reader's lock.
 
-    Devices are not compared: some file systems call theirs otherwise here than `stat` does.
+    This does not compare devices, because some file systems show other numbers here than `stat` does.
     """
     words = line.split()
     try:
@@ -53,5 +53,5 @@ def _reader_in(line: str, inode: int) -> int:
         if kind != "POSIX" or mode != "READ" or int(place.rpartition(":")[2]) != inode:
             return 0
         return int(pid) if int(first) >= _FIRST_BYTE and int(last) <= _LAST_BYTE else 0
-    except ValueError:  # a lock that is waited for (`->`), or one to the end of its file
+    except ValueError:  # a process waits for this lock (`->`), or it reaches to the end of its file
         return 0

@@ -1,4 +1,4 @@
-"""Reading the store: limits, holders, waiters; what dead processes held is left out."""
+"""Reading the store without the slots of dead processes: limits, holders, waiters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-#: Over how many seconds grants are counted, and in how many of the newest rows of the history.
+#: Recent grants are those of this many seconds, among this many of the newest rows of the history.
 GRANTS_WINDOW_SECONDS: Final = 5.0
 GRANTS_WINDOW_ROWS: Final = 2_000
 
@@ -57,13 +57,13 @@ def numbers(engine: Engine, serial: int) -> dict[str, tuple[int, ...] | None]:
 
 
 def holders(engine: Engine, name_or_id: str | UUID | None) -> list[Holder]:
-    """Return who holds slots, of one limit or of all."""
+    """Return the holders of one limit or of all."""
     rows = look(engine, lambda ledger: listings.holders(ledger.connection, _id_of(ledger, name_or_id)))
     return [row.shown() for row in rows]
 
 
 def waiters(engine: Engine, name_or_id: str | UUID | None) -> list[Waiter]:
-    """Return who waits, for one limit or for any, in the order in which they will be served."""
+    """Return the waiters of one limit or of all, in the order in which they will be served."""
     rows = look(engine, lambda ledger: listings.waiters(ledger.connection, _id_of(ledger, name_or_id)))
     return [row.shown(position) for position, row in enumerate(rows, 1)]
 
@@ -87,7 +87,7 @@ def _shown(engine: Engine, row: LimitRow) -> Limit:
 
 
 def look(engine: Engine, work: Callable[[Ledger], Result]) -> Result:
-    """Look at the store as it is without the processes that have died."""
+    """Reap dead processes, and read the store."""
 
     def operation() -> Result:
         engine.store.database.ensure_open()
@@ -102,7 +102,7 @@ def look(engine: Engine, work: Callable[[Ledger], Result]) -> Result:
 
 
 class LimitStatus(NamedTuple):
-    """One limit with its holders and waiters, in the order in which they came; `grants` are recent ones, a second."""
+    """One limit with its holders and waiters in the order of arrival; `grants` is how many there are a second."""
 
     limit: LimitRow
     holders: list[HolderEntry]
@@ -111,7 +111,7 @@ class LimitStatus(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """All limits by name, at one moment by the boot clock and by the wall clock."""
+    """All limits by name at one moment, which is given by both clocks."""
 
     now: float
     wall: float
@@ -119,7 +119,7 @@ class Snapshot(NamedTuple):
 
 
 def snapshot(engine: Engine, *, grants: bool = False) -> Snapshot:
-    """Return everything, from one transaction; recent grants only if asked for."""
+    """Return all limits, holders and waiters from one transaction; count recent grants only if `grants` is set."""
 
     def work(ledger: Ledger) -> Snapshot:
         now, wall = engine.clock.now(), engine.clock.wall()
@@ -143,14 +143,14 @@ def deadlocks(engine: Engine) -> list[Circle]:
 
 
 def notice_deaths(engine: Engine) -> None:
-    """Release what processes held that have died, so that nobody is shown it."""
+    """Release the slots of dead processes."""
     run(engine, engine.reaper.reap_all)
 
 
 def _grants_per_second(ledger: Ledger, wall: float) -> dict[int, float]:
     rows = past.recent_grants(ledger.connection, wall - GRANTS_WINDOW_SECONDS, GRANTS_WINDOW_ROWS)
     seconds = GRANTS_WINDOW_SECONDS
-    if len(rows) >= GRANTS_WINDOW_ROWS:  # so busy that the rows looked at do not reach back this far
+    if len(rows) >= GRANTS_WINDOW_ROWS:  # the limits are so busy that these rows do not reach back this far
         seconds = max(wall - min(at for _, at in rows), 0.001)
     counts: dict[int, int] = {}
     for limit_id, _ in rows:
@@ -162,7 +162,7 @@ def _grants_per_second(ledger: Ledger, wall: float) -> dict[int, float]:
 
 
 def next_slot_seconds(row: LimitRow, now: float) -> float | None:
-    """Return in how many seconds one more slot of a decaying limit has drained; None if none will."""
+    """Return in how many seconds one more slot of a limit has drained; None if no slot will."""
     if row.decay == 0 or row.empty_at <= now:
         return None
     level = views.occupied(row, now)
@@ -172,7 +172,8 @@ def next_slot_seconds(row: LimitRow, now: float) -> float | None:
 def expected_wait_seconds(status: LimitStatus, now: float, slots: int, before: int | None = None) -> float | None:
     """Return how long a request for slots, behind the first `before` waiters (or all), is likely to wait.
 
-    None if nothing tells: the limit admits nobody, slots belong to an operator, or nobody has released any yet.
+    Returns:
+        None if that is unknown: the limit has no slots, an operator occupies some, or no holder has released any yet.
     """
     row = status.limit
     if row.limit == 0:
@@ -192,5 +193,5 @@ def expected_wait_seconds(status: LimitStatus, now: float, slots: int, before: i
 
 
 def has_been_released(row: LimitRow) -> bool:
-    """Return whether the average occupancy of a limit comes from releases, and is not where it starts."""
+    """Return whether the average occupancy of a limit has moved from its first value by a release."""
     return row.average != rules.INITIAL_AVERAGE_OCCUPANCY_SECONDS

@@ -1,4 +1,4 @@
-"""Repairs of a home, each of which loses nothing."""
+"""Repairs of a home that lose nothing."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 def close_to_others(open_wide: Callable[[], dict[Path, int]]) -> Callable[[Engine], None]:
     """Return a repair that takes permissions away from files.
 
-    SQLite makes its log, and the index of it, with the mode that the database has at that moment: those that were made
-    before the database was closed to others (by the very look that found it open, too) are there for the second round.
+    SQLite makes its log and the log's index with the mode that the database has at that moment. Those that it made
+    before this closed the database to others (even in the examination that found it open) are closed in a second round.
     """
 
     def close(engine: Engine) -> None:
@@ -36,7 +36,7 @@ def close_to_others(open_wide: Callable[[], dict[Path, int]]) -> Callable[[Engin
 
 
 def reap_dead(dead: list[OwnerRow], files: list[Path]) -> Callable[[Engine], None]:
-    """Return a repair that releases what dead processes held, and removes the files of others."""
+    """Return a repair that releases the slots of dead processes, and removes orphaned files."""
 
     def reap(engine: Engine) -> None:
         for owner in dead:
@@ -49,7 +49,7 @@ def reap_dead(dead: list[OwnerRow], files: list[Path]) -> Callable[[Engine], Non
 
 
 def log_definitions(names: list[str]) -> Callable[[Engine], None]:
-    """Return a repair that writes definitions beside the database, where they survive the loss of it."""
+    """Return a repair that writes definitions beside the database, where they survive its loss."""
 
     def write(engine: Engine) -> None:
         def work(txn: Transaction) -> None:
@@ -63,12 +63,12 @@ def log_definitions(names: list[str]) -> Callable[[Engine], None]:
 
 
 def repair_rows(engine: Engine) -> None:
-    """Make the totals equal the rows of the holders, and drop what belongs to nobody."""
+    """Make the totals equal the rows of the holders, and delete the rows of unknown processes."""
     run(engine, lambda: engine.transact(cleanup.repair_rows))
 
 
 def rebuild(engine: Engine) -> None:
-    """Set a damaged database aside, and build one with the same limits."""
+    """Set a damaged database aside, and build a new one with the same limits."""
     run(engine, engine.rebuild)
     run(engine, engine.store.database.ensure_open)
 

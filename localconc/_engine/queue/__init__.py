@@ -1,4 +1,4 @@
-"""Who gets in next: the rules of limits applied to the rows, inside one transaction.
+"""Which request is admitted next: the rules of limits applied to the rows, inside one transaction.
 
 Offers functions of a `Transaction`: resolve, grant, release and admit requests; define, update and delete limits; clean
 up after callers, processes and boots that are gone; say why a request is not admitted.

@@ -1,8 +1,8 @@
-"""Admitting requests: which limits count, whether there is room, whose turn it is.
+"""Admitting requests: which limits count, whether there is room, which request is next.
 
-Requests on a limit are served strictly in the order of arrival: the first one blocks those behind it even if they would
-fit, for otherwise a stream of small requests starves a big one. A request over several limits waits its turn in each
-queue and takes nothing until it is first in all of them and fits in all of them.
+A limit serves requests strictly in the order of arrival. The first one blocks those behind it, even if they would fit;
+otherwise a stream of small requests would starve a big one. A request over several limits waits in each queue, and
+takes nothing until it is the first in all of them and fits in all of them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, Request
 from localconc._engine.core.records import LimitRef
 from localconc._engine.queue.clocks import with_possible_moments
 from localconc._engine.queue.definitions import define, redefine
-from localconc._engine.store.rows import requeues
 from localconc._engine.store.rows.schema import WAITING
 from localconc.errors import ConcurrencySlotAcquisitionError
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from localconc._engine.core.records import LimitRow, Requester, WaiterRow
     from localconc._engine.store.store import Transaction
 
-#: The kind of warning that says of a call that its limit does not exist.
+#: The kind of warning for a call whose limit does not exist.
 NOT_CONFIGURED: Final = "not configured"
 
 
@@ -114,7 +113,7 @@ def _warn_not_configured(txn: Transaction, name: str, owner_id: int) -> None:
 
 
 def _warn_if_calls_differ(txn: Transaction, row: LimitRow, request: Request, owner_id: int) -> None:
-    """Warn of two calls that disagree about `limit=`; what an operator declared wins without a word."""
+    """Warn of two calls that disagree about `limit=`. A limit that an operator declared wins without a warning."""
     asked = []
     if request.limit is not None and request.limit != row.limit:
         asked.append(f"limit={request.limit} in this call is ignored, the limit has {row.limit}")
@@ -134,7 +133,7 @@ def _warn_if_calls_differ(txn: Transaction, row: LimitRow, request: Request, own
 
 
 def blocked(slots: int, rows: Iterable[LimitRow], now: float, ticket: int | None) -> Blocked | None:
-    """Return what keeps a request out: requests before it in a queue, or no room; None if it can be admitted."""
+    """Return why a request can't be admitted now: a queue ahead of it, a pause, or no room; None if it can be."""
     for row in rows:
         if row.first_ticket is not None and (ticket is None or row.first_ticket < ticket):
             return Blocked(None)
@@ -142,7 +141,7 @@ def blocked(slots: int, rows: Iterable[LimitRow], now: float, ticket: int | None
 
 
 def out_of_capacity(slots: int, rows: Iterable[LimitRow], now: float) -> Blocked | None:
-    """Return what keeps a request out whose turn it is: a pause, or no room in one of its limits."""
+    """Return why a request that is next can't be admitted now: a pause, or no room; None if it can be."""
     until = now
     for row in rows:
         if row.limit == 0:
@@ -165,7 +164,7 @@ def grant(
     waited_seconds: float = 0.0,
     ticket: int | None = None,
 ) -> tuple[LimitRef, ...]:
-    """Take the slots of every limit."""
+    """Give a requester the slots of every limit; return the limits as they are at the grant."""
     refs = []
     for row in rows:
         ref = LimitRef.of(row)
@@ -184,7 +183,7 @@ def grant(
 
 
 def deny(txn: Transaction, request: Request, rows: Collection[LimitRow], *, counts: bool = True) -> float:
-    """Count a refused attempt; return after how many seconds a retry is worth while (Prefect's Retry-After)."""
+    """Count a refused attempt; return after how many seconds to retry (Prefect's Retry-After)."""
     estimates = []
     for row in rows:
         denied = rules.denied_slots(row.denied, row.denied_at, txn.now, row.decay, row.average)
@@ -203,8 +202,8 @@ def admit_waiters(txn: Transaction, limit_ids: Iterable[int], *, has_new_first: 
     """Admit from the queues of these limits every waiter that can be admitted, in order.
 
     Args:
-        has_new_first: whether the first waiter may not know that it is the first, or that its slots drain sooner now.
-            If only time stands before it, it is told to set its alarm.
+        has_new_first: whether the first waiter may not know yet that it is the first, or that its slots drain sooner.
+            If it only has to wait for a moment, this sends it a wakeup, so that it sets its alarm.
     """
     pending = deque((limit_id, has_new_first) for limit_id in dict.fromkeys(limit_ids))
     while pending:
@@ -228,7 +227,7 @@ def admit_waiters(txn: Transaction, limit_ids: Iterable[int], *, has_new_first: 
 
 
 def next_due(txn: Transaction, limit_ids: Iterable[int]) -> float | None:
-    """Return when the first of one of these queues can be admitted, if only time stands before it."""
+    """Return when the first waiter of one of these queues can be admitted, if it only waits for a moment."""
     moments = []
     for limit_id in limit_ids:
         waiter = txn.ledger.first_waiter(limit_id)
@@ -242,8 +241,8 @@ def next_due(txn: Transaction, limit_ids: Iterable[int]) -> float | None:
 
 def _admit(txn: Transaction, waiter: WaiterRow, rows: list[LimitRow]) -> None:
     """Admit a waiter by the general rules; its row stays, out of the queue, until its process has accepted."""
-    if waiter.limit_ids is None:  # its process has to look, for it does not expect a row with the outcome
-        requeues.requeue_elsewhere(txn.ledger.connection, waiter.ticket, waiter.queued_on)
+    if waiter.limit_ids is None:  # its process expects no row with the outcome, so no wakeup may prove the grant
+        txn.ledger.requeue(waiter.ticket, waiter.queued_on)
         waiter = waiter._replace(secret=0)
     waited_seconds = max(0.0, txn.now - waiter.enqueued_boot)
     grant(txn, Request.from_text(waiter.request), rows, waiter.requester, waited_seconds, waiter.ticket)
@@ -252,10 +251,10 @@ def _admit(txn: Transaction, waiter: WaiterRow, rows: list[LimitRow]) -> None:
 
 
 def reevaluate(txn: Transaction) -> None:
-    """Answer every waiter whose limits changed in this transaction as if it had just called, in its place.
+    """Reevaluate every waiter whose limits changed in this transaction as if it had just called, at its old place.
 
-    All of them are put into their new queues before the first one is admitted: else a waiter would be admitted past
-    another one that still stands in the queue of a limit that is no more.
+    All of them join their new queues before the first one is admitted. Otherwise a waiter could overtake another one
+    that is still queued on a deleted limit.
     """
     while txn.stale_tickets or txn.touched_limits:
         tickets, txn.stale_tickets = sorted(set(txn.stale_tickets)), []
@@ -266,7 +265,7 @@ def reevaluate(txn: Transaction) -> None:
 
 
 def _reevaluate(txn: Transaction, ticket: int) -> list[int]:
-    """Answer one waiter, or queue it on the limits that count now; return the queues that this concerns."""
+    """Refuse one waiter, or queue it on the limits that count now; return the queues that this concerns."""
     waiter = txn.ledger.waiter(ticket)
     if waiter is None or waiter.state != WAITING:
         return []
@@ -279,7 +278,7 @@ def _reevaluate(txn: Transaction, ticket: int) -> list[int]:
         return before
     after = [row.id for row in rows]
     if sorted(after) != sorted(before):
-        requeues.requeue_elsewhere(txn.ledger.connection, ticket, after)
+        txn.ledger.requeue(ticket, after)
         if not after:
             _admit(txn, waiter._replace(limit_ids="[]", secret=0), [])
     return [*before, *after]

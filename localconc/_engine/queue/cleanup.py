@@ -6,24 +6,25 @@ from typing import TYPE_CHECKING, Final
 
 from localconc._engine.core import rules
 from localconc._engine.core.calls import CONCURRENCY, Request
-from localconc._engine.core.records import LimitRef, OwnerRow, Requester, WaiterRow
+from localconc._engine.core.records import LimitRef, OwnerRow, Requester, WaiterRow, limits_text
 from localconc._engine.queue import clocks
 from localconc._engine.queue.admission import admit_waiters
-from localconc._engine.store.rows import integrity, listings, owner_rows, requeues
+from localconc._engine.store.rows import integrity, listings, owner_rows
 from localconc._engine.store.rows.schema import GRANTED, KILLED, PASSED_OVER, UNSEEN, WAITING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
     from localconc._engine.core.records import Grant
+    from localconc._engine.store.rows.listings import QueuedHolder
     from localconc._engine.store.store import Transaction
 
-#: As many stopped waiters leave a queue in one transaction: each costs a look at the process table.
+#: How many stopped waiters leave a queue in one transaction; each costs a look at the process table.
 MAX_PASSED_OVER_TOGETHER: Final = 64
 
 
 def cancel(txn: Transaction, ticket: int, owner_id: int) -> None:
-    """Take a request out of the queue, whatever became of it; slots that it was granted go to the next waiters."""
+    """Delete a request in whatever state; if it was granted slots, they go to the next waiters."""
     waiter = txn.ledger.waiter(ticket)
     if waiter is None or waiter.owner_id != owner_id:
         return
@@ -46,8 +47,8 @@ def undo(txn: Transaction, owner_id: int, serial: int, limit_ids: Collection[int
     """Undo an acquisition that was interrupted, however far it got.
 
     Args:
-        limit_ids: the limits that it asked for; None if the interruption left that unknown.
-        ticket: of its queued request; None if it was not queued, or the interruption left that unknown.
+        limit_ids: the limits that it asked for; None if the caller does not know them because of the interruption.
+        ticket: the ticket of its queued request; None if it was not queued, or the caller does not know it.
     """
     if ticket is not None:
         cancel(txn, ticket, owner_id)
@@ -70,23 +71,23 @@ def reap(txn: Transaction, owner: OwnerRow, *, was_seen: bool) -> None:
     """Release everything that a dead process held or waited for.
 
     Args:
-        was_seen: whether the death was noticed as it happened; else the history does not know when the slots came back.
+        was_seen: whether a process noticed the death as it happened; if not, the history does not tell the moment.
     """
     _remove_owner(txn, owner.id, txn.ledger.held_by(owner.id), KILLED if was_seen else UNSEEN)
 
 
 def leave(txn: Transaction, owner_id: int, *, may_hold: bool) -> None:
-    """Take a process that ends in good order out of the store; threads that end with it may have waited.
+    """Take a process that ends in good order out of the store, with the requests of its threads.
 
     Args:
-        may_hold: whether it may hold something, as a thread of it does that was admitted at the last moment. To find
-            that, all holders have to be looked at.
+        may_hold: whether it may still hold slots, because a thread was admitted at the last moment. Finding them takes
+            a look at all holders.
     """
     _remove_owner(txn, owner_id, txn.ledger.held_by(owner_id) if may_hold else [], None)
 
 
 def _remove_owner(txn: Transaction, owner_id: int, held: list[tuple[int, int]], ending: int | None) -> None:
-    """Remove all that is a process's, and only then admit others: one of its own waiters could be next."""
+    """Delete all rows of a process, and only then admit others: one of its own waiters could be next."""
     touched = []
     for limit_id, serial in held:
         if ending is not None:
@@ -101,44 +102,50 @@ def _remove_owner(txn: Transaction, owner_id: int, held: list[tuple[int, int]], 
 
 
 def pass_over(
-    txn: Transaction,
-    owner: OwnerRow,
-    serial: int,
-    limit_ids: Collection[int],
-    is_stopped: Callable[[int], bool],
+    txn: Transaction, owner: OwnerRow, serial: int, limit_ids: Collection[int], is_stopped: Callable[[int], bool]
 ) -> bool:
-    """Take slots back from a stopped process that has not picked them up; it keeps its ticket.
+    """Take slots back from a stopped process that has not picked them up; return whether it still had them.
 
-    Once it goes on it finds that it was passed over, and joins the queue at its old place.
+    The request keeps its ticket. When the process runs again, it finds that it was passed over, and joins the queue at
+    its old place.
 
     Args:
-        is_stopped: whether an owner is stopped, too: then it is not even granted what it would not pick up.
+        is_stopped: tells whether an owner is stopped. Stopped owners that are next are passed over, too.
     """
     rows = listings.queued_holders(txn.ledger.connection, owner.id, serial, limit_ids)
     if len(rows) != len(limit_ids):
-        return False  # it has released them, or another process was quicker
-    first = rows[0]
+        return False  # the process has released them, or another one has taken them back
+    _take_back(txn, owner.id, serial, rows)
+    touched = [*limit_ids]
+    for limit_id in limit_ids:
+        touched += _pass_over_next(txn, limit_id, is_stopped)
+    admit_waiters(txn, touched)
+    return True
+
+
+def _take_back(txn: Transaction, owner_id: int, serial: int, rows: list[QueuedHolder]) -> None:
+    """Delete the holders of one acquisition as if they had never been, and note its request as passed over."""
     for row in rows:
         limit = txn.ledger.limit_with_id(row.limit_id)
-        holder = txn.ledger.holder(row.limit_id, owner.id, serial)
+        holder = txn.ledger.holder(row.limit_id, owner_id, serial)
         if limit is not None and holder is not None and holder[1] is not None:
             empty_at = max(txn.now, limit.empty_at - row.slots / limit.decay)
             txn.set_empty_at(row.limit_id, empty_at)
             txn.ledger.drain_sooner(row.limit_id, holder[1], max(0.0, limit.empty_at - empty_at))
-        txn.ledger.delete_holder(row.limit_id, owner.id, serial)
+        txn.ledger.delete_holder(row.limit_id, owner_id, serial)
+    first, limit_ids = rows[0], [row.limit_id for row in rows]
     names = tuple(limit.name for limit in txn.ledger.limits_with_ids(limit_ids))
     request = Request(names=names, slots=first.slots, mode=CONCURRENCY, label=first.label or "")
     txn.ledger.delete_waiter(first.ticket)
-    requeues.insert_passed_over(
-        txn.ledger.connection,
+    txn.ledger.insert_waiter(
         WaiterRow(
             ticket=first.ticket,
-            owner_id=owner.id,
+            owner_id=owner_id,
             serial=serial,
             state=PASSED_OVER,
             slots=first.slots,
             limit_id=first.limit_id,
-            limit_ids=f"[{','.join(map(str, limit_ids))}]",
+            limit_ids=limits_text(limit_ids),
             request=request.to_text(),
             thread=first.thread or "",
             context=first.context or 0,
@@ -148,37 +155,29 @@ def pass_over(
             secret=0,
             waiting_since=first.acquired_wall - first.waited_seconds,
             enqueued_boot=first.acquired_boot - first.waited_seconds,
-            granted_wall=None,
-            granted_boot=None,
-            answer=None,
-        ),
+        )
     )
-    touched = [*limit_ids]
-    for limit_id in limit_ids:
-        touched += _pass_over_next(txn, limit_id, is_stopped)
-    admit_waiters(txn, touched)
-    return True
 
 
 def _pass_over_next(txn: Transaction, limit_id: int, is_stopped: Callable[[int], bool]) -> list[int]:
-    """Pass over the stopped ones among those who are next; return the limits in whose queues they were.
+    """Pass over stopped waiters at the head of a queue; return the limits on which they were queued.
 
-    Each would keep the others waiting for as long as the first has. They are told for the time when they go on: a
-    wakeup stays in the mailbox of a stopped process.
+    Each of them would keep the others waiting for as long as the first one did. A wakeup stays in the mailbox of a
+    stopped process until it runs again, and it looks at the store then.
     """
     touched = []
     for _ in range(MAX_PASSED_OVER_TOGETHER):
         waiter = txn.ledger.first_waiter(limit_id)
         if waiter is None or not is_stopped(waiter.owner_id):
             break
-        requeues.pass_over(txn.ledger.connection, waiter)
+        txn.ledger.pass_over(waiter)
         txn.told.append((waiter.owner_id, waiter.serial, waiter.address))
         touched += waiter.queued_on
     return touched
 
 
 def after_reboot(txn: Transaction) -> None:
-    """Forget every process of before; what decays, and what is paused, goes on by the wall clock."""
+    """Forget every process of before the reboot; decay and pauses continue by the wall clock."""
     listings.forget_all_owners(txn.ledger.connection)
     for row in txn.ledger.all_limits():
         clocks.restart(txn, row)
@@ -187,17 +186,17 @@ def after_reboot(txn: Transaction) -> None:
 def reinsert_grants(
     txn: Transaction, owner_id: int, grants: dict[int, Grant], in_flight: Collection[int]
 ) -> dict[int, Grant]:
-    """Note what a process really holds in a store that took the place of the one where it was granted.
+    """Note what a process really holds in a store that replaced the one in which it was granted.
 
-    It may be more than a limit, if others were admitted meanwhile: what is held can't be taken away. What the store
-    says that the process holds, and it does not, is released.
+    That may exceed a limit, if other processes were admitted meanwhile, because this process goes on with its work.
+    Slots that the store notes for the process, and that it does not hold, are released.
 
     Args:
         grants: what the process holds, by serial.
         in_flight: acquisitions whose outcome the process does not know yet.
 
     Returns:
-        The grants as they are noted now.
+        The grants as the store has them now.
     """
     noted = {(limit_id, serial) for limit_id, serial in txn.ledger.held_by(owner_id)}
     touched = []
@@ -220,13 +219,7 @@ def reinsert_grants(
                 txn.set_empty_at(row.id, drained_at)
             requester = Requester(owner_id, serial, grant.thread, grant.label, grant.context)
             txn.ledger.insert_holder(
-                ref,
-                requester,
-                grant.slots,
-                grant.acquired_wall,
-                grant.acquired_boot,
-                drained_at,
-                grant.waited_seconds,
+                ref, requester, grant.slots, grant.acquired_wall, grant.acquired_boot, drained_at, grant.waited_seconds
             )
             if own:
                 txn.ledger.set_numbers(row.id, owner_id, serial, ",".join(map(str, own)))
@@ -240,7 +233,7 @@ def reinsert_grants(
 
 
 def repair_rows(txn: Transaction) -> None:
-    """Make the totals equal the rows of the holders, and drop what belongs to nobody; then admit whoever fits."""
+    """Make the totals equal the rows of the holders, and delete rows of unknown processes; then admit waiters."""
     connection = txn.ledger.connection
     for limit_id, owner_id, serial in integrity.holders_without_owner(connection):
         txn.release(limit_id, owner_id, serial)

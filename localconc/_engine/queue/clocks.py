@@ -1,7 +1,7 @@
-"""Moments of the boot clock that can't be true, set anew by the wall clock.
+"""Setting moments of the boot clock anew, by the wall clock, if they can't be true.
 
-Without a boot identity, or in a container that was restored elsewhere, the boot clock may have started anew under a
-store.
+That happens without a boot identity, or in a container that was restored elsewhere: the boot clock may have started
+anew while the store stayed.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ TOLERANCE_SECONDS: Final = 1.0
 
 
 def with_possible_moments(txn: Transaction, row: LimitRow) -> LimitRow:
-    """Return the row of a limit, with its moments set anew if the boot clock says more than the limit can hold.
+    """Return the row of a limit, with its moments set anew if by the boot clock it is occupied beyond its size.
 
-    A limit that was lowered may be occupied beyond its size, too; then the wall clock says the same.
+    A limit that an operator lowered may really be; then the wall clock says the same.
     """
     if row.decay == 0 or row.empty_at_wall is None:
         return row
@@ -34,7 +34,7 @@ def with_possible_moments(txn: Transaction, row: LimitRow) -> LimitRow:
 
 
 def restart(txn: Transaction, row: LimitRow) -> LimitRow:
-    """Set the moments of a limit by the wall clock, since today's boot clock is not the one that they come from."""
+    """Set the moments of a limit by the wall clock, because they come from the boot clock of another boot."""
     if row.decay > 0 and row.empty_at_wall is not None:
         most = max(row.limit, 1)
         txn.set_empty_at(row.id, rules.empty_at_after_reboot(row.empty_at_wall, txn.wall, txn.now, most, row.decay))

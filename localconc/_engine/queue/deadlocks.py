@@ -1,4 +1,4 @@
-"""Deadlocks: requests that could only be admitted after their own callers have let go of something.
+"""Deadlocks: requests that could only be admitted after their own callers have released something.
 
 The rule is exact. Assume that every caller who does not wait releases all that it holds, that every request that can be
 admitted then is, and its caller releases as well, and so on: the requests that are left wait forever. Requests with an
@@ -24,7 +24,7 @@ Context = tuple[int, int]
 
 
 class Waiting(NamedTuple):
-    """A request without an end, with the contexts that hold something and can't go on meanwhile."""
+    """A request without an end, with the contexts that hold something and can't continue while it waits."""
 
     ticket: int
     owner_id: int
@@ -46,7 +46,7 @@ class Waiting(NamedTuple):
 
 
 class Held(NamedTuple):
-    """Slots of one limit that a thread or task holds and nobody else can release."""
+    """Slots of one limit that a thread or task holds and no other one can release."""
 
     limit_id: int
     context: Context
@@ -129,7 +129,7 @@ def _waits_for(request: Waiting, stuck: Sequence[Waiting], held: Sequence[Held])
 
 
 def described(circle: Sequence[Waiting], held: Sequence[Held]) -> str:
-    """Return a circle in words: who holds what since when, and waits for what."""
+    """Return a circle in words: what each caller holds, since when, and what it waits for."""
     return "; ".join(_described(each, held) for each in circle)
 
 

@@ -1,4 +1,4 @@
-"""What operators do to the definition of a limit, with what is occupied of it."""
+"""Changes that operators make to the definition of a limit, or to what is occupied of it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def define(
 
 
 def redefine(txn: Transaction, old: LimitRow, new: LimitRow) -> LimitRow:
-    """Change a definition; carry what is occupied over to a new decay, and have the waiters answered anew."""
+    """Change a definition, convert what is occupied to a new decay, and mark the waiters for reevaluation."""
     new = new._replace(updated=txn.wall)
     txn.ledger.update_limit(new)
     if new.decay != old.decay:
@@ -66,10 +66,10 @@ def redefine(txn: Transaction, old: LimitRow, new: LimitRow) -> LimitRow:
 
 
 def undefine(txn: Transaction, row: LimitRow) -> None:
-    """Delete a limit; its waiters, and those that name it without waiting for it, are answered anew."""
+    """Delete a limit, and mark the waiters that name it for reevaluation."""
     txn.stale_tickets += txn.ledger.tickets_in_queue(row.id)
     txn.stale_tickets += txn.ledger.tickets_naming(row.name)
-    _release_everybody(txn, row)
+    _release_all(txn, row)
     txn.ledger.delete_limit(row.id)
     if row.configured:
         txn.definitions.append({"name": row.name, "deleted": True})
@@ -77,10 +77,10 @@ def undefine(txn: Transaction, row: LimitRow) -> None:
 
 
 def log_definition(txn: Transaction, row: LimitRow) -> None:
-    """Have a definition written beside the database as well, where it survives the loss of it.
+    """Let the transaction write a definition beside the database as well, where it survives the loss of it.
 
-    What an operator declared is synced to the disk before the call returns. What the `limit=` of a call created is not:
-    the same call would create it again.
+    If an operator declared the limit, the call returns after the definition is on the disk. A limit that a call's
+    `limit=` created is not synced, because the same call would create it again.
     """
     from uuid import UUID
 
@@ -100,14 +100,14 @@ def log_definition(txn: Transaction, row: LimitRow) -> None:
 
 
 def _carry_over(txn: Transaction, row: LimitRow, decay: float) -> None:
-    """Keep what is still occupied when a limit's decay changes, begins or ends."""
+    """Keep the slots that are still occupied when a limit's decay changes, begins or ends."""
     ledger, now = txn.ledger, txn.now
     empty_at = max(now, row.empty_at)
     for owner_id, serial, slots, drained_at in ledger.holders_in_order(row.id):
-        if row.decay == 0:  # begins: the oldest drain first, an operator's before all
+        if row.decay == 0:  # decay begins: the oldest slots drain first, an operator's before all others
             empty_at += slots / decay
             ledger.resize_holder(row.id, owner_id, serial, slots, empty_at)
-        elif decay == 0:  # ends: what a holder still occupies stays until it is released
+        elif decay == 0:  # decay ends: a holder keeps what has not drained until it releases
             left = rules.undrained_seconds(drained_at or now, now, slots, row.decay) * row.decay
             ledger.resize_holder(row.id, owner_id, serial, rules.displayed(left), None)
         else:
@@ -122,7 +122,7 @@ def _carry_over(txn: Transaction, row: LimitRow, decay: float) -> None:
 
 def occupy_by_operator(txn: Transaction, row: LimitRow, slots: int) -> None:
     """Forget every holder, and occupy slots that no process owns."""
-    _release_everybody(txn, row)
+    _release_all(txn, row)
     txn.ledger.delete_unowned(row.id)
     if row.decay > 0:
         txn.set_empty_at(row.id, txn.now + slots / row.decay)
@@ -132,7 +132,7 @@ def occupy_by_operator(txn: Transaction, row: LimitRow, slots: int) -> None:
 
 
 def pause(txn: Transaction, row: LimitRow, seconds: float) -> None:
-    """Admit nobody for some seconds; the later end of two pauses counts."""
+    """Pause a limit for some seconds; the later end of two pauses counts."""
     until = txn.now + seconds
     if row.paused_until is None or row.paused_until < until:
         txn.ledger.set_pause(row.id, until, txn.wall + seconds)
@@ -146,7 +146,7 @@ def resume(txn: Transaction, row: LimitRow) -> None:
         txn.touched_limits.append(row.id)
 
 
-def _release_everybody(txn: Transaction, row: LimitRow) -> None:
+def _release_all(txn: Transaction, row: LimitRow) -> None:
     for owner_id, serial, _, _ in txn.ledger.holders_in_order(row.id):
         if owner_id != OPERATOR:
             txn.release(row.id, owner_id, serial)

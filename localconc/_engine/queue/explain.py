@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from localconc._engine.store.rows.ledger import Ledger
     from localconc._engine.store.rows.listings import HolderEntry
 
-#: Holders that an error message names before it says «and more».
+#: How many holders an error message names before it says «and more».
 MAX_NAMED_HOLDERS: Final = 5
 
-#: Characters of a holder's command that an error message shows.
+#: How many characters of a holder's command an error message shows.
 MAX_COMMAND_CHARACTERS: Final = 40
 
 
 class Reason(NamedTuple):
-    """What a request waits for: a sentence, the holders in its way, and how many requests are ahead of it.
+    """What a request waits for: a sentence, the holders of its limits, and how many requests are ahead of it.
 
-    It is made inside transactions, where all other processes wait for it. So the holders are shown only when somebody
-    asks: the first time, that loads pendulum.
+    A transaction makes it, while other processes wait for the store. So it converts the holders for people only when a
+    caller asks for `holders`, because the first conversion loads pendulum.
     """
 
     text: str

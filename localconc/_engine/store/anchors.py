@@ -1,4 +1,4 @@
-"""Descriptors of this process on the files of an open store, which tell whether they are still the store's.
+"""Descriptors of this process on the files of an open store, which show whether SQLite's descriptors are still open.
 
 SQLite keeps the numbers of its descriptors to itself. These stand for them: whoever closes all descriptors of a process
 closes these, too. On Linux they also hold locks that only their own closing drops: SQLite's locks belong to the
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-#: Where the anchor on the database is positioned; a file that took its number over is hardly ever.
+#: The position of the anchor on the database. A file that takes its number over is hardly ever at this position.
 POSITION: Final = 0x6C636F6E
 
 #: The bytes that SQLite locks (its os_unix.c): the shared range of the database, and the «dead man's switch» of the
@@ -49,7 +49,7 @@ Identity = tuple[int, int]
 
 
 def identity_at(path: str) -> Identity | None:
-    """Return device and inode of the file at a path; None if there is none to be seen."""
+    """Return device and inode of the file at a path; None if this process sees none."""
     try:
         found = os.stat(path)
     except OSError:
@@ -61,8 +61,8 @@ class Anchors:
     """The anchors of one open store: on its database, on its log, on the index of its log.
 
     Attributes:
-        tell: one quick system call that returns `POSITION`; anything else, or an OSError, means that the descriptors
-            were closed under this process.
+        tell: one quick system call that returns `POSITION`; anything else, or an OSError, means that other code of
+            this process has closed the descriptors.
 
     Raises:
         FileNotFoundError: one of the files is being replaced at this moment.
@@ -144,12 +144,12 @@ class Anchors:
     # ---- letting go ------------------------------------------------------------------------------------------
 
     def let_go(self) -> None:
-        """Drop the locks, so that the last process to close its connection can tidy up."""
+        """Drop the locks, so that SQLite can remove the log when the last process closes its connection."""
         self._lock(0, _SHARED_RANGE, unlock=True)
         self._lock(2, _DEAD_MANS_SWITCH, unlock=True)
 
     def close(self) -> None:
-        """Close the anchors; only after the connection, for this drops SQLite's own locks."""
+        """Close the anchors. This drops SQLite's own locks, so the connection has to be closed before."""
         descriptors, self._descriptors = self._descriptors, []
         for descriptor, identity in zip(descriptors, [*self._identities, None, None, None], strict=False):
             with suppress(OSError):
@@ -157,10 +157,10 @@ class Anchors:
                     os.close(descriptor)
 
     def close_lost(self, connection: sqlite3.Connection) -> bool:
-        """Close a connection whose descriptors were closed under it; return False if that can't be done safely.
+        """Close a connection after other code has closed its descriptors; return False if that can't be done safely.
 
-        SQLite closes its descriptors by their numbers, so the files are opened again under the same numbers first. A
-        number that another file has taken over can't be given back: the connection is then kept from ever being closed.
+        SQLite closes its descriptors by their numbers, so this first opens the files again under the same numbers. If
+        another file has taken one of the numbers over, this keeps the connection from ever being closed.
         """
         self.close()
         lost = [(number, identity) for number, identity in self._sqlite_descriptors if _identity_of(number) != identity]
@@ -182,9 +182,9 @@ class Anchors:
         return True
 
     def _others_on_same_files(self) -> list[tuple[int, Identity]]:
-        """Return the descriptors of this process on the same files that are not anchors: SQLite's own.
+        """Return SQLite's own descriptors: those of this process on the same files that are not anchors.
 
-        A program may have opened ten thousand others, so this makes one system call for each, and nothing else.
+        A program may have ten thousand descriptors, so this makes one system call for each, and no more.
         """
         found = []
         try:
@@ -195,7 +195,7 @@ class Anchors:
             number = int(name)
             try:
                 opened = os.fstat(number)
-            except OSError:  # another thread has closed it, or it was the listing's
+            except OSError:  # another thread has closed it, or it belonged to the listing
                 continue
             identity = opened.st_dev, opened.st_ino
             if identity in self._identities and number not in self._descriptors:
@@ -236,37 +236,37 @@ def _identity_of(descriptor: int) -> Identity | None:
 
 
 def _make_immortal(thing: object) -> None:
-    """Keep an object from ever being finalized, at the end of the process, too."""
+    """Keep an object from ever being finalized, even at the end of the process."""
     import ctypes
 
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
 class Logs:
-    """Which logs the store had while this process used it: what it wrote to one that was replaced may be lost.
+    """Which logs the store had while this process used it. What the process wrote to a replaced log may be lost.
 
     Args:
         on_close: called before a log is closed.
 
     Attributes:
-        generation: grows whenever that may be so.
+        generation: grows whenever a log may have been replaced.
     """
 
     def __init__(self, on_close: Callable[[], None]) -> None:
         self._on_close = on_close
         self.generation = 0
-        self._left: Identity | None = None  # the log that the store had when it was closed, if it stayed
+        self._left: Identity | None = None  # the log that the store had when this process closed it, if it stayed
 
     def begin(self, anchors: Anchors) -> None:
-        """Note with which log the store goes on."""
+        """Note which log the store has now."""
         if self._left not in (None, anchors.log_identity):
             self.generation += 1
 
     def before_closing(self, anchors: Anchors | None) -> None:
-        """Before a connection is closed, drop the locks, so that the last one to close can tidy up.
+        """Drop the locks before a connection is closed, so that SQLite can remove the log after the last one.
 
-        If another process goes on with a log of its own, they stay until after that: SQLite would bring the log that is
-        no more into the database, and remove the other one.
+        If another process has begun a log of its own, the locks stay until the connection is closed: without them,
+        SQLite would copy the deleted log into the database, and remove the new one.
         """
         if anchors is None:
             return
@@ -277,7 +277,7 @@ class Logs:
             self.generation += 1
 
     def after_closing(self, anchors: Anchors | None) -> None:
-        """After a connection was closed, close the anchors; remember with which log the store was left."""
+        """Close the anchors after the connection was closed; remember which log the store has."""
         if anchors is not None:
             self._left = anchors.log_identity if anchors.is_log_in_place() else None
             anchors.close()

@@ -1,11 +1,11 @@
 """The connection of one process to its store, with its transactions.
 
-Writers exclude each other by SQLite's own write lock, asked for once without waiting: a store that is busy raises
-`Busy`, and the caller decides how to pause (a thread sleeps, a task awaits) and until when. So nobody holds a lock
-while waiting for another.
+Writers exclude each other by SQLite's own write lock. A transaction asks for it once, without waiting, and raises
+`Busy` if another process has it. The caller decides how to pause (a thread sleeps, a task awaits) and until when. So no
+thread holds one lock while it waits for another.
 
-A connection must not cross a fork, for SQLite keeps its books of file locks for each process. The connection is closed
-before a fork, and both sides open anew at their next use.
+A connection must not cross a fork, because SQLite keeps its records of file locks in each process. A hook closes the
+connection before a fork, and both sides open a new one at their next use.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 Work = TypeVar("Work")
 
-#: How often a connection makes sure that its files are still the ones at their paths.
+#: How often a process checks that its open files are still the ones at their paths.
 VERIFY_EVERY_SECONDS: Final = 0.01
 
 
@@ -49,9 +49,9 @@ class Database:
         users: the other processes that use the home: nothing is rebuilt behind their backs.
 
     Attributes:
-        lock: guards the connection among the threads of this process.
-        identity: of the store that is open; a new store has another.
-        verify_after: until then (by the monotonic clock) the connection is as good as when it was last verified.
+        lock: lets one thread of this process at a time use the connection.
+        identity: identifies the open store; a new store has another one.
+        verify_after: when (by the monotonic clock) the next use has to check the files again.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Database:
     # ---- transactions ----------------------------------------------------------------------------------------
 
     def _is_intact(self) -> bool:
-        """Return whether the descriptors are still the store's; one quick system call."""
+        """Return whether the descriptors are still the store's, by one quick system call."""
         anchors = self._anchors
         try:
             return anchors is not None and anchors.tell() == POSITION
@@ -106,15 +106,15 @@ class Database:
             except sqlite3.Error as error:
                 raise self._explained(error) from error
 
-    # A signal's exception can strike at the first instruction of any function: also of the exit of a context manager
-    # that is written in Python, and its transaction would then stay open for as long as somebody keeps the traceback.
-    # So this has only the interpreter's own `with` blocks (a lock, a connection) around the work, in one frame.
+    # A signal's exception can strike at the first instruction of any Python function. If that is the exit of a context
+    # manager, the transaction stays open for as long as a program keeps the traceback. So only `with` blocks written in
+    # C (a lock, a connection) surround the work, in one frame.
 
     def transact(self, begin: str, work: Callable[[sqlite3.Connection, Work], Result], what: Work) -> Result:
         """Do some work in a transaction: committed after it, rolled back if it raises.
 
         Args:
-            begin: `BEGIN IMMEDIATE` to write; `BEGIN` for a consistent look, without a lock that others could feel.
+            begin: `BEGIN IMMEDIATE` to write; `BEGIN` to read consistently, without a lock that stops other processes.
             work: called with the connection and `what`.
 
         Raises:
@@ -133,13 +133,13 @@ class Database:
                 with connection:
                     connection.execute(begin)
                     return work(connection, what)
-            except LocalconcError:  # some of them are errors of the system, too: a time-out
+            except LocalconcError:  # a time-out is an OSError as well
                 raise
             except (sqlite3.Error, OSError) as error:
                 raise self._explained(error) from error
 
     def make_durable(self) -> None:
-        """Bring what was committed to the disk itself, so that it survives a power loss (not only any crash)."""
+        """Write committed transactions to the disk itself, so that they survive a power loss, not only a crash."""
         with self.lock:
             connection = self._ready()
             if self._anchors is not None:  # where it can't run, the log of definitions is synced already
@@ -162,7 +162,7 @@ class Database:
     # ---- opening and closing ---------------------------------------------------------------------------------
 
     def ensure_open(self) -> None:
-        """Open the store if it is not open, and make sure that it is still the one at its path."""
+        """Open the store if it is closed, and check that it is still the one at its path."""
         with self.lock:
             try:
                 self._ready()
@@ -183,10 +183,10 @@ class Database:
             self._logs.after_closing(anchors)
 
     def close_in_child(self) -> None:
-        """Close what a fork copied that Python did not know of; the parent's connection is not touched.
+        """Close the copy of the parent's connection, after a fork that Python did not notice.
 
-        The copy is closed, since SQLite would otherwise believe for as long as this process lives that it holds the
-        locks that only the parent holds.
+        SQLite in this process would otherwise believe that it holds the locks that only the parent holds. Closing the
+        copy does not touch the parent's connection.
         """
         self.lock = new_lock()
         connection, self._connection = self._connection, None
@@ -229,7 +229,7 @@ class Database:
             self._being_opened = connection
             self._on_open()
         except BaseException as error:
-            if isinstance(error, Busy):  # opening costs more than trying again: a hundred may start at the same time
+            if isinstance(error, Busy):  # a hundred processes may start at once: keep the connection for the next try
                 self._opening = connection
             else:
                 self._drop(connection)
@@ -240,7 +240,7 @@ class Database:
         self.verify_after = monotonic() + VERIFY_EVERY_SECONDS
         self._checkpoint_if_due(connection)  # a process may never do more than this one transaction
         self._on_opened()
-        if self._connection is None:  # it proved to be of no use
+        if self._connection is None:  # `on_opened` found it damaged or read-only, and closed it
             raise Busy
         return connection
 
@@ -270,7 +270,7 @@ class Database:
             self.identity = row[0] if row else ""
         except BaseException as error:
             explained_error = self._explained(error) if isinstance(error, (sqlite3.Error, FileNotFoundError)) else None
-            self._drop(connection)  # afterwards, nobody could tell any more whether the file was moved
+            self._drop(connection)  # only after the error is explained: that looks at the anchors
             if explained_error is not None:
                 raise explained_error from error
             raise
@@ -285,7 +285,7 @@ class Database:
     # ---- a store that was deleted, replaced, or lost ---------------------------------------------------------
 
     def _begin_anew(self) -> None:
-        """Go on after all descriptors were closed under this process: never write to a file that took a number over."""
+        """Drop a connection whose descriptors other code has closed: another file may have taken a number over."""
         connection, self._connection = self._connection, None
         anchors, self._anchors = self._anchors, None
         assert connection is not None
@@ -313,14 +313,14 @@ class Database:
             prepare(self.directory)
             self.recovery.restore(self._connection, anchors)
         elif not os.path.lexists(self._path_text):
-            return  # this process can't see the path any more (it changed its root, say); the others still can
+            return  # this process does not see the path any more (it changed its root, say), but others do
         self.close()
 
     @property
     def file_identity(self) -> object:
-        """What tells the open store from any other one; None if it is not open.
+        """Identifies the open store; None if it is closed.
 
-        A store that goes on with another log is another one: what this process wrote to the former one may be lost.
+        With another log, it counts as another store: what this process wrote to the former log may be lost.
         """
         return None if self._anchors is None else (self._anchors.database_identity, self._logs.generation)
 
@@ -330,7 +330,7 @@ class Database:
         return (0, 0) if self._anchors is None else (self._anchors.database_identity[1], self._anchors.log_identity[1])
 
     def was_moved(self) -> bool:
-        """Whether the file at the path is another than the one that is open, or none."""
+        """Return whether the open file is no longer the one at the path."""
         return self._anchors is None or identity_at(self._path_text) != self._anchors.database_identity
 
     def rebuild(self) -> Path | None:
@@ -341,9 +341,9 @@ class Database:
 
     def _explained(self, error: Exception) -> Exception:
         if isinstance(error, sqlite3.Error) and error_code(error) & 0xFF == READONLY:
-            self.close()  # what could not be opened for writing once would stay so for good
+            self.close()  # a connection that was opened read-only stays so, even if the file becomes writable
         if isinstance(error, FileNotFoundError):
-            return Busy()  # it is being replaced at this moment
+            return Busy()  # another process replaces the file at this moment
         if "no such table" in str(error) and self.was_moved():
             self.verify_after = 0.0  # another process restored it
             return Busy()

@@ -1,9 +1,8 @@
-"""The definitions of all limits, beside the database, in a form that survives its loss.
+"""The definitions of all limits, in a file beside the database that survives its loss.
 
-This is an append-only file of JSON lines: each is a definition, or a name that was deleted. The last line on a name
-counts. It is written before the transaction that it belongs to commits, and synced as well if an operator declared the
-limit. It is rewritten whole when most of it is history. Nothing reads it while the database is sound; a lost or damaged
-database is rebuilt from it.
+The file has JSON lines: each is a definition, or a name that was deleted, and the last line on a name counts. A process
+appends to it before it commits the transaction, and syncs it if an operator declared the limit. It rewrites the file
+when most lines are outdated. A process reads the file only to rebuild a database that is lost or damaged.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ def append(directory: Path, entries: Iterable[dict[str, Any]], *, is_durable: bo
     """Add entries: each has `name`, and the fields of a definition or `deleted`.
 
     Args:
-        is_durable: whether they have to survive a power loss, and are synced to the disk.
+        is_durable: whether to sync them to the disk, so that they survive a power loss.
 
     Raises:
         StoreError: another user made the file, and this user may not write it; the message says what to do.
@@ -57,7 +56,7 @@ def append(directory: Path, entries: Iterable[dict[str, Any]], *, is_durable: bo
 
 
 def replay(directory: Path) -> dict[str, dict[str, Any]]:
-    """Return the definitions by name, as of the last complete line; a line that can't be read is skipped."""
+    """Return the definitions by name, as of the last complete line; skip lines that are damaged."""
     definitions: dict[str, dict[str, Any]] = {}
     for entry in _entries(directory):
         if entry.get("deleted"):
@@ -71,9 +70,9 @@ def replay(directory: Path) -> dict[str, dict[str, Any]]:
 
 
 def rewrite_if_long(directory: Path, count_definitions: Callable[[], int]) -> bool:
-    """Keep one line for each definition once most lines are history; return whether that was so.
+    """Keep one line for each definition if most lines are outdated; return whether that was so.
 
-    It is called while no other process can write.
+    The caller makes sure that no other process writes meanwhile.
     """
     path = directory / DEFINITIONS_LOG_NAME
     try:
@@ -122,12 +121,14 @@ def _entries(directory: Path) -> Iterable[dict[str, Any]]:
 
 
 def _is_sound(entry: dict[str, Any]) -> bool:
-    """Return whether an entry can be used: a file that outlives a damaged disk may be damaged itself."""
+    """Return whether an entry is valid: a disk that damaged the database may have damaged this file, too."""
+    from uuid import UUID
+
     try:
         limit_name("name", entry["name"])
         if entry.get("deleted"):
             return True
-        _uuid(entry["id"])
+        UUID(entry["id"])
         numbers = [float(entry[key]) for key in ("limit", "active", "created")]
         decay = float(entry["slot_decay_per_second"])
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -135,14 +136,8 @@ def _is_sound(entry: dict[str, Any]) -> bool:
     return 0 <= decay < math.inf and all(0 <= number < _MAX_NUMBER for number in numbers)
 
 
-def _uuid(text: str) -> object:
-    from uuid import UUID
-
-    return UUID(text)
-
-
 def _sync_directory(directory: Path) -> None:
-    """Let the name of a new file survive a loss of power, too."""
+    """Let the name of a new file survive a power loss."""
     if sys.platform == "win32":
         return
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)

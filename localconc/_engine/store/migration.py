@@ -1,7 +1,7 @@
-"""Taking a store of an older version over into a new one.
+"""Copying a store of an older version into a new one.
 
-Version 1 is that of the first release. Its definitions, averages, history, and the holders of living processes go over;
-its waiters do not, for their processes find that the store is newer and get a `StoreError`.
+Version 1 is that of the first release. Its definitions, averages, history and holders are copied. Its waiters are not:
+their processes find that the store is newer, and raise `StoreError`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from localconc._engine.store.rows.schema import INSTANT, OPERATOR, SCHEMA_VERSIO
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: The versions that can be taken over.
+#: The versions that can be copied.
 FROM_VERSIONS: Final = frozenset({1})
 
 _TABLES_OF_VERSION_1: Final = frozenset(
@@ -92,10 +92,10 @@ def take_over(old: sqlite3.Connection, new: sqlite3.Connection, version: int) ->
     for into, select in _COPIES:
         _copy(new, into, old.execute(select).fetchall())
     for limit_id, decay in new.execute("SELECT id, slot_decay_per_second FROM limits").fetchall():
-        if nearest_decay(decay) != decay:  # version 1 accepted what its arithmetic could not carry
+        if nearest_decay(decay) != decay:  # version 1 accepted decays that its arithmetic rounded to nothing
             new.execute("UPDATE limits SET slot_decay_per_second = ? WHERE id = ?", (nearest_decay(decay), limit_id))
     new.executemany(_SET_TOTAL, old.execute(_TOTALS).fetchall())
-    for table in ("limits", "owners"):  # numbers that were given never return
+    for table in ("limits", "owners"):  # a number is never given twice
         last = old.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
         if last is not None:
             new.execute("DELETE FROM sqlite_sequence WHERE name = ?", (table,))

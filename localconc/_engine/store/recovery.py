@@ -1,7 +1,7 @@
-"""How a store comes into being, is restored after its deletion, set aside when it is damaged, or migrated.
+"""How a process creates a store, restores a deleted one, sets a damaged one aside, or migrates an old one.
 
-Each of these builds a file aside and moves it into its place, whole: nobody ever sees half of one, and processes that
-have the former file open notice that theirs is no longer the one at the path.
+Each of these builds a whole file aside and moves it into its place. So no process ever opens half a file, and processes
+that have the former file open notice that theirs is no longer the one at the path.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ class Recovery:
     # ---- connecting ------------------------------------------------------------------------------------------
 
     def connect_in_place(self) -> sqlite3.Connection:
-        """Connect to the store at its path, which is created or migrated first if need be.
+        """Connect to the store at its path; create or migrate it first if necessary.
 
         Raises:
-            Busy: another process is doing that.
+            Busy: another process does so at this moment.
             Damaged: it is not a sound store.
             StoreError: it can't be used.
         """
@@ -79,7 +79,7 @@ class Recovery:
             if version < schema.SCHEMA_VERSION:
                 connection.close()
                 self._migrate()
-                raise Busy  # what is at the path now is another file
+                raise Busy  # there is a new file at the path now
             if is_group_shared(self._directory):
                 for suffix in _SIDECARS:
                     give_to_group(_sidecar(self._path, suffix))
@@ -160,7 +160,7 @@ class Recovery:
         return self._path.with_suffix(".new")
 
     def _fresh_file(self) -> Path:
-        """Return where to build, emptied of what was left by a process that died while it built."""
+        """Return the path to build at, without the leftovers of a process that died while it built there."""
         fresh = self._aside
         for suffix in ("", *_SIDECARS, "-journal"):
             _sidecar(fresh, suffix).unlink(missing_ok=True)
@@ -168,17 +168,18 @@ class Recovery:
 
     def _move_into_place(self) -> None:
         for suffix in _SIDECARS:
-            _sidecar(self._path, suffix).unlink(missing_ok=True)  # of the database that is no more
+            _sidecar(self._path, suffix).unlink(missing_ok=True)  # they belong to the former database
         os.replace(self._aside, self._path)
 
     def restore(self, connection: sqlite3.Connection, anchors: Anchors) -> None:
-        """Write a deleted store, which lives on in an open connection, to its path again; close it to others.
+        """Write a deleted store, which an open connection still has, to its path again.
 
-        Processes that still have the deleted file open find its tables gone and come over.
+        Then drop a table of the deleted file: other processes that still have it open find that out, and open the new
+        one.
         """
         with self.maintenance_lock():
             if not anchors.are_unlinked():
-                return  # another process was quicker
+                return  # another process has restored it
             try:
                 state = _data_version(connection)
                 fresh = self._fresh_file()
@@ -186,7 +187,7 @@ class Recovery:
                 _copy(connection, fresh)
                 connection.execute("BEGIN IMMEDIATE")
                 if _data_version(connection) != state:
-                    raise Busy  # another process that has it open has written meanwhile
+                    raise Busy  # another process that still has it open has written to it meanwhile
                 connection.execute("DROP TABLE slots")
                 self._move_into_place()
                 connection.execute("COMMIT")
@@ -198,18 +199,18 @@ class Recovery:
                         connection.execute("ROLLBACK")
 
     def _migrate(self) -> None:
-        """Take a store of an older version over into a new file, with all that its processes hold.
+        """Copy a store of an older version into a new file, with all that its processes hold.
 
-        Processes of the older version find their tables gone, look at the path, and say that the store is newer. The
-        tables go, in the file itself, before the new one is in its place: nobody is admitted by both. A process that
-        dies in between has left a whole new store, which the next one moves into its place.
+        Then processes of the older version find their tables gone, look at the path, and say that the store is newer.
+        This drops a table of the old file before it moves the new file into its place, so that no two processes admit
+        by two files. A process that dies in between leaves a whole new store, which the next one moves into its place.
         """
         with self.maintenance_lock():
             old = self._connect(self._path)
             try:
                 version = self._version(old)
                 if version >= schema.SCHEMA_VERSION:
-                    return  # another process was quicker
+                    return  # another process has migrated it
                 errors = integrity.integrity_errors(old)
                 if errors:
                     raise Damaged("; ".join(errors))
@@ -248,10 +249,13 @@ class Recovery:
     # ---- damage ----------------------------------------------------------------------------------------------
 
     def rebuild(self) -> Path | None:
-        """Set a damaged store aside; the next use builds a new one. None if another process did so meanwhile.
+        """Set a damaged store aside, so that the next use builds a new one; return where the damaged file is now.
+
+        Returns:
+            None if another process did so meanwhile.
 
         Raises:
-            StoreError: other living processes use it, whose slots a new store would not know.
+            StoreError: other living processes use the store, and a new one would not know their slots.
         """
         with self.maintenance_lock():
             if not self._is_damaged():
@@ -325,7 +329,7 @@ class Recovery:
 
     def _explained(self, error: Exception) -> Exception:
         if isinstance(error, FileNotFoundError):
-            return Busy()  # it is being replaced at this moment
+            return Busy()  # another process replaces the file at this moment
         return explained(error, self._path)
 
 
@@ -341,7 +345,7 @@ def _data_version(connection: sqlite3.Connection) -> int:
 
 
 def _copy(connection: sqlite3.Connection, path: Path) -> None:
-    """Write a whole database to a file, and make it last; not every build of SQLite can do so inside a transaction."""
+    """Write a whole database to a file and sync it. Outside of a transaction, every build of SQLite can do so."""
     copy = sqlite3.connect(path, isolation_level=None)
     try:
         connection.backup(copy)

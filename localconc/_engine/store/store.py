@@ -1,11 +1,10 @@
-"""The ledger in transactions: what one of them decides, with what has to happen around its commit."""
+"""Transactions on the ledger: the work of one, with the effects that follow its commit."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
 from localconc._engine.core import rules
-from localconc._engine.core.errors import Busy
 from localconc._engine.store import definitions_log
 from localconc._engine.store.database import Database
 from localconc._engine.store.rows.ledger import Ledger
@@ -26,31 +25,17 @@ class Transaction:
     """One write transaction: the ledger at one moment, and the effects that follow its commit.
 
     Attributes:
-        now: the clock since boot, for arithmetic.
-        wall: the wall clock, for people.
-        admitted: owner, serial, address, secret, and seconds waited of each request that was admitted.
-        told: owner, serial and address of waiters that have to look at the store.
-        warnings: owner, kind, name of a limit and message for each call that has to be warned.
-        definitions: entries for the log of definitions, written before the commit.
-        is_durable: whether a definition was declared, which has to survive a power loss.
-        touched_limits: limits whose definition or occupation was changed by hand: their queues are to be served.
-        served: tickets of this process's waiters whose rows have served and are deleted.
-        stale_tickets: waiters whose limits changed: they are to be answered as if they had just called.
+        now: the time by the boot clock, for arithmetic.
+        wall: the time by the wall clock, for people.
+        admitted: owner, serial, address, secret, and seconds waited of each waiter that was admitted.
+        told: owner, serial and address of each waiter that is to look at the store.
+        warnings: owner, kind, name of a limit and message of each warning.
+        definitions: entries for the log of definitions, which are written before the commit.
+        is_durable: whether an operator declared a definition, which has to survive a power loss.
+        touched_limits: limits that an operator changed, whose queues are reevaluated before the commit.
+        served: tickets of this process's waiters whose rows are no longer needed and were deleted.
+        stale_tickets: waiters whose limits changed, which are reevaluated before the commit as if they had just called.
     """
-
-    __slots__ = (
-        "admitted",
-        "definitions",
-        "is_durable",
-        "ledger",
-        "now",
-        "served",
-        "stale_tickets",
-        "told",
-        "touched_limits",
-        "wall",
-        "warnings",
-    )
 
     def __init__(self, ledger: Ledger, now: float, wall: float) -> None:
         self.ledger = ledger
@@ -65,13 +50,8 @@ class Transaction:
         self.stale_tickets: list[int] = []
         self.served: list[int] = []
 
-    @property
-    def concerns_others(self) -> bool:
-        """Whether there is something to do after the commit."""
-        return bool(self.admitted or self.told or self.warnings or self.definitions or self.served)
-
     def admit_next(self, limit_id: int) -> bool:
-        """Admit the first waiter of a limit by the fast statement; return whether the rules may admit more."""
+        """Admit the first waiter of a limit by the fast statement; return whether the rules may admit more waiters."""
         admitted = self.ledger.admit_first(limit_id, self.wall, self.now)
         if admitted is None:
             return self.ledger.has_queue(limit_id)
@@ -85,7 +65,7 @@ class Transaction:
         self.ledger.set_empty_at(limit_id, empty_at, by_wall)
 
     def release(self, limit_id: int, owner_id: int, serial: int) -> bool:
-        """Release what a holder occupies of a limit, without what has drained; return False if it holds nothing."""
+        """Release the slots of a holder that have not drained; return False if it holds none of the limit."""
         if self.ledger.release(limit_id, owner_id, serial, self.now):
             return True
         held = self.ledger.holder(limit_id, owner_id, serial)
@@ -108,7 +88,7 @@ class Store:
     Args:
         directory: the home.
         clock: what time it is.
-        on_open: called after each opening of the database, before anything else uses it.
+        on_open: called after each opening of the database, before any other use of it.
         on_opened: called after that, when the store is in use; must not raise.
         reevaluate: called before the commit of a transaction in which limits changed: answers their waiters.
         announce: called after the commit of a transaction that concerns others; must not raise.
@@ -129,8 +109,8 @@ class Store:
         self.directory = directory
         self._clock = clock
         self._reevaluate = reevaluate
-        self._announce = announce
-        self._served: set[int] = set()  # tickets whose rows are to be deleted
+        self.announce = announce
+        self._served: set[int] = set()  # tickets of waiters whose rows the next transaction deletes
         self.database = Database(directory, clock, on_open, on_opened, users)
 
     def transact(self, work: Callable[[Transaction], Result]) -> Result:
@@ -142,7 +122,7 @@ class Store:
         return self.transact_with_effects(work)[0]
 
     def transact_with_effects(self, work: Callable[[Transaction], Result]) -> tuple[Result, Transaction]:
-        """Do some work in a write transaction; return its result with the transaction, which tells its effects.
+        """Do some work in a write transaction; return its result with the transaction, which lists the effects.
 
         Raises:
             Busy: another process is writing; nothing was done.
@@ -150,17 +130,11 @@ class Store:
         txn, result = self.database.transact("BEGIN IMMEDIATE", self._decide, work)
         if txn.is_durable:
             self.database.make_durable()
-        if txn.concerns_others:
-            self._announce(txn)
+        self.announce(txn)
         return result, txn
 
-    def announce(self, txn: Transaction) -> None:
-        """Let the effects of a transaction follow that was committed by other means."""
-        if txn.concerns_others:
-            self._announce(txn)
-
     def read(self, work: Callable[[Ledger], Result]) -> Result:
-        """Do some work on a consistent look at the ledger, without changing it."""
+        """Read the ledger in one consistent transaction, without changing it."""
         return self.database.transact("BEGIN", _look, work)
 
     def _decide(
@@ -178,11 +152,11 @@ class Store:
         return txn, result
 
     def delete_later(self, ticket: int) -> None:
-        """Have the row of a waiter that has served deleted by the next transaction."""
+        """Let the next transaction delete the row of a waiter, which has accepted its outcome."""
         self._served.add(ticket)
 
     def forget_served(self, tickets: Iterable[int] | None = None) -> None:
-        """Forget rows that a committed transaction has deleted; None for all, if another store took their place."""
+        """Forget rows that a transaction has deleted; None for all, after this process joined another store."""
         if tickets is None:
             self._served.clear()
         else:
@@ -193,34 +167,12 @@ class Store:
     def transact_while_opening(self, work: Callable[[Transaction], Result]) -> Result:
         """Do some work in a write transaction before the store is in use; only for `on_open`."""
         txn, result = self.database.transact_while_opening("BEGIN IMMEDIATE", self._decide, work)
-        if txn.concerns_others:
-            self._announce(txn)
+        self.announce(txn)
         return result
 
     def read_while_opening(self, work: Callable[[Ledger], Result]) -> Result:
-        """Do some work on the ledger before the store is in use; only for `on_open`."""
+        """Read the ledger before the store is in use; only for `on_open`."""
         return self.database.transact_while_opening("BEGIN", _look, work)
-
-    @property
-    def file_identity(self) -> object:
-        """What tells the open file from any other one."""
-        return self.database.file_identity
-
-    def is_usable(self) -> bool:
-        """Whether the store is open, or can be opened at once."""
-        try:
-            self.database.ensure_open()
-        except Busy:
-            return False
-        return True
-
-    def rebuild(self) -> Path | None:
-        """Set a damaged store aside, so that the next use builds a new one with the definitions of the old.
-
-        Returns:
-            Where the damaged file lies now; None if another process did it meanwhile.
-        """
-        return self.database.rebuild()
 
 
 def _look(connection: sqlite3.Connection, work: Callable[[Ledger], Result]) -> Result:

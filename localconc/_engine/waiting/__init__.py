@@ -1,5 +1,5 @@
-"""How a call waits: its steps, what takes them in a thread or a task, the mailboxes in which they receive wakeups.
+"""How a call waits: its steps, the threads or tasks that take them, the mailboxes in which these receive wakeups.
 
-Offers `threads.acquire`, `threads.release`, `threads.run` and the same for `tasks`; mailboxes and the notifier.
+Offers `threads.acquire`, `threads.release`, `threads.run`; the first two of `tasks`, too; mailboxes and the notifier.
 Must not know: SQL, or how a request is admitted.
 """

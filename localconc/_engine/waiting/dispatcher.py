@@ -1,8 +1,8 @@
-"""What waits on behalf of all tasks of one event loop: one mailbox, one slow poll, one watch.
+"""The dispatcher, which waits on behalf of all tasks of one event loop: one mailbox, one slow poll, one watch.
 
-A dispatcher exists while a task of its loop takes its steps through the engine, and keeps hold of the loop's means (a
-reader, timers) for just as long: nothing is left behind by a loop that is closed. The loop in turn keeps hold of the
-dispatcher, and so of the tasks, of which it knows only weakly itself.
+A dispatcher exists while a task of its loop takes the steps of a call. Only that long does it use a reader and timers
+of the loop, so a closed loop leaves nothing behind. These in turn keep the dispatcher and its tasks alive, to which the
+loop itself has only weak references.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
     from localconc._engine.liveness.owner import Owner
     from localconc._engine.waiting.mailboxes.mailbox import Mailbox
 
-#: A mailbox that held this many wakeups may have been full (on Linux it holds ten), and others may not have got in.
+#: A mailbox that held this many wakeups may have been full (on Linux it holds ten), so that others were dropped.
 PERHAPS_FULL: Final = 8
 
-#: After this long, what no task in particular waits for is tried again on a store that was busy.
+#: After this long, the dispatcher retries an operation of its own on a store that was busy.
 RETRY_SECONDS: Final = 0.005
 
-#: Queues that one poll looks at; the next one goes on from there.
+#: How many queues one poll looks at; the next poll continues with the others.
 MAX_QUEUES_A_POLL: Final = 256
 
-#: What tasks are told whose own wakeups may be lost.
+#: The wakeup for tasks whose own wakeups may be lost.
 _LOOK: Final = (0, 0, 0.0, 0.0)
 
 _dispatchers: WeakValueDictionary[tuple[Engine, AbstractEventLoop], LoopDispatcher] = WeakValueDictionary()
@@ -60,7 +60,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def dispatcher_of(engine: Engine, loop: AbstractEventLoop) -> LoopDispatcher:
-    """Return the dispatcher of a loop, which is made when it is first needed."""
+    """Return the dispatcher of a loop; make it if there is none."""
     with _lock:
         dispatcher = _dispatchers.get((engine, loop))
         if dispatcher is None:
@@ -71,7 +71,7 @@ def dispatcher_of(engine: Engine, loop: AbstractEventLoop) -> LoopDispatcher:
 def _weakly(method: Callable[[], None]) -> Callable[[], None]:
     """Return a function that calls a method for as long as its object lives.
 
-    The process knows all mailboxes that are in use; through this one it must not keep a closed loop and its tasks.
+    The process refers to every mailbox in use. Through that of a dispatcher, it must not keep a closed loop alive.
     """
     reference = WeakMethod(method)
 
@@ -84,7 +84,7 @@ def _weakly(method: Callable[[], None]) -> Callable[[], None]:
 
 
 class LoopDispatcher:
-    """One engine, for one event loop; to be used in the loop's thread."""
+    """One engine for one event loop. Only the loop's thread uses it."""
 
     def __init__(self, engine: Engine, loop: AbstractEventLoop) -> None:
         self._engine = engine
@@ -110,11 +110,11 @@ class LoopDispatcher:
     # ---- users -----------------------------------------------------------------------------------------------
 
     def enter(self) -> None:
-        """Count one more task that takes its steps."""
+        """Count one more task that takes the steps of a call."""
         self._users += 1
 
     def exit(self) -> None:
-        """Count one task less; the last one closes what the dispatcher has open."""
+        """Count one task less; the last one closes the mailbox and ends the timers."""
         self._users -= 1
         if self._users == 0 and self._pid == os.getpid():
             self._close()
@@ -144,7 +144,7 @@ class LoopDispatcher:
             return False
         try:
             self._loop.add_reader(descriptor, callback)
-        except NotImplementedError:  # a loop without readers (Windows' proactor): the quick poll stands in
+        except NotImplementedError:  # a loop without readers (Windows' proactor) polls more often instead
             return False
         return True
 
@@ -159,14 +159,14 @@ class LoopDispatcher:
         await self._pass(until, first=False)
 
     async def back_off(self, seconds: float, until: float | None) -> None:
-        """Wait for the store to be free: one task looks on behalf of all, who queue behind it."""
+        """Wait for the store to be free. All tasks queue here, and one at a time tries."""
         self._entrance.close(seconds)
         await self._pass(until, first=True)
 
     async def _pass(self, until: float | None, *, first: bool) -> None:
         event = TaskEvent()
         alarm = None
-        if until is not None:  # in real time, whatever the engine's clock is: the throttle moves in it
+        if until is not None:  # in real time, like the throttle, even if a test moves the engine's clock
             alarm = call_later(self._loop, until - self._engine.clock.now(), event.set)
         self._entrance.join(event, first=first)
         try:
@@ -177,7 +177,7 @@ class LoopDispatcher:
             self._entrance.leave(event)
 
     def expect(self, serial: int) -> TaskEvent:
-        """Expect wakeups for a serial; the returned event is set when one comes."""
+        """Expect wakeups for a serial; return the event that the dispatcher sets when one comes."""
         event = self._expected[serial] = TaskEvent()
         if self._watch_timer is None and not self._engine.is_alone:
             self._watch_timer = call_later(self._loop, WATCH_AFTER_SECONDS, self._start_watching)
@@ -192,7 +192,7 @@ class LoopDispatcher:
             del self._expected[serial]
 
     def _tell(self, serials: Iterable[int]) -> None:
-        """Have tasks act on their wakeups, or look at the store if they have none."""
+        """Let tasks act on their wakeups, or look at the store if they have none."""
         events = [self._expected[serial] for serial in serials if serial in self._expected]
         at_once = len(events) <= MAX_TASKS_AN_ITERATION and not self._told
         for event in events:
@@ -208,7 +208,7 @@ class LoopDispatcher:
     def _on_delivery(self) -> None:
         """Collect what a thread of this process has left in the mailbox; called in that thread."""
         if self._loop.is_closed():
-            return  # its tasks, which can't go on, leave the queue when they are collected
+            return  # its tasks can't continue; they leave the queue when they are collected
         if threading.get_ident() == self._thread:
             self._collect_delivered()
             return
@@ -235,13 +235,13 @@ class LoopDispatcher:
             self._attempt(self._tell_answered, again=self._poll)
 
     def _tell_answered(self) -> None:
-        """Have those tasks look whose requests are no longer in the queue; their wakeups may be lost."""
+        """Let tasks look at the store if their requests have left the queue: their wakeups may be lost."""
         owner_id = self._engine.membership.owner_id
         waiting = set(self._engine.read(lambda ledger: listings.waiting_serials(ledger.connection, owner_id)))
         self._tell([serial for serial in self._expected if serial not in waiting])
 
     def _attempt(self, operation: Callable[[], None], again: Callable[[], None]) -> None:
-        """Do what no task in particular has asked for; if it fails, those that wait see for themselves."""
+        """Do an operation on behalf of all tasks; if it fails, let each task look at the store and raise the error."""
         try:
             operation()
         except Busy:
@@ -290,7 +290,7 @@ class LoopDispatcher:
                 self._schedule_poll(delay)
 
     def _some_queues(self) -> list[int]:
-        """Return limits that tasks of this process wait for; if there are many, other ones each time."""
+        """Return limits that this process waits for; if there are many, others each time."""
         owner_id = self._engine.membership.owner_id
         limit_ids = sorted(self._engine.read(lambda ledger: listings.queues_of(ledger.connection, owner_id)))
         left = [limit_id for limit_id in limit_ids if limit_id > self._last_polled]

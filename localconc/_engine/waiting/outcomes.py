@@ -1,4 +1,4 @@
-"""What a wait says, while it lasts as well as at its end."""
+"""What a call logs during a long wait, with the errors that end one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class StoreTimeout(Exception):
 
 
 def report_wait(seconds: float, reason: Reason) -> None:
-    """Say for what, and for whom, a call has waited for a while."""
+    """Log what a call has been waiting for."""
     names = ", ".join(map(repr, reason.names))
     logger.info(
         "localconc: waiting for %s for %.0f s: %s", names, seconds, reason.text, extra={"localconc_kind": "waiting"}

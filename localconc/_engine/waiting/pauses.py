@@ -1,4 +1,4 @@
-"""What the steps of a call yield: how to pause."""
+"""The pauses that the steps of a call yield to their driver."""
 
 from __future__ import annotations
 
@@ -6,16 +6,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from localconc._engine.core.errors import Busy, Damaged, shown
-from localconc._engine.waiting import outcomes
-from localconc._engine.waiting.timing import (
-    BACKOFF_GROWTH,
-    MAX_BACKOFF_HELD_UP_SECONDS,
-    MAX_BACKOFF_SECONDS,
-    MAX_BACKOFF_SHARE,
-    MAX_REBUILDS,
-    MIN_BACKOFF_SECONDS,
-    STORE_PATIENCE_SECONDS,
-)
+from localconc._engine.waiting import outcomes, timing
 from localconc.errors import StoreError
 
 if TYPE_CHECKING:
@@ -29,8 +20,8 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
-class Mailboxes(Protocol):
-    """Where the steps of a call get the mailbox for its wakeups: a thread has its own, tasks share their loop's."""
+class MailboxSource(Protocol):
+    """Where the steps of a call get a mailbox: a thread gets one of its own, tasks share that of their loop."""
 
     def take(self, owner: Owner) -> Any:
         """Return a mailbox."""
@@ -40,7 +31,7 @@ class Mailboxes(Protocol):
 
 
 class Backoff(NamedTuple):
-    """Pause for a moment, because the store is busy; `until`, on the engine's clock, is when to give up."""
+    """Pause for a moment, because the store is busy; at `until`, on the engine's clock, the call gives up."""
 
     seconds: float
     until: float | None
@@ -55,18 +46,18 @@ class Park(NamedTuple):
     watched_fd: int | None
 
 
-#: What a driver drives: it gets pauses, sends wakeups, and in the end has the result.
+#: The steps of a call. The driver receives pauses, sends wakeups, and gets the result at the end.
 Steps = Generator[Backoff | Park, "list[Wakeup] | None", Result]
 
 
 def retry_while_busy(engine: Engine, operation: Callable[[], Result], deadline: float | None) -> Steps[Result]:
-    """Try an operation until the store is free for it; rebuild a damaged store on the way.
+    """Retry an operation until the store is free for it; rebuild the store if it is damaged.
 
     Raises:
         StoreTimeout: the store stayed busy until the deadline.
         StoreError: the store can't be used.
     """
-    seconds = MIN_BACKOFF_SECONDS
+    seconds = timing.MIN_BACKOFF_SECONDS
     rebuilds = 0
     is_damaged = False
     busy_since = give_up_at = None
@@ -80,15 +71,15 @@ def retry_while_busy(engine: Engine, operation: Callable[[], Result], deadline: 
             now = engine.clock.now()
             busy_since = busy_since or now
             if deadline is not None:
-                give_up_at = give_up_at or max(deadline, now + STORE_PATIENCE_SECONDS)
+                give_up_at = give_up_at or max(deadline, now + timing.STORE_PATIENCE_SECONDS)
                 if now >= give_up_at:
                     raise outcomes.StoreTimeout from None
             yield Backoff(seconds, give_up_at)
-            longest = max(MAX_BACKOFF_SECONDS, (now - busy_since) * MAX_BACKOFF_SHARE)
-            seconds = min(seconds * BACKOFF_GROWTH, longest, MAX_BACKOFF_HELD_UP_SECONDS)
+            longest = max(timing.MAX_BACKOFF_SECONDS, (now - busy_since) * timing.MAX_BACKOFF_SHARE)
+            seconds = min(seconds * timing.BACKOFF_GROWTH, longest, timing.MAX_BACKOFF_HELD_UP_SECONDS)
         except Damaged as damage:
             rebuilds += 1
-            if rebuilds > MAX_REBUILDS:
+            if rebuilds > timing.MAX_REBUILDS:
                 raise StoreError(
                     f"The database {shown(engine.store.database.path)} is damaged ({damage}) and can't be "
                     "rebuilt: move it away."

@@ -1,9 +1,9 @@
-"""The steps of a call, without saying how to pause.
+"""The steps of a call, which leave it to a driver how to pause.
 
-`acquire` and `release` are generators. Each step does one thing that never blocks; in between they yield a `Backoff`
-(the store is busy: pause for a moment) or a `Park` (pause until a moment, or until a wakeup comes). The driver pauses,
-and sends the wakeups that came meanwhile. A thread drives them by sleeping, a task by awaiting, a test by stepping
-through them: the way of a call is written once.
+`acquire` and `release` are generators. Each step does one thing that never blocks. In between they yield a `Backoff`
+(pause for a moment, because the store is busy) or a `Park` (pause until a moment, or until a wakeup comes). The driver
+pauses, and sends in the wakeups that came meanwhile. A thread drives them by sleeping, a task by awaiting, a test by
+stepping through them, so the steps are written once for all.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.holding.holdings import Handle
 from localconc._engine.holding.releases import report_late_release
 from localconc._engine.waiting import outcomes
-from localconc._engine.waiting.pauses import Mailboxes, Park, Steps, retry_while_busy
+from localconc._engine.waiting.pauses import MailboxSource, Park, Steps, retry_while_busy
 from localconc._engine.waiting.timing import (
     PARENT_AFTER_SECONDS,
     RELEASE_PATIENCE_SECONDS,
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from localconc._engine.core.calls import Call
-    from localconc._engine.core.clock import Mailbox
     from localconc._engine.engine import Engine
 
 # ---- acquiring -------------------------------------------------------------------------------------------------------
@@ -42,7 +41,7 @@ def acquire(
     call: Call,
     thread: str,
     context: int,
-    mailboxes: Mailboxes,
+    mailboxes: MailboxSource,
     stopped: Callable[[], Iterable[int]],
     *,
     polls: bool,
@@ -52,10 +51,10 @@ def acquire(
 
     Args:
         thread: name of the thread or task.
-        context: identifies the thread or task; 0 if anybody may release.
-        mailboxes: where to get a mailbox for wakeups.
-        stopped: returns the threads and tasks that can't go on while this call waits.
-        polls: whether these steps look by themselves now and then; False if a dispatcher looks for many tasks.
+        context: identifies the thread or task; 0 if any thread or task may release.
+        mailboxes: provides a mailbox for wakeups.
+        stopped: returns the threads and tasks that can't continue while this call waits.
+        polls: whether these steps poll the store; False if a dispatcher polls it for many tasks.
         begun: when the caller began to wait, if that was before now.
     """
     request, timeout_seconds, max_retries = call.request, call.timeout_seconds, call.max_retries
@@ -64,16 +63,12 @@ def acquire(
     tries_until = deadline if max_retries is None or deadline is not None else begun + STORE_TIMEOUT_SECONDS
     may_wait = timeout_seconds != 0 and max_retries != 0
     handle = engine.holdings.begin(thread, request.label, context)
-    mailbox = None
+    terms: WaitTerms | None = None
+    outcome: Handle | Queued | Refused | Deadlocked
     try:
-        if may_wait and engine.membership.owner is None:  # mailboxes are an owner's
+        if may_wait and engine.membership.owner is None:  # only a process that has joined the store has mailboxes
             yield from retry_while_busy(engine, engine.store.database.ensure_open, tries_until)
-        owner = engine.membership.owner
-        terms = None
-        if may_wait and owner is not None:
-            mailbox = mailboxes.take(owner)
-            terms = _terms(engine, call, mailbox, stopped)
-        outcome: Handle | Queued | Refused | Deadlocked
+        terms = _terms(engine, call, mailboxes, stopped) if may_wait else None
         try:
             outcome = engine.acquisitions.try_acquire(request, handle, terms)
         except (Busy, Damaged):
@@ -89,9 +84,7 @@ def acquire(
                 first_look_at = _first_look_at(begun, deadline, polls)
                 wakeups = yield Park(first_look_at, handle.serial, outcome.terms.mailbox, None)
                 for wakeup in wakeups or ():
-                    if wakeup[0] == handle.serial and engine.acquisitions.accept_wakeup(
-                        request, outcome, handle, wakeup
-                    ):
+                    if engine.acquisitions.accept_wakeup(request, outcome, handle, wakeup):
                         return handle
             yield from Wait(engine, call, handle, outcome, begun, deadline, polls=polls).steps(is_told=bool(wakeups))
     except BaseException as error:
@@ -100,8 +93,8 @@ def acquire(
             raise outcomes.store_timeout(call, str(engine.store.database.path)) from None
         raise
     finally:
-        if mailbox is not None:
-            mailboxes.put(mailbox)
+        if terms is not None:
+            mailboxes.put(terms.mailbox)
     return handle
 
 
@@ -110,13 +103,18 @@ def _first_look_at(begun: float, deadline: float | None, polls: bool) -> float:
     return first if deadline is None else min(first, deadline)
 
 
-def _terms(engine: Engine, call: Call, mailbox: Mailbox, stopped: Callable[[], Iterable[int]]) -> WaitTerms:
+def _terms(
+    engine: Engine, call: Call, mailboxes: MailboxSource, stopped: Callable[[], Iterable[int]]
+) -> WaitTerms | None:
+    owner = engine.membership.owner
+    if owner is None:
+        return None
     has_end = call.timeout_seconds is not None or call.max_retries is not None
     stops: tuple[int, ...] = ()
     contexts = engine.holdings.contexts
     if not has_end and contexts:
         stops = tuple(context for context in stopped() if context in contexts)
-    return WaitTerms(mailbox, has_end, call.max_retries is not None, stops)
+    return WaitTerms(mailboxes.take(owner), has_end, call.max_retries is not None, stops)
 
 
 def _reap_and_try_again(
@@ -127,7 +125,7 @@ def _reap_and_try_again(
     outcome: Handle | Queued | Refused | Deadlocked,
     deadline: float | None,
 ) -> Steps[Handle | Queued]:
-    """Look for dead holders before saying no: perhaps nobody was waiting who would have noticed their end."""
+    """Reap dead holders before a refusal: without a waiter, no process may have noticed that they died."""
     if isinstance(outcome, Deadlocked):
         reap = partial(engine.reaper.reap_owners, outcome.owner_ids)
     else:
@@ -148,7 +146,7 @@ def _reap_and_try_again(
 
 
 def release(engine: Engine, handle: Handle) -> Steps[None]:
-    """Release slots. It never fails: if the store does not allow it in time, the background does."""
+    """Release slots. This never fails: if the store stays busy, the background goes on with it."""
     try:
         deadline = engine.clock.now() + RELEASE_PATIENCE_SECONDS
         yield from retry_while_busy(engine, partial(engine.acquisitions.release, handle), deadline)

@@ -1,4 +1,4 @@
-"""How a task takes the steps of a call: it awaits where they pause."""
+"""How a task takes the steps of a call: it awaits at each pause."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 
 
 class TaskDriver:
-    """One call's use of the dispatcher of its loop: entered when there is something to wait for."""
+    """One call's use of the dispatcher of its loop, which begins when the call first pauses."""
 
     __slots__ = ("_dispatcher", "_event", "_serial", "engine")
 
@@ -52,7 +52,7 @@ class TaskDriver:
         """Leave the mailbox to the dispatcher, which keeps it for as long as it has users."""
 
     def expect(self, serial: int) -> TaskEvent:
-        """Expect wakeups for a serial, between two pauses as well: the next pause ends at once then."""
+        """Expect wakeups for a serial from now on; one that comes between two pauses ends the next one at once."""
         if self._event is None:
             self._serial, self._event = serial, self.dispatcher.expect(serial)
         return self._event
@@ -66,9 +66,9 @@ class TaskDriver:
 
 
 async def run_steps(steps: Steps[Result], driver: TaskDriver) -> Result:
-    """Take the steps to their end. What interrupts a pause is raised inside the steps, which clean up.
+    """Take the steps to their end. An exception that interrupts a pause is raised inside the steps, which clean up.
 
-    The steps are not closed here: a task that is thrown away is closed by the interpreter, and its steps with it.
+    This does not close the steps: if a program drops the task, the interpreter closes it, and the steps with it.
     """
     go: Callable[[Any], Backoff | Park] = steps.send
     argument: Any = None
@@ -83,7 +83,7 @@ async def run_steps(steps: Steps[Result], driver: TaskDriver) -> Result:
                 if isinstance(pause, Backoff):
                     argument = None
                     await driver.dispatcher.back_off(pause.seconds, pause.until)
-                else:  # ten thousand may be suspended here: no more coroutines than needed
+                else:  # ten thousand tasks may be suspended here, so there are no more coroutines than needed
                     event = driver.expect(pause.serial)
                     await driver.engine.clock.pause_task(event, pause.until)
                     argument = event.clear()
@@ -117,13 +117,13 @@ async def acquire(engine: Engine, call: Call, task: str, context: int) -> Handle
 
 
 def _stopped() -> list[int]:
-    """Return what stops while the running task waits: nothing but itself, unless `asyncio.timeout` ends its wait."""
+    """Return what stops while the running task waits: the task itself, unless `asyncio.timeout` ends its wait."""
     task = asyncio.current_task()
     return [] if task is None or _is_bounded(task) else [of_task(task)]
 
 
 def _is_bounded(task: asyncio.Task[Any]) -> bool:
-    """Return whether a block of `asyncio.timeout` runs in a task, as far as its loop shows its timers."""
+    """Return whether a task is inside `asyncio.timeout`, as far as its loop shows its timers."""
     timers = getattr(task.get_loop(), "_scheduled", ())
     bounds = (getattr(getattr(timer, "_callback", None), "__self__", None) for timer in list(timers))
     return any(isinstance(bound, asyncio.Timeout) and getattr(bound, "_task", None) is task for bound in bounds)
@@ -138,7 +138,7 @@ async def _line_up(engine: Engine, until: float | None) -> None:
 
 
 async def release(engine: Engine, handle: Handle) -> None:
-    """Release slots. It never fails; if it is cancelled, the slots are released all the same."""
+    """Release slots. This never fails, and a cancellation does not keep it from releasing."""
     started = perf_counter()
     was_released = engine.acquisitions.release_fast(handle)
     loop_budget.used_seconds += perf_counter() - started

@@ -1,4 +1,4 @@
-"""How a thread takes the steps of a call: it sleeps where they pause."""
+"""How a thread takes the steps of a call: it sleeps at each pause."""
 
 from __future__ import annotations
 
@@ -24,14 +24,13 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-#: Linux wakes the receiver of a datagram on the sender's processor, because it believes that the sender is about to
-#: sleep: so let the new holder run first. This halves the time from release to acquire; it costs nothing without a
-#: receiver.
+#: Linux wakes the receiver of a datagram on the sender's processor, because it expects the sender to sleep soon. So the
+#: sender lets the new holder run first. That halves the time from release to acquire, and costs nothing else.
 _let_others_run: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
 
 
 def run_steps(engine: Engine, steps: Steps[Result]) -> Result:
-    """Take the steps to their end. What interrupts a pause is raised inside the steps, which clean up."""
+    """Take the steps to their end. An exception that interrupts a pause is raised inside the steps, which clean up."""
     go: Callable[[Any], Backoff | Park] = steps.send
     argument: Any = None
     try:
@@ -46,7 +45,7 @@ def run_steps(engine: Engine, steps: Steps[Result]) -> Result:
     except StopIteration as end:
         result: Result = end.value
     except BaseException:
-        steps.close()  # an interrupt between two steps: a generator that was collected later would clean up too late
+        steps.close()  # an interrupt struck between two steps; a collected generator would clean up too late
         raise
     finally:
         argument = None  # its traceback refers to this very frame
@@ -73,11 +72,11 @@ def acquire(engine: Engine, call: Call, thread: str, context: int) -> Handle:
 
 
 def release(engine: Engine, handle: Handle) -> None:
-    """Release slots. It never fails: what the store does not allow now is done in the background."""
+    """Release slots. This never fails: if the store does not allow it, the background goes on with it."""
     acquisitions = engine.acquisitions
     if acquisitions.release_fast(handle):
         return
-    for _ in range(QUICK_RELEASES):  # the next waiter is to wait for nothing but the store
+    for _ in range(QUICK_RELEASES):  # without the generator, so that the next waiter gets the slots sooner
         try:
             if acquisitions.release(handle):
                 _let_others_run()

@@ -1,7 +1,7 @@
-"""How the tasks of one event loop share its time: a few take a step in each iteration of the loop.
+"""The throttle by which tasks share their event loop: only a few take a step in each iteration.
 
-A task that takes a step holds up the loop for as long as that lasts. Ten thousand that start at once, or are admitted
-at once, or find the store busy at once, must not all do so in one iteration.
+A step holds up the loop for as long as it lasts. Ten thousand tasks may start, be admitted, or find the store busy at
+the same time, and must not all take a step in one iteration.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
     from localconc._engine.waiting.mailboxes.mailbox import Wakeup
 
-#: How much of its time a loop spends on steps before the next task has to wait for the next iteration.
+#: After a loop has spent this long on steps, the next task waits for the next iteration.
 MAX_SECONDS_AN_ITERATION: Final = 0.001
 
-#: How many tasks pass in one iteration: a transaction each, about a tenth of a millisecond.
+#: How many tasks take a step in one iteration: each runs a transaction of about a tenth of a millisecond.
 MAX_TASKS_AN_ITERATION: Final = 4
 
-#: Pauses shorter than this are iterations of the loop: its timers count whole milliseconds.
+#: A shorter pause is one iteration of the loop, because its timers count whole milliseconds.
 MIN_TIMER_SECONDS: Final = 0.0005
 
 
 class LoopBudget(threading.local):
     """How much time this thread's loop has spent on steps since a task last waited for the next iteration.
 
-    While tasks are queued, this is infinite: a newcomer joins them, however little it has to do.
+    It is infinite while tasks are queued, so that a new task joins the queue.
     """
 
     used_seconds = 0.0
@@ -40,7 +40,7 @@ loop_budget = LoopBudget()
 
 
 class TaskEvent:
-    """What one task waits for: an `asyncio.Event` for one, at a fifth of its weight, for the loop's thread."""
+    """An event for one task, used in the loop's thread only; it takes a fifth of the memory of an `asyncio.Event`."""
 
     __slots__ = ("_future", "_is_set", "wakeups")
 
@@ -58,7 +58,7 @@ class TaskEvent:
             self._future.set_result(None)
 
     def clear(self) -> list[Wakeup] | None:
-        """Begin to wait anew; return the wakeups that came the last time."""
+        """Clear the event, and return the wakeups that came with it."""
         self._is_set = False
         wakeups, self.wakeups = self.wakeups, None
         return wakeups
@@ -73,9 +73,9 @@ class TaskEvent:
 
 
 class LoopThrottle:
-    """Events in the order of arrival, a few of which are set in each iteration of the loop.
+    """A queue of events, of which it sets a few in each iteration of the loop.
 
-    While the throttle is closed, one event at a time is set, to see whether all can go on.
+    While the throttle is closed, because the store is busy, it sets one event at a time, whose task tries.
     """
 
     def __init__(self, loop: AbstractEventLoop, budget: LoopBudget | None = None) -> None:
@@ -89,7 +89,7 @@ class LoopThrottle:
         return len(self._events)
 
     def join(self, event: TaskEvent, *, first: bool = False) -> None:
-        """Have an event set when its turn has come."""
+        """Queue an event, to be set in its order."""
         self._events[event] = None
         if first:
             self._events.move_to_end(event, last=False)
@@ -98,7 +98,7 @@ class LoopThrottle:
         self._schedule()
 
     def leave(self, event: TaskEvent) -> None:
-        """Forget an event whose task has passed, or waits no longer. If the store is still busy, it closes again."""
+        """Forget an event whose task continues, and open the throttle. If the store is still busy, it closes again."""
         self._events.pop(event, None)
         if self._is_closed:
             self._is_closed = False
@@ -108,7 +108,7 @@ class LoopThrottle:
         self._schedule()
 
     def close(self, seconds: float) -> None:
-        """Let no task pass for a while, and then one."""
+        """Set no event for a while, and then one."""
         if self._next is not None:
             self._next.cancel()
         self._is_closed = True

@@ -1,4 +1,4 @@
-"""The longer waits: what a queued request looks at, from moment to moment."""
+"""The longer waits, in which a queued request looks at the store from time to time."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ logger = logging.getLogger("localconc")
 
 
 class Wait:
-    """One wait: the request stays in the queue until it is answered, the deadline passes, or the retries are used up.
+    """One wait: the request stays in the queue until it has an outcome, the deadline passes, or no retries are left.
 
-    No wakeup is lost. The mailbox's address is in the waiter's row before the row can be granted, and a mailbox keeps
-    what comes while nobody sleeps on it. So a wait parks right after it has enqueued or looked, and never in between.
-    Only a wakeup that the system drops is missed, until the poll.
+    No wakeup is lost. The mailbox's address is in the waiter's row before another process can grant it, and a mailbox
+    keeps a wakeup that comes while its thread is awake. So a call parks right after it has enqueued or looked. Only if
+    the system drops a wakeup does the call miss it, until it polls.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Wait:
         return next((moment for seconds in self._reports if (moment := self._begun + seconds) > now), None)
 
     def steps(self, *, is_told: bool) -> Steps[None]:
-        """Wait for the outcome; `is_told` if a wakeup has come that asks for a look."""
+        """Wait for the outcome; `is_told` says that a wakeup has come which asks for a look."""
         engine, serial = self._engine, self._handle.serial
         if is_told and (yield from self._look(is_told=True)):
             return
@@ -83,7 +83,7 @@ class Wait:
             wakeups = yield Park(until, serial, self._queued.terms.mailbox, watched_fd)
             is_told = False
             for wakeup in wakeups or ():
-                if wakeup[0] == serial or wakeup[0] == 0:  # others are for an earlier user of the mailbox
+                if wakeup[0] == serial or wakeup[0] == 0:  # other wakeups are for an earlier user of the mailbox
                     is_told = True
                     if engine.acquisitions.accept_wakeup(self._call.request, self._queued, self._handle, wakeup):
                         return
@@ -106,7 +106,7 @@ class Wait:
         return any(moment is not None and moment <= now for moment in moments)
 
     def _watch(self, now: float) -> Steps[None]:
-        """Watch the lives of the processes in front, now that this is one of the longer waits."""
+        """Begin to watch the processes in front, now that this is one of the longer waits."""
         self._watch_at = None
         limit_ids = [ref.limit_id for ref in self._queued.refs]
         watch = partial(self._engine.reaper.watch_in_front, limit_ids, self._queued.ticket)
@@ -114,10 +114,10 @@ class Wait:
         self._poll_at = now + self._poll_seconds(0)
 
     def _look(self, *, is_told: bool) -> Steps[bool]:
-        """Do what it is time for; return whether the request was granted. Raises if it is over.
+        """Do what is due; return whether the request was granted. Raise if it was refused, or the time is up.
 
         Args:
-            is_told: whether a wakeup asks for a look at the store, whatever the time is.
+            is_told: whether a wakeup asks for a look at the store at any time.
         """
         engine, queued = self._engine, self._queued
         now = engine.clock.now()
@@ -132,7 +132,7 @@ class Wait:
         if self._parent_at is not None and self._parent_at <= now:
             yield from self._warn_of_parent(now)
         if not is_told and not self._is_due(now):
-            return False  # if a death made room, a wakeup tells so
+            return False  # if a death made room, there is a wakeup
         status = yield from self._retry(partial(engine.queued.check, queued))
         if not status.is_waiting:
             return (yield from self._accept())
@@ -166,7 +166,7 @@ class Wait:
         return False
 
     def _warn_of_parent(self, now: float) -> Steps[None]:
-        """Warn if the holder probably waits for this very call. One of many that begin to wait together looks."""
+        """Warn if the holder may be waiting for this very call. If many begin to wait together, one of them checks."""
         self._parent_at = None
         engine = self._engine
         if now < engine.parents_looked_at + PARENT_EVERY_SECONDS:
@@ -199,7 +199,7 @@ class Wait:
             self._poll_at = min(self._poll_at, pass_over_at + OVERDUE_SECONDS)
         if status.overdue:
             next_due = yield from self._retry(partial(engine.queued.admit_overdue, status.overdue))
-            if next_due is not None:  # the first in line is stopped, and the next one may be, too
+            if next_due is not None:  # the first waiter is stopped, and the next one may be, too
                 self._poll_at = min(self._poll_at, next_due + OVERDUE_SECONDS)
 
     def _look_in_front(self, status: WaiterStatus) -> None:

@@ -25,8 +25,8 @@ _MARKS = {"well": ("ok", "green"), "note": ("note", "yellow"), "wrong": ("WRONG"
 def doctor(repair: bool, as_json: bool) -> int:
     """Say whether all is well, and what to do if it is not.
 
-    Looks at where the database is, on what, whose, whether it is sound, and who uses it; or at the server that keeps
-    the limits. Looking changes nothing. The exit status is 1 when something is wrong.
+    Looks at the place of the database, its filesystem, its permissions, its content and its processes; or at the server
+    that keeps the limits. Looking changes nothing. The exit status is 1 when something is wrong.
     """
     if repair:
         engine_access.check_can_repair()

@@ -1,4 +1,4 @@
-"""Commands that show what happened: past acquisitions, their figures, and the timeline."""
+"""Commands that show the past: acquisitions, their figures, the timeline."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ _since = click.option(
 @_since
 @options.output
 def history(name: str | None, newest: int | None, since: float | None, as_json: bool) -> None:
-    """List past acquisitions, the newest last: who, when, how long it waited and held."""
+    """List past acquisitions, the newest last: the process, when, how long it waited and held."""
     now = time.time()
     most = newest or (None if as_json else DEFAULT_LINES)
     with naming(name or ""):
@@ -150,7 +150,7 @@ def stats(name: str | None, since: float | None, form: str) -> None:
     help="Draw it into a file: .html a page, .svg a picture, .json for Perfetto and chrome://tracing.",
 )
 def timeline(names: tuple[str, ...], since: float | None, file: str | None) -> None:
-    """Draw who waited and who held, when: who held whom up.
+    """Draw when each process waited and held slots, and which ones held others up.
 
     In a terminal, a line for each holder. In a file, a page, a picture or a trace.
     """

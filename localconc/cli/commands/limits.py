@@ -11,12 +11,13 @@ import click
 
 from localconc import limits
 from localconc.cli import options
-from localconc.cli.engine_access import MAX_PAUSE_SECONDS, deadlocks_with, missing_names, take_snapshot
+from localconc.cli.engine_access import MAX_PAUSE_SECONDS, missing_names
 from localconc.cli.engine_access import reset as reset_limit
 from localconc.cli.errors import CommandError, WrongUsage, refused_arguments
 from localconc.cli.names import chosen, find, naming
 from localconc.cli.output import json
 from localconc.cli.output.text import clock_time, counted, describe_limit, literal, span
+from localconc.cli.snapshot import deadlocks_with, take_snapshot
 from localconc.errors import LimitExistsError
 
 if TYPE_CHECKING:
@@ -102,12 +103,7 @@ def create(
 @click.option("--disable", is_flag=True, help="Do not enforce it.")
 @options.output
 def ensure(
-    name: str,
-    limit: int | None,
-    slot_decay_per_second: float | None,
-    rate: float | None,
-    disable: bool,
-    as_json: bool,
+    name: str, limit: int | None, slot_decay_per_second: float | None, rate: float | None, disable: bool, as_json: bool
 ) -> None:
     """Make a limit, or change it to be just like this. For scripts that run more than once.
 
@@ -155,12 +151,7 @@ def update(
         raise WrongUsage("Nothing to change: give --limit, --rate, --active-slots, --enable, --disable or --name")
     with naming(name), refused_arguments():
         updated = limits.update_limit(
-            name,
-            name=new_name,
-            limit=limit,
-            active=active,
-            active_slots=active_slots,
-            slot_decay_per_second=decay,
+            name, name=new_name, limit=limit, active=active, active_slots=active_slots, slot_decay_per_second=decay
         )
     _show_result("Updated", updated, as_json)
 
@@ -201,7 +192,7 @@ def _read_pause(ctx: click.Context, param: click.Parameter, value: str | None) -
 )
 @options.output
 def pause(name: str, seconds: float, as_json: bool) -> None:
-    """Admit nobody for some time. Holders keep their slots, waiters their places.
+    """Admit no request for some time. Holders keep their slots, waiters their places.
 
     Of two pauses, the one that ends later counts.
     """
@@ -243,7 +234,7 @@ def delete(name: str, yes: bool, as_json: bool) -> None:
 def reset(name: str, yes: bool, as_json: bool) -> None:
     """Forget every holder of a limit; waiters get its slots then. Asks first, on a terminal.
 
-    Tells whom it forgot: those commands still run.
+    Names the holders that it forgot: their commands still run.
     """
     with naming(name):
         found = limits.read_limit(name)

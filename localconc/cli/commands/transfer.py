@@ -13,6 +13,7 @@ from localconc.cli import engine_access, options
 from localconc.cli.errors import CommandError
 from localconc.cli.output import json
 from localconc.cli.output.text import counted
+from localconc.cli.snapshot import take_snapshot
 
 if TYPE_CHECKING:
     from localconc.cli.engine_access import Definition
@@ -31,7 +32,7 @@ def export(file: str) -> None:
             "active": status.active,
             "slot_decay_per_second": status.slot_decay_per_second,
         }
-        for status in engine_access.take_snapshot().limits
+        for status in take_snapshot().limits
         if status.configured
     ]
     json.print_json(definitions, None if file == "-" else Path(file))

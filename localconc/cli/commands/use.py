@@ -13,6 +13,7 @@ from localconc.cli import child, engine_access, options, slot_environment
 from localconc.cli.errors import INTERRUPTED, CommandError, WrongUsage, refused_arguments
 from localconc.cli.names import suggestion
 from localconc.cli.output.status_line import telling_of_the_wait
+from localconc.cli.snapshot import take_snapshot
 from localconc.errors import AcquireConcurrencySlotTimeoutError, ConcurrencySlotAcquisitionError
 from localconc.sync import concurrency, rate_limit
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-    from localconc.cli.engine_access import LimitStatus
+    from localconc.cli.snapshot import LimitStatus
 
 
 class _Ended(BaseException):
@@ -111,8 +112,7 @@ def run(
 
 
 @click.command(
-    cls=options.Command,
-    examples=("rate api --limit 10 --rate 100/minute", 'rate api --timeout 30s && curl "$url"'),
+    cls=options.Command, examples=("rate api --limit 10 --rate 100/minute", 'rate api --timeout 30s && curl "$url"')
 )
 @options.names
 @options.occupy
@@ -126,7 +126,7 @@ def run(
 def rate(names: list[str], exit_code: int, **asked: Any) -> None:
     """Wait until a rate limit admits one more, and return.
 
-    For loops in a shell. Nobody gives the slots back: they drain by themselves.
+    For loops in a shell. No command releases the slots: they drain by themselves.
     """
     if not names:
         raise WrongUsage("Which limit? localconc rate NAME")
@@ -172,7 +172,7 @@ def _check_limits_exist(call: dict[str, Any]) -> None:
     """Refuse to go ahead without a limit, unless --limit makes it or --allow-missing says so.
 
     Raises:
-        CommandError: nobody defined one of the limits.
+        CommandError: one of the limits is not defined.
     """
     may_be_missing = call["limit"] is not None or call.get("strict") is False
     if may_be_missing or engine_access.limits_are_off():
@@ -217,7 +217,7 @@ def _waiting(call: dict[str, Any], timed_out: int, *, needs_decay: bool = False)
 
 @contextmanager
 def _signals_withdraw() -> Iterator[None]:
-    """Let a signal that asks this process to end leave the queue first."""
+    """Let this process leave the queue before it ends, if a signal asks it to end."""
 
     def end(number: int, frame: FrameType | None) -> None:
         raise _Ended(number)
@@ -233,12 +233,12 @@ def _signals_withdraw() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
-# ---- why not ---------------------------------------------------------------------------------------------------------
+# ---- refusals --------------------------------------------------------------------------------------------------------
 
 
 def _refusal(call: dict[str, Any], *, needs_decay: bool) -> str:
     """Say in the words of the command line why slots were refused; "" if the library's own words say it as well."""
-    limits = {status.name: status for status in engine_access.take_snapshot().limits}
+    limits = {status.name: status for status in take_snapshot().limits}
     for name in call["names"]:
         status = limits.get(name)
         if status is None or not status.configured:

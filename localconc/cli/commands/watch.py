@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from localconc.cli import options
-from localconc.cli.engine_access import take_snapshot
 from localconc.cli.errors import CommandError
 from localconc.cli.names import chosen
 from localconc.cli.output import json
+from localconc.cli.snapshot import take_snapshot
 from localconc.errors import LocalconcError
 
 if TYPE_CHECKING:

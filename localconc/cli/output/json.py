@@ -12,7 +12,7 @@ from localconc.cli.output.text import write_file
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from localconc.cli.engine_access import Entry, LimitStatus, Snapshot
+    from localconc.cli.snapshot import Entry, LimitStatus, Snapshot
     from localconc.limits import Limit
 
 _LIMIT_FIELDS = (

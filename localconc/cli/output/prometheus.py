@@ -72,7 +72,7 @@ def _summary(summary: _Summary, statistics: Sequence[Statistics], labels: list[s
 def _labels(names: Sequence[str]) -> list[str]:
     """Write names as label values.
 
-    Control and bidirectional characters, which the format allows, would act on the terminal of whoever reads the file,
+    Control and bidirectional characters, which the format allows, would act on the terminal of a reader of the file,
     so they are written out. If two names become the same by that, a number is added: Prometheus rejects a whole file
     for one repeated sample.
     """

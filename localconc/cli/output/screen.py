@@ -8,15 +8,15 @@ from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
 
-from localconc.cli.engine_access import estimate_wait, pause_seconds
 from localconc.cli.output.text import counted, literal, one_line, ordinal, rate_text, short_command, span
+from localconc.cli.snapshot import estimate_wait, pause_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import Console, ConsoleDimensions, ConsoleOptions
 
-    from localconc.cli.engine_access import Entry, LimitStatus, Snapshot
+    from localconc.cli.snapshot import Entry, LimitStatus, Snapshot
 
 BAR_CELLS = 10
 MAX_ENTRIES = 3
@@ -93,7 +93,7 @@ def _figures(status: LimitStatus, wall: float) -> Line:
 
 
 def _wait_text(status: LimitStatus, wall: float) -> str:
-    """Say how long a new request would wait; "" if not at all, or if nobody knows."""
+    """Say how long a new request would wait; "" if it would not wait, or if that is unknown."""
     wait = estimate_wait(status, wall) if status.active else None
     if wait is None or not wait.seconds:
         return ""

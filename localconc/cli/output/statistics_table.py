@@ -60,8 +60,4 @@ def _share(utilization: float | None) -> Text:
 
 def statistics_object(statistics: Statistics) -> dict[str, Any]:
     """Give the fields of `Statistics`."""
-    return {
-        **asdict(statistics),
-        "since": time_text(statistics.since),
-        "until": time_text(statistics.until),
-    }
+    return {**asdict(statistics), "since": time_text(statistics.since), "until": time_text(statistics.until)}

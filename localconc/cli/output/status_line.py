@@ -10,14 +10,15 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from localconc.cli.engine_access import estimate_wait, is_on_server, pause_seconds, take_snapshot
+from localconc.cli.engine_access import is_on_server
 from localconc.cli.output.text import clock_time, literal, ordinal, rate_text, short_command, span
+from localconc.cli.snapshot import estimate_wait, pause_seconds, take_snapshot
 from localconc.errors import LocalconcError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from localconc.cli.engine_access import Entry, LimitStatus
+    from localconc.cli.snapshot import Entry, LimitStatus
 
 #: Waits shorter than this show nothing.
 FIRST_AFTER_SECONDS = 0.2
@@ -31,10 +32,10 @@ ROOM_CELLS = 3
 
 @contextmanager
 def telling_of_the_wait(names: Sequence[str]) -> Iterator[None]:
-    """Tell what this process waits for, slots of limits of these names, while the block runs.
+    """Tell what this process waits for (slots of these limits) while the block runs.
 
-    On a terminal, a line shows it and disappears with the wait. Elsewhere, the lines that the library logs about a long
-    wait are let through, which are few.
+    On a terminal, a line shows it and disappears with the wait. Elsewhere, this prints the few lines that the library
+    logs about a long wait.
     """
     if sys.stderr.isatty():
         with _status_line(names):
@@ -138,7 +139,7 @@ def _length(status: LimitStatus, before: int, entry: Entry, *, wall: float) -> t
 
 
 def describe(status: LimitStatus, before: int, entry: Entry, wall: float) -> str:
-    """Describe a wait in a line: the place in the queue, the estimated wait, and who holds the slots."""
+    """Describe a wait in a line: the place in the queue, the estimated wait, the holders of the slots."""
     parts = [f"Waiting for '{literal(status.name)}' {span(wall - entry.since)}: {ordinal(before + 1)} in line"]
     wait = estimate_wait(status, wall, entry.slots, before)
     if pause := pause_seconds(status, wall):

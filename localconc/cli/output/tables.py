@@ -9,18 +9,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from localconc.cli.engine_access import estimate_wait, has_been_released, pause_seconds
 from localconc.cli.output.text import ago, clock_time, literal, rate_text, span
+from localconc.cli.snapshot import estimate_wait, has_been_released, pause_seconds
 
 if TYPE_CHECKING:
-    from localconc.cli.engine_access import Entry, Estimate, LimitStatus, Snapshot
+    from localconc.cli.snapshot import Entry, Estimate, LimitStatus, Snapshot
 
 BAR_CELLS = 8
 
-#: What of a name is kept on one line of a narrow screen, beside figures however large.
+#: How many cells of a name stay on one line of a narrow screen, however large the figures are.
 MIN_NAME_CELLS = 8
 
-#: Wide enough that nothing is wrapped if no screen sets a width.
+#: Wide enough to wrap nothing if no screen sets a width.
 UNBOUNDED_CELLS = 10_000
 
 
@@ -82,7 +82,7 @@ def _facts(status: LimitStatus, snapshot: Snapshot) -> list[str]:
     elif status.unowned_slots:
         facts[0] += f", {status.unowned_slots} of them set by an operator"
     if pause := pause_seconds(status, wall):
-        facts.append(f"Paused for {span(pause)} more, until {clock_time(wall + pause)}: nobody is admitted")
+        facts.append(f"Paused for {span(pause)} more, until {clock_time(wall + pause)}: no request is admitted")
     wait = estimate_wait(status, wall) if status.active else None
     if wait is not None:
         facts.append(f"A new request would {_wait_text(wait)}")

@@ -137,12 +137,7 @@ def duration_text(seconds: float) -> str:
         return f"{milliseconds:.{1 if milliseconds < 9.95 else 0}f}ms"
     if seconds < 59.95:
         return f"{seconds:.{2 if seconds < 9.995 else 1}f}s"
-    minutes, whole_seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days}d{hours:02}h"
-    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{whole_seconds:02}s"
+    return span(seconds)
 
 
 # ---- files ------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Linux's inotify, as far as it is needed: which of some files has lost the last descriptor that could write to it."""
+"""Linux's inotify, as far as the watch needs it: which file has lost the last descriptor that could write to it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Inotify:
         self._identity = identity_of(self.descriptor)
 
     def add(self, path: Path) -> int:
-        """Watch a file, which is not followed if it is a symbolic link; return the number of the watch.
+        """Watch a file, without following a symbolic link; return the number of the watch.
 
         Raises:
             OSError: there is no such file, or too many are watched.
@@ -46,14 +46,14 @@ class Inotify:
         return _checked(_libc.inotify_add_watch(self.descriptor, os.fsencode(path), mask), path)
 
     def remove(self, number: int) -> None:
-        """Watch a file no longer."""
-        _libc.inotify_rm_watch(self.descriptor, number)  # fails only for a file that is gone, or a closed instance
+        """Stop watching a file."""
+        _libc.inotify_rm_watch(self.descriptor, number)  # fails only for a deleted file or a closed instance
 
     def read(self) -> list[tuple[int, bool]]:
-        """Return what has happened: numbers of watches, each with whether that watch has ended with its file.
+        """Return the numbers of watches that have news, each with whether the watch has ended with its file.
 
         Raises:
-            OSError: the instance was closed under the process.
+            OSError: other code has closed the descriptor.
         """
         happened = []
         try:

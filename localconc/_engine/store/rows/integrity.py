@@ -1,4 +1,4 @@
-"""What must hold among the rows besides what the triggers see to: finding what breaks it."""
+"""Queries that find rows which break an invariant that no trigger keeps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PARTS: Final = "SELECT type, name FROM sqlite_schema WHERE type IN ('table', 't
 
 
 def integrity_errors(connection: sqlite3.Connection) -> list[str]:
-    """Return what SQLite finds wrong with the file, in its words; nothing if it is sound."""
+    """Return what SQLite finds wrong with the file, in its words; `[]` if it is sound."""
     return [row[0] for row in connection.execute("PRAGMA integrity_check(5)") if row[0] != "ok"]
 
 
@@ -38,7 +38,7 @@ def unused_bytes(connection: sqlite3.Connection) -> int:
 
 
 def holders_without_owner(connection: sqlite3.Connection) -> list[tuple[int, int, int]]:
-    """Return limit, owner and serial of holders whose process the store does not know: nobody would notice its end."""
+    """Return limit, owner and serial of holders without a row of their process, whose death no process would notice."""
     return connection.execute(
         f"""
         SELECT limit_id, owner_id, serial FROM slots

@@ -1,34 +1,18 @@
-"""The statements on limits, holders, waiters: what admission reads or changes inside one transaction."""
+"""The statements by which admission reads or changes limits, holders, waiters inside one transaction."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from localconc._engine.core.records import LimitRow, WaiterRow
-from localconc._engine.store.rows.requeues import json_list
-from localconc._engine.store.rows.schema import GRANTED, INSTANT, OPERATOR, REFUSED, TOTALS_ROW, WAITING
-from localconc._engine.store.rows.statements import (
-    ADMIT_FAST,
-    ALL_LIMITS,
-    FIRST_WAITER,
-    HAS_QUEUE,
-    HELD,
-    LIMIT_BY_ID,
-    LIMIT_BY_NAME,
-    LIMIT_BY_UUID,
-    RELEASE,
-    RELEASE_DRAINING,
-    SET_NUMBERS,
-    TOTAL_OF,
-    WAITER,
-    WAITER_COLUMNS,
-)
+from localconc._engine.core.records import LimitRow, WaiterRow, limits_text
+from localconc._engine.store.rows import statements
+from localconc._engine.store.rows.schema import GRANTED, INSTANT, OPERATOR, PASSED_OVER, REFUSED, TOTALS_ROW, WAITING
+from localconc._engine.store.rows.statements import HELD, TOTAL_OF, WAITER_COLUMNS
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable
 
-    from localconc._engine.core.calls import Request
     from localconc._engine.core.records import LimitRef, Requester
 
 
@@ -42,13 +26,13 @@ class Ledger:
     # ---- limits ----------------------------------------------------------------------------------------------
 
     def limit_named(self, name: str) -> LimitRow | None:
-        return self._limit(LIMIT_BY_NAME, name)
+        return self._limit(statements.LIMIT_BY_NAME, name)
 
     def limit_with_id(self, limit_id: int) -> LimitRow | None:
-        return self._limit(LIMIT_BY_ID, limit_id)
+        return self._limit(statements.LIMIT_BY_ID, limit_id)
 
     def limit_with_uuid(self, uuid: bytes) -> LimitRow | None:
-        return self._limit(LIMIT_BY_UUID, uuid)
+        return self._limit(statements.LIMIT_BY_UUID, uuid)
 
     def _limit(self, statement: str, key: Any) -> LimitRow | None:
         row = self._execute(statement, (key,)).fetchone()
@@ -59,7 +43,7 @@ class Ledger:
         return [row for row in map(self.limit_with_id, limit_ids) if row is not None]
 
     def all_limits(self) -> list[LimitRow]:
-        return [LimitRow._make(row) for row in self._execute(ALL_LIMITS)]
+        return [LimitRow._make(row) for row in self._execute(statements.ALL_LIMITS)]
 
     def insert_limit(
         self,
@@ -84,7 +68,7 @@ class Ledger:
         return row
 
     def update_limit(self, row: LimitRow) -> None:
-        """Write a definition; the state stays."""
+        """Write a definition; holders, averages and decay stay as they are."""
         self._execute(
             'UPDATE limits SET name = ?, "limit" = ?, active = ?, configured = ?, declared = ?, '
             "slot_decay_per_second = ?, revision = revision + 1, updated = ? WHERE id = ?",
@@ -92,7 +76,7 @@ class Ledger:
         )
 
     def delete_limit(self, limit_id: int) -> None:
-        """Delete a definition with its slots; its waiters have to be reevaluated in the same transaction."""
+        """Delete a definition with its slots. The caller reevaluates its waiters in the same transaction."""
         self._execute("DELETE FROM limits WHERE id = ?", (limit_id,))
 
     def set_empty_at(self, limit_id: int, empty_at: float | None, empty_at_wall: float | None) -> None:
@@ -106,7 +90,7 @@ class Ledger:
         self._execute(f"UPDATE slots SET denied = ?, denied_at = ? WHERE {TOTAL_OF}", (denied, at, limit_id))
 
     def set_pause(self, limit_id: int, until: float | None, until_wall: float | None) -> None:
-        """Record until when a limit admits nobody, by both clocks; None ends a pause."""
+        """Record until when a limit is paused, by both clocks; None ends the pause."""
         self._execute(
             f"UPDATE slots SET paused_until = ?, paused_until_wall = ? WHERE {TOTAL_OF}", (until, until_wall, limit_id)
         )
@@ -128,23 +112,13 @@ class Ledger:
         waited_seconds: float = 0.0,
         ticket: int | None = None,
     ) -> None:
+        owner_id, serial, thread, label, context = requester
         self._execute(
             'INSERT INTO slots (limit_id, "limit", owner_id, serial, slots, acquired_wall, acquired_boot, thread, '
             "label, context, drained_at, waited_seconds, ticket) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                ref.limit_id,
-                ref.limit,
-                requester.owner_id,
-                requester.serial,
-                slots,
-                acquired_wall,
-                acquired_boot,
-                requester.thread,
-                requester.label or None,
-                requester.context,
-                drained_at,
-                waited_seconds,
-                ticket,
+                *(ref.limit_id, ref.limit, owner_id, serial, slots, acquired_wall, acquired_boot),
+                *(thread, label or None, context, drained_at, waited_seconds, ticket),
             ),
         )
 
@@ -159,21 +133,12 @@ class Ledger:
     def record_rate_limited(
         self, ref: LimitRef, requester: Requester, slots: int, acquired_wall: float, waited_seconds: float
     ) -> None:
-        """Note slots in the history that nobody will release (those of rate_limit)."""
+        """Note slots of rate_limit in the history; no caller will release them."""
+        owner_id, serial, thread, label, _ = requester
         self._execute(
             'INSERT INTO history (limit_id, "limit", owner_id, serial, slots, acquired_wall, waited_seconds, thread, '
             f"label, ending) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, {INSTANT})",
-            (
-                ref.limit_id,
-                ref.limit,
-                requester.owner_id,
-                requester.serial,
-                slots,
-                acquired_wall,
-                waited_seconds,
-                requester.thread,
-                requester.label or None,
-            ),
+            (ref.limit_id, ref.limit, owner_id, serial, slots, acquired_wall, waited_seconds, thread, label or None),
         )
 
     def holder(self, limit_id: int, owner_id: int, serial: int) -> tuple[int, float | None] | None:
@@ -186,25 +151,25 @@ class Ledger:
 
     def release(self, limit_id: int, owner_id: int, serial: int, released_boot: float) -> bool:
         """Release the slots of a holder without decay; return False if there is none."""
-        return self._execute(RELEASE, (released_boot, limit_id, owner_id, serial)).rowcount == 1
+        return self._execute(statements.RELEASE, (released_boot, limit_id, owner_id, serial)).rowcount == 1
 
     def release_draining(self, limit_id: int, owner_id: int, serial: int, released_boot: float) -> bool:
-        """Release a holder whatever its limit is; what has drained is the caller's to reckon with."""
-        return self._execute(RELEASE_DRAINING, (released_boot, limit_id, owner_id, serial)).rowcount == 1
+        """Release a holder of any limit; the caller subtracts what has drained."""
+        return self._execute(statements.RELEASE_DRAINING, (released_boot, limit_id, owner_id, serial)).rowcount == 1
 
     def set_ending(self, limit_id: int, owner_id: int, serial: int, ending: int) -> None:
-        """Let the history say how a holder ended that did not release its slots."""
+        """Let the history say how a holder ended without a release."""
         self._execute(
             "UPDATE slots SET ending = ? WHERE limit_id = ? AND owner_id = ? AND serial = ?",
             (ending, limit_id, owner_id, serial),
         )
 
     def set_numbers(self, limit_id: int, owner_id: int, serial: int, numbers: str) -> None:
-        """Note which slots of a limit a holder has."""
-        self._execute(SET_NUMBERS, (numbers, limit_id, owner_id, serial))
+        """Note the slot numbers of a holder."""
+        self._execute(statements.SET_NUMBERS, (numbers, limit_id, owner_id, serial))
 
     def drain_sooner(self, limit_id: int, drained_after: float, seconds: float) -> None:
-        """Move up the holders whose slots drain after the released ones."""
+        """Let the slots that drain after released ones drain earlier."""
         self._execute(
             f"UPDATE slots SET drained_at = drained_at - ? WHERE limit_id = ? AND {HELD} AND drained_at > ?",
             (seconds, limit_id, drained_after),
@@ -219,7 +184,7 @@ class Ledger:
         ).fetchall()
 
     def resize_holder(self, limit_id: int, owner_id: int, serial: int, slots: int, drained_at: float | None) -> None:
-        """Change what a holder occupies; the total follows."""
+        """Change what a holder occupies, and the total with it."""
         before = self.holder(limit_id, owner_id, serial)
         assert before is not None
         self._execute(
@@ -229,7 +194,7 @@ class Ledger:
         self._execute(f"UPDATE slots SET slots = slots + ? WHERE {TOTAL_OF}", (slots - before[0], limit_id))
 
     def delete_holder(self, limit_id: int, owner_id: int, serial: int) -> None:
-        """Take a grant back as if it had never been; it does not enter the history."""
+        """Take a grant back; the history does not keep it."""
         self._execute(
             "DELETE FROM slots WHERE limit_id = ? AND owner_id = ? AND serial = ?", (limit_id, owner_id, serial)
         )
@@ -238,50 +203,38 @@ class Ledger:
         self._execute("DELETE FROM slots WHERE limit_id = ? AND owner_id = ?", (limit_id, OPERATOR))
 
     def held_by(self, owner_id: int) -> list[tuple[int, int]]:
-        """Return limit and serial of everything an owner holds; looks at every holder."""
+        """Return limit and serial of everything that an owner holds. This reads every holder's row."""
         return self._execute("SELECT limit_id, serial FROM slots WHERE owner_id = ?", (owner_id,)).fetchall()
 
     # ---- waiters ---------------------------------------------------------------------------------------------
 
-    def insert_waiter(
-        self,
-        requester: Requester,
-        request: Request,
-        limit_ids: list[int],
-        address: str,
-        secret: int,
-        waiting_since: float,
-        enqueued_boot: float,
-        *,
-        is_simple: bool,
-        has_end: bool,
-        stops: str,
-    ) -> int:
-        """Queue a request on each of its limits; return its ticket."""
-        ticket = self._execute(
-            "INSERT INTO waiters (owner_id, serial, state, slots, limit_id, limit_ids, request, thread, context, "
-            "has_end, stops, address, secret, waiting_since, enqueued_boot) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                requester.owner_id,
-                requester.serial,
-                WAITING,
-                request.slots,
-                limit_ids[0],
-                None if is_simple else json_list(limit_ids),
-                request.to_text(),
-                requester.thread,
-                requester.context,
-                has_end,
-                stops,
-                address,
-                secret,
-                waiting_since,
-                enqueued_boot,
-            ),
-        ).lastrowid
+    def insert_waiter(self, row: WaiterRow) -> int:
+        """Insert a waiter, which a trigger queues on its limits if it is to wait; return its ticket."""
+        ticket = self._execute(statements.INSERT_WAITER, row).lastrowid
         assert ticket is not None
         return ticket
+
+    def pass_over(self, waiter: WaiterRow) -> None:
+        """Take a stopped waiter out of its queues before it is granted anything; it keeps its ticket."""
+        self._execute(
+            "UPDATE waiters SET state = ?, limit_ids = ?, secret = 0 WHERE ticket = ?",
+            (PASSED_OVER, limits_text(waiter.queued_on), waiter.ticket),
+        )
+
+    def rejoin(self, row: WaiterRow) -> None:
+        """Queue a waiter that was passed over at its old place in the order of arrival, as its row is to be now."""
+        self._execute(
+            "UPDATE waiters SET state = ?, slots = ?, limit_ids = ?, request = ?, address = ?, has_end = ?, stops = ? "
+            "WHERE ticket = ?",
+            (WAITING, row.slots, row.limit_ids, row.request, row.address, row.has_end, row.stops, row.ticket),
+        )
+
+    def requeue(self, ticket: int, limit_ids: list[int]) -> None:
+        """Queue a waiter on other limits, at its place in the order of arrival.
+
+        The row loses its secret, so that no wakeup can prove the grant: the process has to read which limits it got.
+        """
+        self._execute("UPDATE waiters SET limit_ids = ?, secret = 0 WHERE ticket = ?", (limits_text(limit_ids), ticket))
 
     def admit_first(
         self, limit_id: int, wall: float, now: float
@@ -289,14 +242,14 @@ class Ledger:
         """Admit the first in the queue of a limit by the fast statement.
 
         Returns:
-            The room that is left, and owner, serial, address, secret and seconds waited of the waiter; None if the
+            The slots that are left, and owner, serial, address, secret and seconds waited of the waiter; None if the
             statement does not apply.
         """
-        row = self._execute(ADMIT_FAST, (wall, now, limit_id, limit_id, now, limit_id)).fetchone()
+        row = self._execute(statements.ADMIT_FAST, (wall, now, limit_id, limit_id, now, limit_id)).fetchone()
         return None if row is None else (row[0] - row[1], row[2:])
 
     def admit_waiter(self, ticket: int, granted_wall: float, granted_boot: float) -> None:
-        """Admit a waiter that is not simple, whose slots have been taken: its row tells its process so."""
+        """Mark a waiter as granted that is not simple; its process reads this in the row."""
         self._execute(
             "UPDATE waiters SET state = ?, granted_wall = ?, granted_boot = ? WHERE ticket = ?",
             (GRANTED, granted_wall, granted_boot, ticket),
@@ -306,20 +259,20 @@ class Ledger:
         self._execute("UPDATE waiters SET state = ?, answer = ? WHERE ticket = ?", (REFUSED, reason, ticket))
 
     def delete_waiter(self, ticket: int) -> None:
-        """Delete a waiter's row; its places in the queues go with it."""
+        """Delete a waiter's row; triggers delete its places in the queues."""
         self._execute("DELETE FROM waiters WHERE ticket = ?", (ticket,))
 
     def waiter(self, ticket: int) -> WaiterRow | None:
-        row = self._execute(WAITER, (ticket,)).fetchone()
+        row = self._execute(statements.WAITER, (ticket,)).fetchone()
         return None if row is None else WaiterRow._make(row)
 
     def has_queue(self, limit_id: int) -> bool:
         """Return whether requests are queued on a limit."""
-        return self._execute(HAS_QUEUE, (limit_id,)).fetchone() is not None
+        return self._execute(statements.HAS_QUEUE, (limit_id,)).fetchone() is not None
 
     def first_waiter(self, limit_id: int) -> WaiterRow | None:
         """Return the first in the queue of a limit."""
-        row = self._execute(FIRST_WAITER, (limit_id,)).fetchone()
+        row = self._execute(statements.FIRST_WAITER, (limit_id,)).fetchone()
         return None if row is None else WaiterRow._make(row)
 
     def waiters_of(self, owner_id: int) -> list[WaiterRow]:
@@ -331,7 +284,7 @@ class Ledger:
         return [row[0] for row in rows]
 
     def tickets_naming(self, name: str) -> list[int]:
-        """Return the waiters that name a limit, whether or not they are queued on it; a few too many do no harm."""
+        """Return the waiters that name a limit, whether or not they are queued on it; a few others do no harm."""
         statement = (
             f"SELECT ticket FROM waiters WHERE state = {WAITING} "
             "AND instr(replace(request, '>', '/') || '/', '/' || ? || '/') > 0 ORDER BY ticket"

@@ -1,4 +1,4 @@
-"""Queries over many rows: who holds, who waits, who stands in front of a request, what happened."""
+"""Queries over many rows: holders, waiters, requests ahead of another one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Collection
 
-#: The nearest requests ahead of one in a queue that are looked at for whose they are.
+#: How many of the requests ahead in a queue, or of the holders, one query looks at.
 MAX_LOOKED_AT: Final = 64
 
 
@@ -83,12 +83,12 @@ class EndlessWaiter(NamedTuple):
 
     @property
     def queued_on(self) -> tuple[int, ...]:
-        """The limits in whose queues the request stands."""
+        """The limits on which the request is queued."""
         return limits_in(self.limit_id, self.limit_ids)
 
 
 class QueuedHolder(NamedTuple):
-    """A holder that was admitted from the queue, with what its place in the queue can be made of again."""
+    """A holder that was admitted from the queue, with all that it takes to queue its request again."""
 
     limit_id: int
     slots: int
@@ -119,7 +119,7 @@ _WAITERS: Final = """
 _ALL_WAITERS: Final = (
     _WAITERS.format("", "waiters") + f" WHERE waiters.state NOT IN ({GRANTED}, {REFUSED}) ORDER BY ticket"
 )
-#: The places in the queues, and those to which requests will come back that were passed over.
+#: The places in the queues, with those to which passed-over requests will return.
 _PLACES: Final = f"""
     (
         SELECT limit_id, ticket FROM queue
@@ -133,7 +133,7 @@ _WAITERS_BY_LIMIT: Final = _WAITERS.format("place.limit_id,", _PLACES) + " ORDER
 
 
 def holders(connection: sqlite3.Connection, limit_id: int | None = None) -> list[HolderEntry]:
-    """Return who holds slots, of one limit or of all, oldest first."""
+    """Return the holders of one limit or of all, oldest first."""
     rows = (
         connection.execute(_HOLDERS.format(""))
         if limit_id is None
@@ -157,7 +157,7 @@ def waiters_by_limit(connection: sqlite3.Connection) -> dict[int, list[WaiterEnt
 
 
 def requests_ahead(connection: sqlite3.Connection, limit_id: int, ticket: int | None) -> int:
-    """Return how many requests are queued on a limit before a ticket, or altogether."""
+    """Return how many requests are queued on a limit ahead of a ticket, or in all for None."""
     if ticket is None:
         row = connection.execute("SELECT count(*) FROM queue WHERE limit_id = ?", (limit_id,)).fetchone()
     else:
@@ -197,16 +197,16 @@ def has_held(connection: sqlite3.Connection, owner_id: int, serial: int) -> bool
 
 
 def queued_holders_since(connection: sqlite3.Connection, limit_id: int, before: float) -> list[tuple[int, int]]:
-    """Return owner and serial of those who were admitted from the queue before a moment and hold slots still."""
+    """Return owner and serial of holders that were admitted from the queue before a moment."""
     return connection.execute(
         f"SELECT owner_id, serial FROM slots WHERE limit_id = ? AND {HELD} AND ticket IS NOT NULL "
-        f"AND acquired_boot <= ? ORDER BY random() LIMIT {MAX_LOOKED_AT}",  # among more of them, others each time
+        f"AND acquired_boot <= ? ORDER BY random() LIMIT {MAX_LOOKED_AT}",  # if there are more, others each time
         (limit_id, before),
     ).fetchall()
 
 
 def queued_holders_after(connection: sqlite3.Connection, limit_id: int, since: float) -> list[tuple[int, float]]:
-    """Return owner and moment of those who were admitted from the queue after a moment, and hold slots."""
+    """Return owner and moment of grant of holders that were admitted from the queue after a moment."""
     return connection.execute(
         f"SELECT owner_id, acquired_boot FROM slots WHERE limit_id = ? AND {HELD} AND ticket IS NOT NULL "
         f"AND acquired_boot > ? LIMIT {MAX_LOOKED_AT}",
@@ -262,7 +262,7 @@ def configured_limits(connection: sqlite3.Connection) -> int:
 
 
 def latest_moment(connection: sqlite3.Connection) -> float:
-    """Return the latest reading of the boot clock that the store shows of what has happened already."""
+    """Return the latest moment, by the boot clock, at which something in the store happened."""
     row = connection.execute(
         f"""
         SELECT max(
@@ -283,7 +283,7 @@ def decaying_totals(connection: sqlite3.Connection) -> list[tuple[int, float, fl
 
 
 def forget_all_owners(connection: sqlite3.Connection) -> None:
-    """Move what every process of before holds to the history, with ends that nobody saw, and drop their requests."""
+    """Move all holders to the history, as ended while no process watched, and delete all requests and owners."""
     connection.execute(
         f"""
         INSERT INTO history (limit_id, "limit", owner_id, serial, slots, acquired_wall, waited_seconds, thread, label,

@@ -1,4 +1,4 @@
-"""Rows of owners: the processes that have joined."""
+"""Rows of owners: the processes that have joined the store."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from localconc._engine.core.records import OwnerRow
 from localconc._engine.store.rows.listings import MAX_LOOKED_AT
+from localconc._engine.store.rows.schema import MAX_TICKET
 from localconc._engine.store.rows.statements import HELD, OWNER_COLUMNS
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def read_all(connection: sqlite3.Connection) -> list[OwnerRow]:
 
 
 def become_command(connection: sqlite3.Connection, owner_id: int, pid: int, started: str, command: str) -> None:
-    """Let an owner be the command that it started."""
+    """Let an owner's row describe the command that the owner started."""
     connection.execute(
         "UPDATE owners SET pid = ?, started = ?, command = ?, is_command = 1 WHERE id = ?",
         (pid, started, command, owner_id),
@@ -64,21 +65,15 @@ def in_front(
     """Return the processes that hold slots of these limits, or are queued on them ahead of a ticket."""
     ids: set[int] = set()
     for limit_id in limit_ids:
-        ids.update(
-            row[0]
-            for row in connection.execute(
-                f"SELECT DISTINCT owner_id FROM slots WHERE limit_id = ? AND {HELD}", (limit_id,)
-            )
+        found = connection.execute(
+            f"""
+            SELECT owner_id FROM slots WHERE limit_id = ? AND {HELD} UNION
+            SELECT waiters.owner_id FROM queue JOIN waiters USING (ticket)
+            WHERE queue.limit_id = ? AND queue.ticket < ?
+            """,
+            (limit_id, limit_id, MAX_TICKET if ticket is None else ticket),
         )
-        ahead = "" if ticket is None else "AND queue.ticket < ?"
-        ids.update(
-            row[0]
-            for row in connection.execute(
-                "SELECT DISTINCT waiters.owner_id FROM queue JOIN waiters USING (ticket) "
-                f"WHERE queue.limit_id = ? {ahead}",
-                (limit_id,) if ticket is None else (limit_id, ticket),
-            )
-        )
+        ids.update(row[0] for row in found)
     ids.discard(except_owner)
     return with_ids(connection, ids)
 
@@ -101,29 +96,24 @@ def served_first(
 
 
 def with_ids(connection: sqlite3.Connection, ids: Iterable[int]) -> list[OwnerRow]:
-    """Return the rows of these processes; those that have left are not among them."""
-    columns = ", ".join(OwnerRow._fields)
-    rows = (
-        connection.execute(f"SELECT {columns} FROM owners WHERE id = ?", (each,)).fetchone() for each in sorted(ids)
-    )
-    return [OwnerRow._make(row) for row in rows if row is not None]
+    """Return the rows of those of these processes that are still in the store."""
+    rows = (with_id(connection, each) for each in sorted(ids))
+    return [row for row in rows if row is not None]
 
 
 def after(connection: sqlite3.Connection, owner_id: int, max_rows: int) -> list[OwnerRow]:
     """Return the processes that joined the store after another one."""
-    columns = ", ".join(OwnerRow._fields)
-    rows = connection.execute(f"SELECT {columns} FROM owners WHERE id > ? ORDER BY id LIMIT ?", (owner_id, max_rows))
-    return [OwnerRow._make(row) for row in rows]
+    statement = f"SELECT {OWNER_COLUMNS} FROM owners WHERE id > ? ORDER BY id LIMIT ?"
+    return [OwnerRow._make(row) for row in connection.execute(statement, (owner_id, max_rows))]
 
 
 def to_sweep(connection: sqlite3.Connection, count: int, seed: int) -> list[OwnerRow]:
-    """Return some processes, other ones for each seed, so that all are looked at in time however many live long."""
-    columns = ", ".join(OwnerRow._fields)
+    """Return some processes, others for each seed, so that callers with different seeds look at all of them in time."""
     bounds = connection.execute("SELECT min(id), max(id) FROM owners").fetchone()
     if bounds[0] is None:
         return []
     start = bounds[0] + seed % (bounds[1] - bounds[0] + 1)
-    statement = f"SELECT {columns} FROM owners WHERE id {{}} ? ORDER BY id LIMIT ?"
+    statement = f"SELECT {OWNER_COLUMNS} FROM owners WHERE id {{}} ? ORDER BY id LIMIT ?"
     rows = connection.execute(statement.format(">="), (start, count)).fetchall()
     rows += connection.execute(statement.format("<"), (start, count - len(rows))).fetchall()
     return [OwnerRow._make(row) for row in rows]

@@ -1,4 +1,4 @@
-"""Queries of what happened: acquisitions with their ends, refusals, recent grants."""
+"""Queries of the past: acquisitions with their ends, refusals, recent grants."""
 
 from __future__ import annotations
 

@@ -1,16 +1,16 @@
 """The tables with the triggers that keep their invariants.
 
-`limits` holds definitions. `slots` holds who occupies what: one row a holder and, under the owner `TOTALS_ROW`, the
-total of the limit. Both lie in one tree, ordered by limit, so that taking a slot changes one page of the file; triggers
-keep the total, so that no statement can change a holder and forget it. Setting `released_boot` releases a holder's
-slots: a trigger moves the row to `history`, which is bounded.
+`limits` has the definitions. `slots` has a row for each holder and, under the owner `TOTALS_ROW`, one for the total of
+each limit. Both kinds are in one table, ordered by limit, so that to acquire a slot changes one page of the file.
+Triggers keep the total, so that no statement can change a holder and forget it. A statement that sets `released_boot`
+releases a holder's slots: a trigger moves the row to `history`, which is bounded.
 
-`waiters` holds the queued requests in order of arrival. Ticket numbers never return (AUTOINCREMENT), so a number that
-was remembered for too long can't name somebody else. `queue` holds their places, limit by limit; it follows from
-`waiters` by triggers alone, so no place can outlive its waiter.
+`waiters` has the queued requests in the order of arrival. A ticket is never given twice (AUTOINCREMENT), so one that a
+process has remembered for too long names no other waiter. `queue` has the places of the waiters, limit by limit. Only
+triggers on `waiters` write it, so no place outlives its waiter.
 
-A simple waiter (one limit, no decay: `limit_ids` is null) leaves the table in the statement that admits it. Every other
-waiter leaves the queue then, and its row stays with the outcome until its process has accepted it.
+The statement that admits a simple waiter (one limit, no decay: `limit_ids` is null) deletes its row. Every other waiter
+only leaves the queue then: its row stays, with the outcome, until its process has accepted it.
 """
 
 from __future__ import annotations
@@ -32,26 +32,29 @@ PAGE_BYTES: Final = 512
 #: looks at its length. Twice as much would save 1 % of an acquisition.
 CHECKPOINT_PAGES: Final = 2_500
 
-#: The log is cut to this size after a reader that never ended had let it grow.
+#: SQLite cuts a longer log to this size. A reader that does not end lets it grow.
 LOG_BYTES: Final = 2_000_000
 
-#: How many acquisitions the history keeps, and how many more it may have before the oldest are dropped.
+#: How many acquisitions the history keeps, and how many more it may have before a trigger deletes the oldest.
 HISTORY_ROWS: Final = 10_000
 HISTORY_SLACK_ROWS: Final = 64
 
-#: Owner of the row that totals a limit's slots, and of slots that an operator set and no process owns.
+#: The owner of the row with the total of a limit, and the owner of slots that an operator occupied.
 TOTALS_ROW: Final = 0
 OPERATOR: Final = -1
 
-#: The boot identity of a store that no process has used yet.
+#: A ticket after every other one.
+MAX_TICKET: Final = 2**63 - 1
+
+#: The boot identity of a store that no process has joined yet.
 NEVER_BOOTED: Final = "never"
 
-#: States of a waiter. One that was stopped when it was granted slots is passed over: it has left the queue and comes
-#: back to its old place, by its ticket, once it runs again.
+#: The states of a waiter. A process that is stopped when it is granted slots is passed over: its request leaves the
+#: queue, and returns to its old place, by its ticket, when the process runs again.
 WAITING, GRANTED, REFUSED, PASSED_OVER = 0, 1, 2, 3
 
-#: How an acquisition ended, if it was not released: its process died and was watched, or died and was not; slots of
-#: rate_limit are taken at an instant.
+#: How an acquisition ended without a release: another process saw its process die, no process saw that, or it took its
+#: slots at an instant (rate_limit).
 KILLED, UNSEEN, INSTANT = 1, 2, 3
 
 TABLES: Final = (
@@ -85,18 +88,18 @@ TABLES: Final = (
         ending INTEGER,                        -- set before it for a process that died: KILLED, or UNSEEN
         thread TEXT,
         label TEXT,
-        context INTEGER,                       -- the thread or task, if only that can release
+        context INTEGER,                       -- the thread or task, if only it releases the slots
         "limit" INTEGER,                       -- of the total: the definition's; of a holder: as it was at the grant
         revision INTEGER,                      -- of the total: the definition's, if it is enforced and has no decay
         drained_at REAL,                       -- with decay: when the last of these slots drains (empty_at)
         drained_at_wall REAL,                  -- of the total: the same by the wall clock, for the next boot
         waited_seconds REAL,
         ticket INTEGER,                        -- of a holder that was queued
-        numbers TEXT,                          -- which slots these are, once somebody asked: '0,1'
+        numbers TEXT,                          -- the slot numbers, once the holder asked for them: '0,1'
         average REAL,                          -- of the total: avg_slot_occupancy_seconds
         denied REAL,                           -- of the total: refused slots at the moment denied_at
         denied_at REAL,
-        paused_until REAL,                     -- of the total: nobody is admitted before then
+        paused_until REAL,                     -- of the total: the limit admits no request before then
         paused_until_wall REAL,
         PRIMARY KEY (limit_id, owner_id, serial)
     ) WITHOUT ROWID
@@ -112,7 +115,7 @@ TABLES: Final = (
         limit_ids TEXT,                        -- of every other one: all of its limits, as a JSON list
         request TEXT NOT NULL,                 -- the label of the call follows its first '>'
         thread TEXT NOT NULL,
-        context INTEGER NOT NULL,              -- the thread or task that is to hold the slots; 0 if anybody may release
+        context INTEGER NOT NULL,              -- the thread or task, if only it releases the slots; else 0
         has_end INTEGER NOT NULL DEFAULT 0,    -- 1: it waits with a time-out, or with retries
         stops TEXT NOT NULL DEFAULT '',        -- contexts of its process that hold something and stop while it waits
         address TEXT NOT NULL,
@@ -151,7 +154,7 @@ TABLES: Final = (
         serial INTEGER NOT NULL,
         slots INTEGER NOT NULL,
         acquired_wall REAL NOT NULL,
-        released_wall REAL,                    -- null: taken by rate_limit, or nobody saw the end
+        released_wall REAL,                    -- null: rate_limit took the slots, or no process saw the end
         waited_seconds REAL NOT NULL,
         thread TEXT,
         label TEXT,
@@ -180,13 +183,13 @@ def _total_of(limit_id: str) -> str:
     return f"limit_id = {limit_id} AND owner_id = {TOTALS_ROW} AND serial = 0"
 
 
-#: What a total shows as its revision: null while slots can't be taken by the rules of the fast statements.
+#: The revision in the row of a total: null while the fast statements don't apply to the limit.
 _REVISION = "CASE WHEN new.active AND new.slot_decay_per_second = 0 THEN new.revision END"
 
 TRIGGERS: Final = (
-    # A slot taken by the fast statement names the revision of the definition that it counts on. It is taken only if the
-    # total shows that revision still (which it does while the limit is enforced and has no decay), has room, is not
-    # paused, and nobody is queued: the conditions that `queue.admission` spells out for every other case.
+    # The fast statement names the revision of the definition that its process knows. The trigger lets it insert a row
+    # only if the total still shows that revision (so the limit is enforced and has no decay), there is room, and the
+    # limit has no pause and no queue. `queue.admission` has the same conditions for every other case.
     f"""
     CREATE TRIGGER guarded BEFORE INSERT ON slots WHEN new.revision IS NOT NULL AND new.owner_id <> {TOTALS_ROW} BEGIN
         UPDATE slots SET slots = slots + new.slots WHERE {_total_of("new.limit_id")}

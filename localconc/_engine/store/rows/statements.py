@@ -1,4 +1,4 @@
-"""The statements whose text needs more than a line: the fast ones, with the columns that rows are read with."""
+"""The statements that are longer than a line: the fast ones, with those that read whole rows."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Final
 from localconc._engine.core.records import OwnerRow, WaiterRow
 from localconc._engine.store.rows.schema import GRANTED, TOTALS_ROW, WAITING
 
-#: What tells a holder's row from that of the totals.
+#: Selects the rows of holders, without totals and an operator's slots.
 HELD: Final = f"slots.owner_id > {TOTALS_ROW}"
 
 TOTAL_OF: Final = f"limit_id = ? AND owner_id = {TOTALS_ROW} AND serial = 0"
 
-# The fast statements, for one limit that is enforced, has no decay, is not paused. Their triggers keep every rule that
-# `queue.admission` spells out for all other cases.
+# The fast statements are for one enforced limit without decay or a pause. Their triggers keep the rules that
+# `queue.admission` has for all other cases.
 
-#: Take slots if there is room and nobody is queued.
+#: Acquire slots if there is room and no queue.
 ACQUIRE_FAST: Final = """
     INSERT INTO slots (limit_id, revision, "limit", owner_id, serial, slots, acquired_wall, acquired_boot, thread,
         label, context)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
-#: Queue a simple request, if there is no room or somebody is queued already, the definition is still the one that the
-#: caller knows, and the limit is not paused: then the request has to know until when.
+#: Queue a simple request if there is no room, or a queue, and the caller still knows the definition. A request on a
+#: paused limit goes by the rules, which tell it until when it waits.
 ENQUEUE_FAST: Final = f"""
     INSERT INTO waiters (owner_id, serial, state, slots, limit_id, request, thread, context, has_end, address, secret,
         waiting_since, enqueued_boot)
@@ -32,7 +32,7 @@ ENQUEUE_FAST: Final = f"""
         AND (slots + ? > "limit" OR EXISTS (SELECT 1 FROM queue WHERE queue.limit_id = slots.limit_id))
 """
 
-#: Whether requests are queued on a limit.
+#: Returns a row if requests are queued on a limit.
 HAS_QUEUE: Final = "SELECT 1 FROM queue WHERE limit_id = ? LIMIT 1"
 
 RELEASE_DRAINING: Final = """
@@ -42,12 +42,12 @@ RELEASE_DRAINING: Final = """
 #: Release the slots of a holder of a limit without decay.
 RELEASE: Final = f"{RELEASE_DRAINING} AND drained_at IS NULL"
 
-#: Release slots if nobody is queued for them.
+#: Release slots if no request is queued for them.
 RELEASE_FAST: Final = f"""
     {RELEASE} AND NOT EXISTS (SELECT 1 FROM queue WHERE queue.limit_id = slots.limit_id)
 """
 
-#: Admit the first in the queue of a limit, if its request is simple, the limit is, too, and there is room.
+#: Admit the first waiter of a limit, if its request is simple, the limit has no decay and no pause, and there is room.
 ADMIT_FAST: Final = f"""
     UPDATE waiters SET state = {GRANTED}, granted_wall = ?, granted_boot = ?
     WHERE ticket = (SELECT ticket FROM queue WHERE limit_id = ? ORDER BY ticket LIMIT 1)
@@ -80,6 +80,9 @@ LIMIT_BY_UUID: Final = f"{SELECT_LIMIT}uuid = ?"
 ALL_LIMITS: Final = f"SELECT {LIMIT_COLUMNS} FROM {LIMITS} ORDER BY definition.name"
 
 WAITER_COLUMNS: Final = ", ".join(f"waiters.{column}" for column in WaiterRow._fields)
+INSERT_WAITER: Final = f"""
+    INSERT INTO waiters ({", ".join(WaiterRow._fields)}) VALUES (nullif(?, 0){", ?" * (len(WaiterRow._fields) - 1)})
+"""
 WAITER: Final = f"SELECT {WAITER_COLUMNS} FROM waiters WHERE ticket = ?"
 FIRST_WAITER: Final = f"""
     SELECT {WAITER_COLUMNS} FROM queue JOIN waiters USING (ticket)

@@ -1,8 +1,8 @@
-"""Where a waiter receives wakeups, with a slow poll behind it.
+"""The mailbox in which a waiter receives wakeups.
 
-A wakeup is a hint to look at the store. Any process may send one, any may be lost, nothing depends on it. One that
-tells of a grant saves the look: it is sent after the commit and carries the secret of the waiter's row, which only
-those who can read the store know, so it proves what the store says.
+A wakeup is a hint to look at the store. Any process may send one, and any may be lost, because the waiter also polls.
+The wakeup of a grant saves the waiter the look: the granting process sends it after the commit, with the secret of the
+waiter's row, which proves that the sender can read the store.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 MAX_WAKEUP_BYTES: Final = 128
 
-#: What a waiter is told: the serial of its acquisition and, if it was granted its slots, the secret of its row with the
-#: moments of the grant, by the wall clock and by the boot clock. A secret of 0 tells it to look; a serial of 0 tells
-#: every waiter of the mailbox so.
+#: The serial of the waiter's acquisition and, for a grant, the secret of its row with the moments of the grant, by the
+#: wall clock and by the boot clock. With a secret of 0, the waiter is to look at the store; with a serial of 0, every
+#: waiter of the mailbox is.
 Wakeup = tuple[int, int, float, float]
 
 
@@ -32,7 +32,7 @@ def to_bytes(wakeup: Wakeup) -> bytes:
 
 
 def from_bytes(datagram: bytes) -> Wakeup | None:
-    """Return the wakeup in a datagram, or None for what somebody else made up."""
+    """Return the wakeup in a datagram; None if localconc did not write it."""
     words = datagram.split()
     try:
         if len(words) == 1:
@@ -44,12 +44,12 @@ def from_bytes(datagram: bytes) -> Wakeup | None:
 
 
 class Mailbox:
-    """Where one waiting thread, or one event loop, receives wakeups; this kind only from its own process.
+    """Where one waiting thread or one event loop receives wakeups; this kind only from its own process.
 
     Attributes:
-        name: what its process calls it.
-        on_delivery: what a sender of this process calls, in its own thread, after it has left a wakeup: for an event
-            loop, which waits for the mailbox in a way of its own.
+        name: its name in this process.
+        on_delivery: a function for an event loop, which does not call `wait`. A sender of this process calls it in its
+            own thread after it has left a wakeup.
     """
 
     def __init__(self, name: str = "") -> None:
@@ -64,27 +64,27 @@ class Mailbox:
 
     @property
     def address(self) -> str:
-        """Its name in the waiter's row; wakeups can come from now on."""
+        """Its name in the waiter's row; wakeups can come after the first use."""
         return self.name
 
     @property
     def is_reachable(self) -> bool:
-        """Whether other processes can send to it; else its waiter has to look more often."""
+        """Whether other processes can send to it; if not, its waiter polls more often."""
         return False
 
     @property
     def is_reusable(self) -> bool:
-        """Whether it is worth keeping for the next waiter."""
+        """Whether to keep it for the next waiter."""
         return False
 
     @property
     def has_wakeups(self) -> bool:
-        """Whether a sender of this process has left wakeups that nobody has taken yet."""
+        """Whether there are wakeups that the waiter has not taken yet."""
         return bool(self._received)
 
     @property
     def descriptor(self) -> int | None:
-        """What an event loop may watch; None if there is nothing to watch."""
+        """The descriptor that an event loop may watch; None if there is none."""
         return None
 
     def wait(self, seconds: float | None, watched_fd: int | None) -> None:
@@ -93,7 +93,7 @@ class Mailbox:
             self._bell.acquire(timeout=max(0.0, SLOW_POLL_SECONDS if seconds is None else min(seconds, 1e6)))
 
     def deliver(self, wakeup: Wakeup) -> None:
-        """Leave a wakeup, from any thread of this process."""
+        """Leave a wakeup. Any thread of this process may call this."""
         self._received.append(wakeup)
         on_delivery = self.on_delivery
         if on_delivery is not None:
@@ -102,17 +102,17 @@ class Mailbox:
             self._ring()
 
     def _ring(self) -> None:
-        with suppress(RuntimeError):  # it has rung already
+        with suppress(RuntimeError):  # another sender has rung already
             self._bell.release()
 
     def drain(self) -> None:
-        """Receive all wakeups that have come by the descriptor."""
+        """Receive all wakeups that have come to the descriptor."""
 
     def take(self) -> list[Wakeup]:
-        """Return the wakeups received since the last time, for whatever serials."""
+        """Return the wakeups received since the last call, for all serials."""
         received = self._received
         taken = []
-        while received:  # a sender may add one at any moment, so the queue is never exchanged
+        while received:  # a sender may add one at any moment, so this never replaces the queue
             taken.append(received.popleft())
         return taken
 
@@ -120,4 +120,4 @@ class Mailbox:
         """Stop receiving."""
 
     def close_in_child(self) -> None:
-        """Stop receiving in a forked child; the mailbox goes on to be the parent's."""
+        """Stop receiving in a forked child; the parent keeps the mailbox."""

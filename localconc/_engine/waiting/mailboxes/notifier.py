@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
     from localconc._engine.waiting.mailboxes.pool import MailboxPool
 
-#: Addresses of mailboxes that a socket has; nothing else is sent to, whatever somebody wrote into a row.
+#: Addresses of mailboxes with a socket. The notifier sends to no other one, even if another user wrote one into a row.
 SOCKET_ADDRESS: Final = re.compile(r"[0-9a-f]{24}\.[0-9]{1,5}", re.ASCII)
 
-#: Paths of mailboxes that are remembered.
+#: How many paths of mailboxes the notifier remembers.
 MAX_PATHS: Final = 1_000
 
 _CAN_OPEN_PATHS: Final = sys.platform == "linux"
 
 
 class Notifier:
-    """Sends wakeups; keeps one unconnected socket for all of them, which any thread may use."""
+    """Sends wakeups, by one unconnected socket that any thread may use."""
 
     def __init__(self, directory: Path, pool: MailboxPool) -> None:
         self._directory = directory
@@ -37,11 +37,11 @@ class Notifier:
         self._socket: socket.socket | None = None
         self._identity = (0, 0)
         self._prefix = b""
-        self._paths: dict[str, bytes] = {}  # of mailboxes that were sent to
+        self._paths: dict[str, bytes] = {}  # of mailboxes that it has sent to
         self._opens_paths = False
 
     def send(self, wakeups: list[tuple[str, Wakeup]]) -> None:
-        """Tell waiters, given by the addresses of their mailboxes. It never fails and never blocks."""
+        """Send wakeups, each to the address of a mailbox. This never fails and never blocks."""
         for address, wakeup in wakeups:
             mailbox = self._pool.find(address)
             if mailbox is not None:
@@ -55,10 +55,10 @@ class Notifier:
             except KeyError:
                 self._send_elsewhere(address, to_bytes(wakeup))
             except (OSError, AttributeError):
-                pass  # gone, no sockets here, or so full that the waiter looks anyway
+                pass  # the mailbox is gone, or full, so that its waiter looks anyway; or the system has no such sockets
 
     def _send_elsewhere(self, address: object, datagram: bytes) -> None:
-        """Send to a mailbox for the first time, or to one whose path has to be opened."""
+        """Send to a mailbox for the first time, or by opening its path."""
         if not isinstance(address, str) or not SOCKET_ADDRESS.fullmatch(address):
             return
         with suppress(OSError, AttributeError):
@@ -77,7 +77,7 @@ class Notifier:
         self.close()
         self._paths.clear()
         self._prefix = os.fsencode(self._directory / OWNERS_NAME) + b"/"
-        # In a shared home, another user may have put a link to somebody else's socket in the place of a mailbox.
+        # In a shared home, another user may have replaced a mailbox by a link to a third user's socket.
         is_long = len(self._prefix) + 32 > MAX_PATH_BYTES
         self._opens_paths = _CAN_OPEN_PATHS and (is_long or is_group_shared(self._directory))
         self._socket = sender = new_socket()
@@ -85,7 +85,7 @@ class Notifier:
         return sender
 
     def close(self) -> None:
-        """Close the socket; in a forked child, too. The next wakeup opens another one."""
+        """Close the socket, also in a forked child. The next wakeup opens another one."""
         sender, self._socket = self._socket, None
         if sender is not None:
             close_socket(sender, self._identity)

@@ -1,4 +1,4 @@
-"""All mailboxes of a process in one home: made when a waiter needs one, kept for the next ones within bounds."""
+"""The pool of mailboxes of a process in one home, which keeps a few of them for the next waiters."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
     from localconc._engine.liveness.owner import Owner
 
-#: Mailboxes that are kept for the next waiters; the descriptors of all others are given back.
+#: How many mailboxes the pool keeps for the next waiters; it closes the others.
 MAX_FREE: Final = 16
 
-#: The share of the descriptors that a process may open which waiting threads may take, at two for each.
+#: Waiting threads may use this share of the descriptors that a process may open, two for each mailbox.
 MAX_DESCRIPTOR_SHARE: Final = 1 / 4
 
 
 class MailboxPool:
-    """The mailboxes of this process in one home: those in use, and some that are kept for the next waiters."""
+    """The mailboxes of this process in one home: those in use, and some for the next waiters."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -45,13 +45,13 @@ class MailboxPool:
         return self._in_use.get(address)
 
     def take(self, owner: Owner) -> Mailbox:
-        """Return a mailbox that nobody else uses. It never fails: at worst, only this process can send to it."""
+        """Return a mailbox that no other waiter uses. This never fails: at worst, only this process can send to it."""
         with self._lock:
             if owner is not self._owner:
                 self._drop_free()
                 self._owner = owner
             mailbox: Mailbox | None = None
-            while self._free and mailbox is None:  # what comes late for its earlier waiter has another serial
+            while self._free and mailbox is None:  # late wakeups for its earlier waiter have another serial
                 mailbox = self._free.pop()
                 if not mailbox.is_reusable:
                     self._discard(mailbox)
@@ -72,11 +72,11 @@ class MailboxPool:
         return Mailbox(f"{owner.key}:{self._local_ever}")
 
     def put(self, mailbox: Mailbox) -> None:
-        """Take back a mailbox that its waiter has done with."""
+        """Take back a mailbox from its waiter."""
         mailbox.on_delivery = None
         with self._lock:
             if self._in_use.pop(mailbox.name, None) is None:
-                return  # it was given up in the meantime
+                return  # a fork has given it up in the meantime
             is_current = self._owner is not None and mailbox.name.startswith(self._owner.key)
             if is_current and mailbox.is_reusable and len(self._free) < MAX_FREE and not self._is_closed:
                 self._free.append(mailbox)
@@ -95,7 +95,7 @@ class MailboxPool:
             self._discard(mailbox)
 
     def close(self) -> None:
-        """Close the free mailboxes, and the others as they come back."""
+        """Close the free mailboxes now, and the others when their waiters put them back."""
         with self._lock:
             self._is_closed = True
             self._drop_free()

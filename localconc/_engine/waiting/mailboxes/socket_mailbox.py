@@ -35,12 +35,11 @@ _now = SystemClock.now
 class SocketMailbox(Mailbox):
     """A Unix datagram socket with a file in the home, which works across network namespaces.
 
-    It is opened when a waiter is about to be queued with its address, and not before: most calls never wait. Where that
-    fails, since there are no such sockets here or no descriptors are left, only its own process can send to it.
+    It is opened at the first use of its address, when a request is about to be queued, because most calls never wait.
+    If that fails, because the system has no such sockets or no descriptors are left, only its own process can send.
 
-    Senders of this process reach a sleeping thread through an eventfd, which costs a tenth of a datagram. If somebody
-    closes the descriptors under the process, the mailbox goes on as one without: it neither reads from nor writes to
-    what has taken their numbers.
+    Senders of this process wake a sleeping thread through an eventfd, which costs a tenth of a datagram. If other code
+    closes the descriptors, the mailbox works on without them, and never touches files that have taken their numbers.
     """
 
     def __init__(self, directory: Path, name: str) -> None:
@@ -106,10 +105,10 @@ class SocketMailbox(Mailbox):
             if descriptor == self._eventfd:
                 self._silence()
             elif descriptor == self._descriptor:
-                self._receive()  # one wakeup, most often the only one; another ends the next wait at once
+                self._receive()  # mostly there is only one wakeup; a second one ends the next wait at once
 
     def _sleep_exactly(self, seconds: float) -> list[tuple[int, int]]:
-        """Sleep until a moment that poll(), which counts milliseconds, would miss."""
+        """Sleep until an exact moment; poll() alone counts whole milliseconds."""
         poll = self._poll.poll
         deadline = _now() + seconds
         coarse = seconds - EXACT_SLEEP_SECONDS / 2
@@ -142,13 +141,13 @@ class SocketMailbox(Mailbox):
         try:
             found = os.fstat(self._descriptor)
             if (found.st_dev, found.st_ino) != self._identity:
-                raise OSError("somebody closed the descriptor, and its number is another file's")
+                raise OSError("other code closed the descriptor, and another file has its number")
         except OSError:
             self.close()
             return False
         try:
             wakeup = from_bytes(receiver.recv(MAX_WAKEUP_BYTES))
-        except OSError:  # nothing more has come
+        except OSError:  # there are no more wakeups
             return False
         if wakeup is not None:
             self._received.append(wakeup)
@@ -159,7 +158,7 @@ class SocketMailbox(Mailbox):
     def _open_eventfd(self) -> None:
         if sys.platform != "linux":
             return
-        with suppress(OSError, AttributeError):  # out of descriptors, or an old kernel: the socket has to do
+        with suppress(OSError, AttributeError):  # without an eventfd, senders use the socket
             eventfd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
             self._poll.register(eventfd, select.POLLIN)
             self._eventfd_identity = identity_of(eventfd)
@@ -170,13 +169,13 @@ class SocketMailbox(Mailbox):
             if self._socket is None:
                 super()._ring()
             elif sys.platform == "linux" and self._eventfd >= 0 and is_same(self._eventfd, self._eventfd_identity):
-                with suppress(BlockingIOError):  # full: it rings already
+                with suppress(BlockingIOError):  # its counter is full, so it wakes the thread anyway
                     os.eventfd_write(self._eventfd, 1)
             else:
                 self._send_to_itself()
 
     def _send_to_itself(self) -> None:
-        """Ring by an empty datagram: even if the descriptors were closed, a thread that sleeps on them receives it."""
+        """Ring by an empty datagram, which wakes a sleeping thread even if other code has closed the descriptors."""
         with suppress(OSError, AttributeError):
             sender = new_socket()
             try:
@@ -204,5 +203,5 @@ class SocketMailbox(Mailbox):
                 self._eventfd = -1
 
     def close_in_child(self) -> None:
-        self._lock = new_lock()  # another thread of the parent may have had it at the moment of the fork
+        self._lock = new_lock()  # another thread of the parent may have held it at the fork
         self.close()

@@ -1,4 +1,4 @@
-"""The sockets on which datagrams with wakeups are sent or received."""
+"""The sockets on which processes send or receive datagrams with wakeups."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_PATH_BYTES: Final = 100
 
 
 def bind(opened: socket.socket, directory: Path, address: str) -> bytes:
-    """Give a socket its file in the home, open to those who may use the home; return the path to send to."""
+    """Give a socket its file in the home, which all users of the home can send to; return the path."""
     owners = os.fsencode(directory / OWNERS_NAME)
     name = address.encode()
     path = owners + b"/" + name
@@ -31,7 +31,7 @@ def bind(opened: socket.socket, directory: Path, address: str) -> bytes:
         raise OSError(errno.ENAMETOOLONG, "the home's path is too long for the address of a socket")
     else:
         descriptor = os.open(owners, os.O_RDONLY | os.O_DIRECTORY)
-        try:  # a short name for a directory, which only Linux has
+        try:  # Linux has a short name for an open directory
             _bind_to_path(opened, b"/proc/self/fd/%d/" % descriptor + name)
         finally:
             os.close(descriptor)
@@ -45,14 +45,14 @@ def _bind_to_path(opened: socket.socket, path: bytes) -> None:
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
-        os.unlink(path)  # left by an earlier mailbox of this process
+        os.unlink(path)  # an earlier mailbox of this process has left it
         opened.bind(path)
 
 
 def _open_to_users(path: bytes, directory: Path) -> None:
-    """Let those send to a mailbox who may use the home, and let its file belong to the owner of the home.
+    """Let all users of the home send to a mailbox, and give its file to the owner of the home if root made it.
 
-    It changes what it has opened, not what the path may have become in a directory that others can write.
+    This changes the file that it has opened. By the path, another user of a shared directory could redirect it.
     """
     if sys.platform != "linux":  # no change of owner: the path may be another file of root's by now
         with suppress(OSError, NotImplementedError):
@@ -65,7 +65,7 @@ def _open_to_users(path: bytes, directory: Path) -> None:
             return
         link = f"/proc/self/fd/{descriptor}"
         if is_group_shared(directory):
-            with suppress(OSError):  # of a group that this user is not in
+            with suppress(OSError):  # this user is not in the group
                 os.chown(link, -1, owner.st_gid)
         os.chmod(link, file_mode(directory))
         if found.st_uid == 0 and owner.st_uid != 0:
@@ -78,7 +78,7 @@ def new_socket() -> socket.socket:
     """Return a socket for datagrams within this machine, which never blocks.
 
     Raises:
-        OSError, AttributeError: there are none here, or no descriptors are left.
+        OSError, AttributeError: the system has none, or no descriptors are left.
     """
     if sys.platform == "win32":
         raise OSError("Python has no such sockets on Windows")
@@ -90,12 +90,12 @@ def new_socket() -> socket.socket:
 
 
 def load() -> None:
-    """Load what sockets need, before a transaction in which all others would wait for it."""
+    """Load the socket module before a transaction that needs it, because other processes wait for its end."""
     import socket  # noqa: F401
 
 
 def send_to_opened(sender: socket.socket, datagram: bytes, path: bytes) -> None:
-    """Send to a socket whose path is too long for an address, or may be a link; only Linux can do so.
+    """Send to a socket whose path is too long for an address, or may be a link. Only Linux can do so.
 
     Raises:
         OSError, AttributeError: there is no such socket, or no way to send to it.
@@ -110,7 +110,7 @@ def send_to_opened(sender: socket.socket, datagram: bytes, path: bytes) -> None:
 
 
 def close_socket(opened: socket.socket, identity: tuple[int, int]) -> None:
-    """Close a socket, unless somebody has closed it already and its number is another file's by now."""
+    """Close a socket, unless other code has closed it and another file has taken its number over."""
     if is_same(opened.fileno(), identity):
         opened.close()
     else:
