@@ -19,11 +19,11 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from localconc._engine import registry
-from localconc._engine.acquiring.contexts import of_task
 from localconc._engine.acquiring.parents import note_task
 from localconc._engine.core.arguments import printable
 from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, checked_call
 from localconc._engine.holding.occupancy import Occupancy, occupancy_of_nothing
+from localconc._engine.waiting.threads import of_task
 from localconc.errors import (
     AcquireConcurrencySlotTimeoutError,
     ConcurrencySlotAcquisitionError,
@@ -335,8 +335,7 @@ async def _release(keeper: Keeper | None, handle: Handle | None) -> None:
 
 def _context() -> int:
     """Return what identifies the running task among all threads and tasks of this process."""
-    context = of_task(asyncio.current_task())
-    note_task(context)
+    note_task(context := of_task(asyncio.current_task()))
     return context
 
 

@@ -96,14 +96,14 @@ def _resumes(repeat: int) -> float:
 
 def _identified() -> None:
     """What begins and ends a block, but for the transactions: with the thread's number."""
-    from localconc._engine.acquiring.contexts import of_caller
+    from localconc._engine.waiting.threads import of_caller
 
     _note_and_forget(of_caller())
 
 
 def _unidentified() -> None:
     """The same as it would be without the search for deadlocks."""
-    from localconc._engine.acquiring.contexts import of_caller
+    from localconc._engine.waiting.threads import of_caller
 
     _ = of_caller
     _note_and_forget(0)

@@ -14,11 +14,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from localconc._engine.core.errors import Busy
+from localconc._engine.homes.maintenance import maintenance_lock
 from localconc._engine.store.rows.schema import CHECKPOINT_PAGES
 from localconc.errors import StoreError
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from localconc._engine.store.anchors import Anchors
 
@@ -29,24 +30,23 @@ def is_due(anchors: Anchors) -> bool:
     return written >= CHECKPOINT_PAGES and brought_in < written
 
 
-def checkpoint(connection: sqlite3.Connection, anchors: Anchors, lock: AbstractContextManager[None]) -> bool:
-    """Bring the log into the database, as far as no reader needs it; return whether a checkpoint ran.
-
-    Args:
-        lock: only one process has it at a time.
-    """
-    with suppress(Busy, StoreError, sqlite3.Error, OSError), lock:  # a later one brings in the same, and more
+def checkpoint(connection: sqlite3.Connection, anchors: Anchors, directory: Path) -> bool:
+    """Bring the log into the database, as far as no reader needs it; return whether a checkpoint ran."""
+    with (
+        suppress(Busy, StoreError, sqlite3.Error, OSError),
+        maintenance_lock(directory),
+    ):  # a later one brings in the same, and more
         return _checkpoint_locked(connection, anchors, "PASSIVE")
     return False
 
 
-def compact(connection: sqlite3.Connection, anchors: Anchors, lock: AbstractContextManager[None]) -> None:
+def compact(connection: sqlite3.Connection, anchors: Anchors, directory: Path) -> None:
     """Give unused space back to the file system.
 
     Raises:
         Busy: another process has the lock.
     """
-    with lock:
+    with maintenance_lock(directory):
         connection.execute("VACUUM")
         _checkpoint_locked(connection, anchors, "TRUNCATE")
 

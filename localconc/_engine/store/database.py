@@ -143,7 +143,7 @@ class Database:
         with self.lock:
             connection = self._ready()
             if self._anchors is not None:  # where it can't run, the log of definitions is synced already
-                checkpoints.checkpoint(connection, self._anchors, self.recovery.maintenance_lock())
+                checkpoints.checkpoint(connection, self._anchors, self.directory)
 
     def compact(self) -> None:
         """Give unused space back to the file system."""
@@ -151,13 +151,13 @@ class Database:
             connection = self._ready()
             assert self._anchors is not None
             try:
-                checkpoints.compact(connection, self._anchors, self.recovery.maintenance_lock())
+                checkpoints.compact(connection, self._anchors, self.directory)
             except sqlite3.Error as error:
                 raise self._explained(error) from error
 
     def _checkpoint_if_due(self, connection: sqlite3.Connection) -> None:
         if self._anchors is not None and checkpoints.is_due(self._anchors):
-            checkpoints.checkpoint(connection, self._anchors, self.recovery.maintenance_lock())
+            checkpoints.checkpoint(connection, self._anchors, self.directory)
 
     # ---- opening and closing ---------------------------------------------------------------------------------
 

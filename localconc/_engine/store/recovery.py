@@ -12,11 +12,10 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from filelock import lock_descriptor, unlock_descriptor
-
 from localconc._engine.core.errors import Busy, Damaged, explained, shown
-from localconc._engine.homes.files import create_file, open_or_create_file
-from localconc._engine.homes.home import MAINTENANCE_LOCK_NAME, file_mode, give_to_group, is_group_shared
+from localconc._engine.homes.files import create_file
+from localconc._engine.homes.home import file_mode, give_to_group, is_group_shared
+from localconc._engine.homes.maintenance import maintenance_lock
 from localconc._engine.store import lost_logs, migration
 from localconc._engine.store.anchors import OPEN_FILES_CAN_MOVE
 from localconc._engine.store.rows import integrity, schema
@@ -67,11 +66,11 @@ class Recovery:
                 "or set LOCALCONC_HOME to the directory it points to."
             )
         if not os.path.lexists(self._path):
-            with self.maintenance_lock():
+            with maintenance_lock(self._directory):
                 if not os.path.lexists(self._path):
                     self._create()
         if lost_logs.may_be_lost(self._path) and self._users.lost_logs():
-            with self.maintenance_lock():
+            with maintenance_lock(self._directory):
                 lost_logs.bring_back(self._path, self._users)
         connection = self._connect(self._path)
         try:
@@ -177,7 +176,7 @@ class Recovery:
         Then drop a table of the deleted file: other processes that still have it open find that out, and open the new
         one.
         """
-        with self.maintenance_lock():
+        with maintenance_lock(self._directory):
             if not anchors.are_unlinked():
                 return  # another process has restored it
             try:
@@ -205,7 +204,7 @@ class Recovery:
         This drops a table of the old file before it moves the new file into its place, so that no two processes admit
         by two files. A process that dies in between leaves a whole new store, which the next one moves into its place.
         """
-        with self.maintenance_lock():
+        with maintenance_lock(self._directory):
             old = self._connect(self._path)
             try:
                 version = self._version(old)
@@ -257,7 +256,7 @@ class Recovery:
         Raises:
             StoreError: other living processes use the store, and a new one would not know their slots.
         """
-        with self.maintenance_lock():
+        with maintenance_lock(self._directory):
             if not self._is_damaged():
                 return None
             self._require_no_others(
@@ -296,36 +295,6 @@ class Recovery:
         finally:
             if connection is not None:
                 connection.close()
-
-    # ---- the maintenance lock --------------------------------------------------------------------------------
-
-    @contextmanager
-    def maintenance_lock(self) -> Iterator[None]:
-        """Let only one process at a time create, restore, rebuild, migrate or checkpoint.
-
-        Raises:
-            Busy: another process has the lock.
-        """
-        try:
-            descriptor = open_or_create_file(self._directory / MAINTENANCE_LOCK_NAME, file_mode(self._directory))
-        except OSError as error:
-            raise StoreError(
-                f"The file {shown(self._directory / MAINTENANCE_LOCK_NAME)} can't be opened ({error.strerror}): "
-                "make the directory writable, or set LOCALCONC_HOME to another directory."
-            ) from error
-        try:
-            if not self._try_lock(descriptor):
-                raise Busy
-            yield
-            unlock_descriptor(descriptor)
-        finally:
-            os.close(descriptor)
-
-    def _try_lock(self, descriptor: int) -> bool:
-        try:
-            return lock_descriptor(descriptor, blocking=False)
-        except OSError as error:
-            raise self._explained(error) from error
 
     def _explained(self, error: Exception) -> Exception:
         if isinstance(error, FileNotFoundError):

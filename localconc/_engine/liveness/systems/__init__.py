@@ -1,4 +1,4 @@
-"""What one system has, and the others don't: Linux's inotify, the process tables of macOS, of Windows.
+"""What one system alone has: Linux's inotify, the process tables of macOS or Windows.
 
 Each module is loaded on its system alone.
 Must not know: owners, or what a death means for a store.
