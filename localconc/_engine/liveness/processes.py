@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Final
 
 from localconc._engine.core.arguments import printable
+from localconc._engine.core.clock import boot_offset_seconds
 
 MAX_COMMAND_LENGTH: Final = 200
 
@@ -72,13 +73,15 @@ def _is_readable_and_close(descriptor: int) -> bool:
 def started(pid: int) -> str:
     """Return when a process of this pid namespace started, as the kernel counts; "" if it has ended or can't be told.
 
-    Two processes of the same pid differ in it.
+    Two processes of the same pid differ in it. It is the same for all who look, whatever time namespace they are in.
     """
     if sys.platform == "win32":
         from localconc._engine.liveness import windows
 
         return windows.started(pid)
-    return _stat_field(pid, 19)
+    ticks = _stat_field(pid, 19)
+    offset = boot_offset_seconds() if ticks.isdecimal() else 0.0
+    return str(int(ticks) - round(offset * os.sysconf("SC_CLK_TCK"))) if offset else ticks
 
 
 def is_stopped(pid: int) -> bool | None:
