@@ -214,6 +214,22 @@ def test_after_a_reboot_nothing_is_held_and_decay_goes_on_by_the_wall_clock(
     after.engine.close()
 
 
+@pytest.mark.parametrize("identity", ["", "that of each boot of this board"])
+def test_where_no_identity_tells_of_a_reboot_the_clocks_do(
+    identity: str, machine: Machine, localconc_home_directory: Path
+) -> None:
+    machine.clock.boot = identity
+    machine.create("db", 1)
+    machine.create("api", 10, decay=1.0)
+    machine.acquire("db")
+    machine.acquire("api", 10, RATE_LIMIT)
+    kill(machine.engine)
+    after = Machine(localconc_home_directory, ManualClock(now=12.0, wall=machine.clock.wall_time + 4.0, boot=identity))
+    assert after.active("api") == 6
+    assert after.admitted("db", mode=CONCURRENCY)
+    after.engine.close()
+
+
 def test_a_container_with_a_boot_identity_of_its_own_frees_nothing_that_a_living_process_holds(
     machine: Machine, localconc_home_directory: Path
 ) -> None:

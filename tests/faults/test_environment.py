@@ -18,6 +18,8 @@ import pytest
 
 import localconc.asyncio
 from localconc import create_limit, ensure_limit, home, read_limit, read_limits, update_limit
+from localconc._engine.holding.releases import BackgroundReleases
+from localconc.errors import StoreError
 from localconc.sync import concurrency, rate_limit
 from localconc.testing import virtual_clock
 from tests.faults.programs import Cast, rows
@@ -189,6 +191,8 @@ import sys
 {import_before}
 frozen.start()
 from localconc import ensure_limit, read_limit, read_holders
+from localconc._engine.holding.releases import BackgroundReleases
+from localconc.errors import StoreError
 from localconc.sync import concurrency, rate_limit
 {inside}
 frozen.stop()
@@ -421,6 +425,24 @@ def test_a_block_that_is_dropped_after_the_main_thread_ended_is_given_back_while
     assert program.errors() == ""
 
 
+def test_what_is_forgotten_while_it_is_released_in_the_background_ends_that_in_good_order() -> None:
+    """A fork or the end of the process comes in the middle of an attempt, which fails."""
+    tried = []
+
+    def undo(serial: int, limit_ids: tuple[int, ...] | None, ticket: int | None) -> None:
+        tried.append(serial)
+        releases.clear()
+        raise StoreError("the store is gone")
+
+    releases = BackgroundReleases(undo)
+    releases._pending.append((1, None, None))
+
+    releases._run()
+
+    assert tried == [1]
+    assert releases.pending() == []
+
+
 def test_all_who_look_at_the_same_time_find_that_a_holder_is_dead(programs: Cast) -> None:
     """The look takes the lock for a moment: another one who looks then must not take that for life."""
     ensure_limit("L", 6)
@@ -445,6 +467,8 @@ _TELLS_WHAT_IT_LOADS_IN_TRANSACTIONS = """
 import sys
 import localconc
 from localconc._engine import registry
+from localconc._engine.holding.releases import BackgroundReleases
+from localconc.errors import StoreError
 from localconc.sync import concurrency, rate_limit
 with concurrency("other", limit=1): pass
 database = registry.current().store.database

@@ -188,6 +188,18 @@ def test_a_holder_with_a_shifted_boot_clock_is_known_to_all(programs: Cast) -> N
     assert read_limit("L").avg_slot_occupancy_seconds < 10
 
 
+def test_a_command_in_a_container_with_a_shifted_boot_clock_keeps_its_slot(programs: Cast) -> None:
+    """The kernel tells each time namespace another moment at which a process started."""
+    container = _needs("unshare", "--time", "--boottime", "50000", "--fork")
+    run = (sys.executable, "-m", "localconc", "run", "L", "--limit", "1", "--", "sh", "-c", "echo in; read line")
+    command = programs.command(*container, *run)
+    assert command.hear() == "in"
+
+    assert not programs.puppet().enters("L")
+    command.say()
+    assert programs.puppet().enters("L", timeout_seconds=5)
+
+
 # ---- 20, 22: numberings of processes ---------------------------------------------------------------------------------
 
 

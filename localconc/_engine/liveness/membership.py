@@ -106,6 +106,7 @@ class Membership:
         elif self._is_of_another_boot(txn.ledger) and not self._has_living_owner(txn.ledger):
             cleanup.after_reboot(txn)
         txn.ledger.set_meta("boot_identity", self._clock.boot_identity())
+        txn.ledger.set_meta("booted_wall", repr(self._clock.wall() - self._clock.now()))
         owner_id = owner_rows.with_key(txn.ledger.connection, owner.key)
         if owner_id is None:
             row = OwnerRow(0, owner.key, owner.pid, owner.pid_namespace, owner.started, owner.command)
@@ -120,9 +121,11 @@ class Membership:
         A container may have a boot identity of its own, so it was a reboot only if no owner in the store lives.
         """
         boot_identity = self._clock.boot_identity()
-        if boot_identity:
-            return ledger.meta("boot_identity") != boot_identity
+        if boot_identity and ledger.meta("boot_identity") != boot_identity:
+            return True
         now, wall = self._clock.now(), self._clock.wall()
+        if boot_identity and _is_close(ledger.meta("booted_wall"), wall - now):
+            return False  # else the wall clock was set, or this is one of the boards whose identity never changes
         if listings.latest_moment(ledger.connection) > now:
             return True
         return any(
@@ -199,3 +202,11 @@ class Membership:
         self._joined = None
         if owner is not None:
             owner.close_in_child()
+
+
+def _is_close(noted: str | None, booted_wall: float) -> bool:
+    """Return whether a moment of the last boot, as the store has it, is the one that the clocks tell now."""
+    try:
+        return noted is not None and abs(float(noted) - booted_wall) <= CLOCK_TOLERANCE_SECONDS
+    except ValueError:
+        return False

@@ -3,8 +3,7 @@
 The kernel releases the lock at the moment of death, whatever killed the process. So there is no lease, no heartbeat,
 and no time-out that a stopped or slow process could miss.
 
-The file also tells which mailboxes and which log the process has, and on its board the process acknowledges grants.
-It has the pid, at 16 see `lock_notes`, at 32 the mailboxes, at 40 see `open_logs`, from 64 the board.
+Its bytes: the pid, at 16 `lock_notes`, 32 how many mailboxes, 40 `open_logs`, 64 the board of grants picked up.
 """
 
 from __future__ import annotations
@@ -53,7 +52,6 @@ _BOARD_AT: Final = 64
 BOARD_WORDS: Final = 1024
 _WORD_BYTES: Final = 8
 _FILE_BYTES: Final = _BOARD_AT + BOARD_WORDS * _WORD_BYTES
-
 MAX_MAILBOXES: Final = 99_999
 
 #: A file that is still not locked this long after its creation belongs to a process that died in between.
@@ -225,10 +223,12 @@ def is_alive(directory: Path, row: OwnerRow) -> bool:
     if row.is_command and row.pid_namespace == pid_namespace():
         return not has_ended(row)  # a command may close the lock that it inherited, or leave it to children
     path = path_of(directory, row.key)
-    if (locked := is_locked(path)) is False and (row.pid_namespace != pid_namespace() or not is_copy(path)):
+    is_other_table = row.pid_namespace != pid_namespace()
+    if locked := is_locked(path):  # it is as good as a life, but for a child that C code forked
+        return is_other_table or not has_exited(row.pid) or is_handed_on(path)
+    if locked is False and (is_other_table or not is_copy(path)):
         return False
-    # The process table is the next best witness, if it is the same one: the file is gone or copied, or C code forked.
-    return row.pid_namespace != pid_namespace() or not has_ended(row) or (locked is True and is_handed_on(path))
+    return is_other_table or not has_ended(row)  # the file is gone, or a copy: the process table decides
 
 
 def has_ended(row: OwnerRow) -> bool:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Final
 
 from localconc._engine.core.arguments import printable
+from localconc._engine.core.clock import boot_offset_seconds
 
 MAX_COMMAND_LENGTH: Final = 200
 
@@ -75,7 +76,7 @@ def _is_readable_and_close(descriptor: int) -> bool:
 def started(pid: int) -> str:
     """Return when a process of this pid namespace started, by the kernel's count; "" if it has ended, or unknown.
 
-    It differs between two processes that had the same pid.
+    Two processes of the same pid differ in it. It is the same for all who look, whatever time namespace they are in.
     """
     if sys.platform == "win32":
         from localconc._engine.liveness.systems import windows
@@ -85,7 +86,9 @@ def started(pid: int) -> str:
         from localconc._engine.liveness.systems import macos
 
         return macos.started(pid)
-    return _stat_field(pid, 19)
+    ticks = _stat_field(pid, 19)
+    offset = boot_offset_seconds() if ticks.isdecimal() else 0.0
+    return str(int(ticks) - round(offset * os.sysconf("SC_CLK_TCK"))) if offset else ticks
 
 
 def is_stopped(pid: int) -> bool | None:

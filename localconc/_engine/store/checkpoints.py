@@ -32,10 +32,8 @@ def is_due(anchors: Anchors) -> bool:
 
 def checkpoint(connection: sqlite3.Connection, anchors: Anchors, directory: Path) -> bool:
     """Bring the log into the database, as far as no reader needs it; return whether a checkpoint ran."""
-    with (
-        suppress(Busy, StoreError, sqlite3.Error, OSError),
-        maintenance_lock(directory),
-    ):  # a later one brings in the same, and more
+    # Where it can't run, a later one brings in the same, and more.
+    with suppress(Busy, StoreError, sqlite3.Error, OSError), maintenance_lock(directory):
         return _checkpoint_locked(connection, anchors, "PASSIVE")
     return False
 
