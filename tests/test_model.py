@@ -247,6 +247,18 @@ class LimiterMachine(RuleBasedStateMachine):
         for each in who:
             self.ask(each, names, 1, False, "plain")
 
+    @rule(who=st.tuples(processes, processes), names=st.permutations(NAMES))
+    def two_blocks_ask_crosswise(self, who: tuple[int, int], names: list[str]) -> None:
+        first, second = who
+        for each, name in ((first, names[0]), (second, names[1]), (first, names[1]), (second, names[0])):
+            self.ask(each, (name,), 1, False, "block")
+
+    @rule(who=processes, name=st.sampled_from(NAMES))
+    def ask_before_and_in_a_pause(self, who: int, name: str) -> None:
+        self.ask(who, (name,), 1, False, "plain")
+        self.pause(name, 2.0)
+        self.ask(who, (name,), 1, True, "plain")
+
     @rule(who=processes, which=indices, short_way=st.booleans())
     def release(self, who: int, which: int, short_way: bool) -> None:
         if asked := self.pick(self.processes[who].holds, which):
