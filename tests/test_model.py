@@ -25,6 +25,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from localconc._engine.acquiring.deadlocked import Deadlocked
 from localconc._engine.acquiring.terms import Queued, Refused, WaitTerms
 from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, Request
 from localconc._engine.holding.holdings import Handle
@@ -44,7 +45,10 @@ indices = st.integers(0, 10)
 
 
 class Process:
-    """An engine with what it holds and waits for, oldest first. Nothing else here knows the engine."""
+    """An engine with what it holds and waits for, oldest first. Nothing else here knows the engine.
+
+    It has one thread that uses blocks, which wait for as long as it takes; all else is held by handles.
+    """
 
     def __init__(self, directory: Path, clock: ManualClock) -> None:
         self._engine = silent_engine(directory, clock)
@@ -60,24 +64,32 @@ class Process:
         """Acquire, or join the queue; return "admitted", "waits", "out of slots" or "refused"."""
         acquisitions = self._engine.acquisitions
         request = Request(asked.names, asked.slots, RATE_LIMIT if asked.is_rate else CONCURRENCY, limit=asked.limit)
-        handle = acquisitions.acquire_fast(request, asked.label, 0) if short_way else None
+        context = 0 if asked.thread is None else 1
+        handle = acquisitions.acquire_fast(request, asked.label, context) if short_way else None
         if handle is not None:
             self.holds[asked] = handle
             return "admitted"
-        handle = self._engine.holdings.begin(asked.label, "", 0)
+        handle = self._engine.holdings.begin(asked.label, "", context)
+        terms = self._terms
+        if asked.thread is not None:
+            terms = terms._replace(has_end=False, stops=(1,) if self.holds_in_blocks else ())
         try:
-            outcome = acquisitions.try_acquire(request, handle, self._terms if may_wait else None)
+            outcome = acquisitions.try_acquire(request, handle, terms if may_wait else None)
         except ConcurrencySlotAcquisitionError:
             self._engine.holdings.undo(handle)
             return "refused"
         if isinstance(outcome, Handle):
             self.holds[asked] = outcome
             return "admitted"
-        if isinstance(outcome, Refused):
+        if isinstance(outcome, (Refused, Deadlocked)):
             self._engine.holdings.undo(handle)
-            return "out of slots"
+            return "out of slots" if isinstance(outcome, Refused) else "deadlock"
         self.waits[asked] = (request, handle, outcome)
         return "waits"
+
+    @property
+    def holds_in_blocks(self) -> bool:
+        return 1 in self._engine.holdings.contexts
 
     def collect(self) -> tuple[list[ModelRequest], list[ModelRequest]]:
         """Look after each request that waits, as its thread would; return who was admitted and who was refused."""
@@ -192,14 +204,20 @@ class LimiterMachine(RuleBasedStateMachine):
         names=name_sets,
         slots=st.integers(1, 3),
         short_way=st.booleans(),
-        kind=st.sampled_from(["plain", "plain", "plain", "rate", "with limit", "once"]),
+        kind=st.sampled_from(["plain", "plain", "block", "block", "rate", "with limit", "once"]),
     )
     def ask(self, who: int, names: tuple[str, ...], slots: int, short_way: bool, kind: str) -> None:
         if kind == "with limit" and self.model.is_named_by_a_waiter(names):
             return  # if it makes a limit that others name, too: before or behind them? That is not said
         self.number += 1
         slots, limit = (1, 2) if kind == "with limit" else (slots, None)
+        process = self.processes[who]
         asked = ModelRequest(f"request {self.number}", names, slots, kind == "rate", limit)
+        if kind == "block":
+            if any(each.thread is process for each in self.model.waiting):
+                return  # its only thread waits
+            asked.thread = process
+        holds_in_blocks = process.holds_in_blocks
         came_of_it = self.processes[who].ask(asked, short_way=short_way, may_wait=kind != "once")
         try:
             self.model.arrive(asked)
@@ -207,6 +225,11 @@ class LimiterMachine(RuleBasedStateMachine):
             assert came_of_it == "refused"
             return
         assert came_of_it != "refused"
+        if came_of_it in ("waits", "deadlock") and asked.thread is not None:
+            is_deadlock = holds_in_blocks and self.model.waits_forever(asked)
+            assert came_of_it == ("deadlock" if is_deadlock else "waits")
+        if came_of_it == "deadlock":
+            self.model.leave(asked)
         self.collect([asked] if came_of_it == "admitted" else [])
         if came_of_it == "out of slots":
             self.model.check_that_nobody_waits_for_nothing(self.operator.shown())
@@ -223,6 +246,18 @@ class LimiterMachine(RuleBasedStateMachine):
     def several_ask_for_the_same(self, who: tuple[int, ...], names: tuple[str, ...]) -> None:
         for each in who:
             self.ask(each, names, 1, False, "plain")
+
+    @rule(who=st.tuples(processes, processes), names=st.permutations(NAMES))
+    def two_blocks_ask_crosswise(self, who: tuple[int, int], names: list[str]) -> None:
+        first, second = who
+        for each, name in ((first, names[0]), (second, names[1]), (first, names[1]), (second, names[0])):
+            self.ask(each, (name,), 1, False, "block")
+
+    @rule(who=processes, name=st.sampled_from(NAMES))
+    def ask_before_and_in_a_pause(self, who: int, name: str) -> None:
+        self.ask(who, (name,), 1, False, "plain")
+        self.pause(name, 2.0)
+        self.ask(who, (name,), 1, True, "plain")
 
     @rule(who=processes, which=indices, short_way=st.booleans())
     def release(self, who: int, which: int, short_way: bool) -> None:

@@ -8,8 +8,10 @@ back, and if none gave anything back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
+
+from tests.kit.forever import Hold, Wish, wait_forever
 
 #: Rounding of the floating-point clock, in slots.
 ROUNDING = 1e-4
@@ -43,6 +45,7 @@ class ModelRequest:
     slots: int
     is_rate: bool = False
     limit: int | None = None
+    thread: Hashable = None  # of a block that waits for as long as it takes
     waits_on: list[ModelLimit] = field(default_factory=list)
     holds: dict[ModelLimit, int] = field(default_factory=dict)
     named: dict[ModelLimit, str] = field(default_factory=dict)  # the held limits, as they were called at the grant
@@ -163,6 +166,24 @@ class LimitModel:
 
     def least_occupied(self, limit: ModelLimit) -> float:
         return limit.least if limit.decay else self.held(limit)
+
+    # ---- deadlocks -------------------------------------------------------------------------------------------
+
+    def waits_forever(self, request: ModelRequest) -> bool:
+        """Return whether a waiting block can't be admitted, whatever others release."""
+        wishes = [
+            Wish(place, each.thread, each.slots, frozenset(map(id, each.waits_on)))
+            for place, each in enumerate(self.waiting)
+            if each.thread is not None
+        ]
+        holds = [
+            Hold(each.thread, id(limit), slots)
+            for each in self.holding
+            if each.thread is not None
+            for limit, slots in each.holds.items()
+        ]
+        sizes = {id(each): each.limit for each in self._all_limits() if each.decay == 0 and each.limit > 0}
+        return self.waiting.index(request) in wait_forever(wishes, holds, sizes)
 
     # ---- slot numbers ----------------------------------------------------------------------------------------
 

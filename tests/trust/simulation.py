@@ -32,9 +32,10 @@ from localconc._engine.operations import reading
 from localconc._engine.waiting import pauses, steps
 from localconc._engine.waiting.mailboxes.mailbox import Mailbox
 from localconc.errors import DeadlockError, LocalconcError, StoreError
+from tests.kit import forever
 from tests.kit.engines import kill
 
-from . import forever
+from . import waiting_rows
 from .inspection import assert_sound
 from .invariants import Invariants
 
@@ -420,7 +421,7 @@ class Simulation:
 
     def _stuck(self, *more: forever.Wish) -> set[int]:
         """Return the tickets of those who wait forever, of the threads that live."""
-        places, held = forever.places(self._look), forever.slots_held(self._look)
+        places, held = waiting_rows.places(self._look), waiting_rows.slots_held(self._look)
         wishes, holds = list(more), []
         for thread in self._threads():
             owner_id = thread.engine.membership.owner_id
@@ -429,7 +430,7 @@ class Simulation:
                 wishes.append(forever.Wish(place.ticket, thread, place.slots, place.limit_ids))
             for handle in thread.handles:
                 holds += [forever.Hold(thread, *each) for each in held.get((owner_id, handle.serial), ())]
-        return forever.wait_forever(wishes, holds, forever.sizes_that_count(self._look))
+        return forever.wait_forever(wishes, holds, waiting_rows.sizes_that_count(self._look))
 
     def _check_that_it_waits_forever(self, thread: Thread, ticket: int | None) -> None:
         """Nobody is refused as a deadlock who could go on."""
@@ -437,7 +438,7 @@ class Simulation:
         assert _is_endless(thread.call), "a call with an end was refused for a deadlock"
         request = thread.call.request
         ticket = forever.LAST if ticket is None else ticket
-        wish = forever.Wish(ticket, thread, request.slots, forever.ids_of(self._look, request.names))
+        wish = forever.Wish(ticket, thread, request.slots, waiting_rows.ids_of(self._look, request.names))
         assert ticket in self._stuck(wish), f"refused for a deadlock, but could go on: {request}"
 
     def _check_that_nobody_waits_forever(self) -> None:
