@@ -19,11 +19,11 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from localconc._engine import registry
+from localconc._engine.acquiring.contexts import of_task
 from localconc._engine.acquiring.parents import note_task
 from localconc._engine.core.arguments import printable
 from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, checked_call
 from localconc._engine.holding.occupancy import Occupancy, occupancy_of_nothing
-from localconc._engine.waiting.threads import of_task
 from localconc.errors import (
     AcquireConcurrencySlotTimeoutError,
     ConcurrencySlotAcquisitionError,

@@ -15,10 +15,10 @@ from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from localconc._engine import registry
+from localconc._engine.acquiring.contexts import of_caller
 from localconc._engine.core.arguments import printable
 from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, checked_call
 from localconc._engine.holding.occupancy import Occupancy, occupancy_of_nothing
-from localconc._engine.waiting.threads import of_caller
 from localconc.errors import (
     AcquireConcurrencySlotTimeoutError,
     ConcurrencySlotAcquisitionError,

@@ -22,7 +22,6 @@ from localconc._engine.liveness.owner import Owner
 from localconc._engine.waiting.mailboxes import mailbox as mailboxes
 from localconc._engine.waiting.mailboxes import notifier as notifiers
 from localconc._engine.waiting.mailboxes import pool as mailbox_pool
-from localconc._engine.waiting.mailboxes import socket_mailbox as socket_mailboxes
 from localconc._engine.waiting.mailboxes.mailbox import Mailbox, Wakeup, from_bytes, to_bytes
 from localconc._engine.waiting.mailboxes.notifier import Notifier
 from localconc._engine.waiting.mailboxes.pool import MailboxPool
@@ -265,7 +264,7 @@ def test_threads_of_a_process_are_told_where_hardly_anything_works(
     if lacks == "eventfd":
         monkeypatch.setattr(os, "eventfd", refuse, raising=False)
     else:
-        monkeypatch.setattr(socket_mailboxes, "new_socket", refuse)
+        monkeypatch.setattr(mailboxes, "new_socket", refuse)
     mailbox = here.take()
     assert mailbox.is_reachable is (lacks == "eventfd")
     begun = time.monotonic()

@@ -16,7 +16,8 @@ import localconc
 from localconc import create_limit, read_holders, read_limit
 from localconc._engine import registry
 from localconc._engine.homes import filesystems
-from localconc._engine.liveness import macos, owner
+from localconc._engine.liveness import owner
+from localconc._engine.liveness.systems import macos
 from localconc._engine.store import anchors, recovery
 from localconc.errors import StoreError
 from localconc.sync import concurrency
@@ -27,7 +28,11 @@ VERSION_1 = Path(__file__).parent / "stores" / "version1"
 SYSTEMS = Path(__file__).parent / "systems"
 
 #: Modules for one system alone, which nothing imports elsewhere.
-OF_ONE_SYSTEM = ("localconc._engine.liveness.windows", "localconc._engine.liveness.inotify", "localconc.__main__")
+OF_ONE_SYSTEM = (
+    "localconc._engine.liveness.systems.windows",
+    "localconc._engine.liveness.systems.inotify",
+    "localconc.__main__",
+)
 
 IMPORT_ALL = """
 import importlib, sys
@@ -139,7 +144,7 @@ def test_the_pid_of_an_owner_is_read_without_the_byte_that_is_locked(
         workers.append(Worker("db"))
         workers[0].wait_inside()
         monkeypatch.setattr(owner, "_PID_AT", 1)
-        assert workers[0].pid in owner.living_pids(localconc_home_directory, "")
+        assert workers[0].pid in owner.living(localconc_home_directory, "").values()
         assert [holder.pid for holder in read_holders("db")] == [workers[0].pid]
 
 

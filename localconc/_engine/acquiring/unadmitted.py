@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
-import threading
 from typing import TYPE_CHECKING
 
+from localconc._engine.acquiring import contexts
 from localconc._engine.acquiring.deadlocked import Deadlocked, would_deadlock
 from localconc._engine.acquiring.terms import Queued, Refused
 from localconc._engine.core.calls import CONCURRENCY
@@ -88,8 +87,4 @@ def refuse(txn: Transaction, request: Request, requester: Requester, rows: list[
 
 def running_caller(requester: Requester) -> Caller:
     """Return the caller: the running thread and task, even if another one may release the slots later."""
-    asyncio = sys.modules.get("asyncio")
-    loop = None if asyncio is None else asyncio._get_running_loop()
-    task = None if asyncio is None or loop is None else asyncio.current_task(loop)
-    contexts = (threading.get_ident(),) if task is None else (threading.get_ident(), id(task))
-    return Caller(requester.owner_id, contexts)
+    return Caller(requester.owner_id, contexts.running())

@@ -134,12 +134,20 @@ class Anchors:
         Both stand in the index of the log, whose form SQLite documents («WAL-index format»).
         """
         try:
-            index = read_at(self._descriptors[2], _BROUGHT_IN_AT + 4, 0)
+            index = self._read_index()
         except OSError:  # the descriptors were closed under this process
             return 0, 0
         if len(index) < _BROUGHT_IN_AT + 4:
             return 0, 0
         return _NUMBER.unpack_from(index, _FRAMES_AT)[0], _NUMBER.unpack_from(index, _BROUGHT_IN_AT)[0]
+
+    def _read_index(self) -> bytes:
+        if self._descriptors:
+            return read_at(self._descriptors[2], _BROUGHT_IN_AT + 4, 0)
+        if sys.platform == "win32":  # there, to close the file drops none of SQLite's locks
+            with open(self._paths[2], "rb") as index:
+                return index.read(_BROUGHT_IN_AT + 4)
+        return b""
 
     # ---- letting go ------------------------------------------------------------------------------------------
 

@@ -92,18 +92,18 @@ def _copy_back(path: Path, link: str) -> None:
 
 @contextmanager
 def _kept_from_writing(index: str | None) -> Iterator[None]:
-    if index is None or sys.platform == "win32":
-        yield
-        return
-    descriptor = os.open(index, os.O_RDWR)
-    try:
+    if sys.platform != "win32" and index is not None:
+        descriptor = os.open(index, os.O_RDWR)
         try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, _LOCKS, _WRITE_LOCK)
-        except OSError:
-            raise Busy from None
+            try:
+                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, _LOCKS, _WRITE_LOCK)
+            except OSError:
+                raise Busy from None
+            yield
+        finally:
+            os.close(descriptor)
+    else:
         yield
-    finally:
-        os.close(descriptor)
 
 
 # ---- what processes have open ----------------------------------------------------------------------------------------

@@ -6,10 +6,10 @@ import asyncio
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
+from localconc._engine.acquiring.contexts import of_task
 from localconc._engine.waiting import steps
 from localconc._engine.waiting.dispatcher import LoopDispatcher, dispatcher_of
 from localconc._engine.waiting.pauses import Backoff, Park, Steps
-from localconc._engine.waiting.threads import of_task
 from localconc._engine.waiting.throttle import MAX_SECONDS_AN_ITERATION, loop_budget
 
 if TYPE_CHECKING:

@@ -1,20 +1,12 @@
-"""How a thread makes a call: under which number, by which steps, asleep at each pause.
-
-Python gives the identity of a thread or task that has ended to a later one. That one would be taken for the holder of a
-block that the earlier one left for others to exit, and would be refused for a deadlock that is none. So each thread and
-each task gets a number of its own, which never returns in this process.
-"""
+"""How a thread takes the steps of a call: it sleeps at each pause."""
 
 from __future__ import annotations
 
 import os
-import sys
-import threading
 import time
-from itertools import count
 from typing import TYPE_CHECKING, TypeVar
-from weakref import WeakKeyDictionary
 
+from localconc._engine.acquiring.contexts import stopped_by_caller
 from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.waiting import outcomes, steps
 from localconc._engine.waiting.pauses import Backoff, Park, Steps, retry_while_busy
@@ -22,7 +14,6 @@ from localconc._engine.waiting.timing import QUICK_RELEASES, STORE_TIMEOUT_SECON
 from localconc.errors import StoreError
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, Task
     from collections.abc import Callable
     from typing import Any
 
@@ -108,55 +99,3 @@ def run(engine: Engine, operation: Callable[[], Result]) -> Result:
         return run_steps(engine, retry_while_busy(engine, operation, deadline))
     except outcomes.StoreTimeout:
         raise outcomes.store_held(str(engine.store.database.path), STORE_TIMEOUT_SECONDS) from None
-
-
-# ---- who calls -------------------------------------------------------------------------------------------------------
-
-_numbers = count(1)
-
-
-class _Thread(threading.local):
-    def __init__(self) -> None:
-        self.number = next(_numbers)
-
-
-_thread = _Thread()
-_tasks: WeakKeyDictionary[Task[Any], int] = WeakKeyDictionary()
-
-
-def of_task(task: Task[Any] | None) -> int:
-    """Return the number of a task; the running thread's if there is none."""
-    if task is None:
-        return _thread.number
-    number = _tasks.get(task)
-    if number is None:
-        number = _tasks[task] = next(_numbers)
-    return number
-
-
-def of_caller() -> int:
-    """Return the number of the running task, or of the thread if it runs none.
-
-    A block of `localconc.sync` in a coroutine is held by the task: it lasts while the task awaits, and other tasks run.
-    """
-    asyncio = sys.modules.get("asyncio")  # programs without tasks don't load it
-    loop = None if asyncio is None else _running_loop()
-    if asyncio is None or loop is None:
-        return _thread.number
-    return of_task(asyncio.current_task(loop))
-
-
-def stopped_by_caller() -> list[int]:
-    """Return what stops while the running thread waits: the thread, and all tasks of the event loop that it runs."""
-    stopped = [_thread.number]
-    loop = _running_loop()
-    if loop is not None:
-        known = map(_tasks.get, sys.modules["asyncio"].all_tasks(loop))
-        stopped += [number for number in known if number is not None]
-    return stopped
-
-
-def _running_loop() -> AbstractEventLoop | None:
-    find = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)  # another thread may be importing it
-    loop: AbstractEventLoop | None = None if find is None else find()
-    return loop

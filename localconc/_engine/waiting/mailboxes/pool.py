@@ -11,7 +11,7 @@ from localconc._engine.waiting.mailboxes.mailbox import Mailbox
 from localconc._locks import new_lock
 
 if sys.platform != "win32":
-    from localconc._engine.waiting.mailboxes.socket_mailbox import SocketMailbox
+    from localconc._engine.waiting.mailboxes.mailbox import SocketMailbox
 
 if TYPE_CHECKING:
     from pathlib import Path
