@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ import pytest
 from localconc._engine import registry
 
 pytest_plugins = ["pytester"]
+
+# Without bytecode, every program that a test starts would compile all of localconc anew, and take twice as long.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # In the background of a shell, this signal is ignored, and what tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -245,6 +245,7 @@ def test_a_database_that_is_gone_is_told_of(store: Path) -> None:
     assert "2 limit" in _checks(status=0)["database"]["text"]
 
 
+@pytest.mark.sweep
 def test_a_store_of_mostly_nothing_is_found_and_compacted(store: Path) -> None:
     with closing(sqlite3.connect(store)) as connection, connection:
         connection.execute("CREATE TABLE ballast (content BLOB)")

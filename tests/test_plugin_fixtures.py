@@ -59,6 +59,7 @@ def test_a_test_knows_the_numbers_of_its_slots(pytester: pytest.Pytester, tmp_pa
     pytester.runpytest_subprocess(*ALONE, "--localconc-home", str(tmp_path)).assert_outcomes(passed=2)
 
 
+@pytest.mark.sweep
 def test_tests_that_run_at_once_have_different_numbers(pytester: pytest.Pytester, tmp_path: Path) -> None:
     pytester.makepyfile(
         """

@@ -76,6 +76,7 @@ def test_workers_share_a_limit(pytester: pytest.Pytester, shared_home: Path, mon
     assert peak("database") == 1
 
 
+@pytest.mark.sweep
 def test_workers_use_the_home_of_the_controller(
     pytester: pytest.Pytester, shared_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +112,7 @@ def test_runs_share_a_limit(pytester: pytest.Pytester, shared_home: Path, monkey
     assert peak("database") == 1
 
 
+@pytest.mark.sweep
 def test_workers_share_a_rate(pytester: pytest.Pytester, shared_home: Path) -> None:
     pytester.makepyfile(
         """
@@ -276,6 +278,7 @@ def test_a_run_without_marked_tests_says_nothing(pytester: pytest.Pytester) -> N
         assert not (pytester.path / "here").exists()
 
 
+@pytest.mark.sweep
 def test_workers_leave_it_to_the_controller_to_say_what_is_in_force(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """

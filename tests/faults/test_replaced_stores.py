@@ -264,7 +264,9 @@ def _remove(home: Path, what: str) -> None:
         (home / f"localconc.db{suffix}").unlink()
 
 
-@pytest.mark.parametrize("what", ["-wal", "-shm", "-wal -shm"])
+@pytest.mark.parametrize(
+    "what", ["-wal", *(pytest.param(each, marks=pytest.mark.sweep) for each in ("-shm", "-wal -shm"))]
+)
 @pytest.mark.parametrize("first", ["a newcomer", "the doctor, and a newcomer", "a process that was there before"])
 def test_what_an_idle_process_holds_outlives_the_removal_of_the_log(
     what: str, first: str, programs: Cast, localconc_home_directory: Path

@@ -227,6 +227,7 @@ def test_a_kill_at_each_statement_of_the_takeover_lets_nobody_in_beside_a_holder
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="it forks")
+@pytest.mark.sweep
 def test_a_hundred_processes_take_a_store_over_once(programs: Cast, localconc_home_directory: Path) -> None:
     home = version1.make_home(localconc_home_directory)
     crowd = programs.python(_OPEN_AT_ONCE, home, 100)

@@ -86,6 +86,7 @@ def test_holders_and_waiters_of_version_1_that_are_dead_leave_nothing(home: Path
     assert version_of(home) == 2
 
 
+@pytest.mark.sweep
 def test_several_that_open_it_at_once_take_it_over_once(home: Path, programs: Cast) -> None:
     crowd = [programs.puppet() for _ in range(6)]
     for puppet in crowd:
