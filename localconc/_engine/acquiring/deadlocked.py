@@ -40,9 +40,9 @@ def would_deadlock(
         ticket: its place in the order of arrival, if it has one already.
     """
     contexts = tuple((requester.owner_id, context) for context in stops)
-    who = f"this very thread or task ({requester.thread})"
+    caller = f"this very thread or task ({requester.thread})"
     asked = deadlocks.Waiting(
-        ticket, requester.owner_id, contexts, request.slots, tuple(limit_ids), who, request.to_text()
+        ticket, requester.owner_id, contexts, request.slots, tuple(limit_ids), caller, request.to_text()
     )
     waiting, held, sizes = deadlocks.situation(txn.ledger, [asked])
     stuck = deadlocks.find_stuck(waiting, held, sizes)

@@ -1,11 +1,11 @@
-"""What an owner's file tells of the lock on it, for those who look whether the owner lives.
+"""What an owner's file says of the lock on it, so that other processes can tell whether the owner lives.
 
 Handed on: `localconc run` lets its command inherit the lock, so that the slots stay held in the moment before the store
 knows the command, even if `localconc run` is killed then. Any other process that has the lock after its owner is gone
-is a child that C code forked, which does not know of it: it must not keep its parent's slots.
+is a child that C code forked. The child does not know of the lock, and must not keep its parent's slots.
 
-A copy: whoever puts a backup of the home back leaves copies of the files in their place, which nobody has locked though
-the owners live. So a file has its own inode in it.
+A copy: a backup of the home that is put back has copies of these files, which no process has locked though the owners
+live. So a file has its own inode in it.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ def hand_on(descriptor: int) -> None:
 
 
 def is_copy(path: Path) -> bool:
-    """Return whether a file is a copy of an owner's; False if nobody can tell."""
+    """Return whether a file is a copy of an owner's; False if that is unknown."""
     noted, inode, _ = _read(path)
     return noted not in (0, inode)
 
 
 def is_handed_on(path: Path) -> bool:
-    """Return whether a command may have inherited the lock of a file; if nobody can tell, it may."""
+    """Return whether a command may have inherited the lock of a file; True if that is unknown."""
     return _read(path)[2] != b"\0"
 
 

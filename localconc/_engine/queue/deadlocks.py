@@ -1,8 +1,8 @@
 """Deadlocks: requests that could only be admitted after their own callers have released something.
 
-The rule is exact. Assume that every caller who does not wait releases all that it holds, that every request that can be
-admitted then is, and its caller releases as well, and so on: the requests that are left wait forever. Requests with an
-end (a time-out, retries) are left out, and so are limits with decay and limits of 0 slots: they pass.
+The rule is exact. Assume that every caller that does not wait releases all that it holds, that every request that can
+be admitted then is, and its caller releases as well, and so on: the requests that are left wait forever. Requests with
+an end (a time-out, retries) are left out, and so are limits with decay and limits of 0 slots: they pass.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Waiting(NamedTuple):
     contexts: tuple[Context, ...]
     slots: int
     limit_ids: tuple[int, ...]
-    who: str
+    caller: str
     request: str
 
     @property
@@ -40,9 +40,9 @@ class Waiting(NamedTuple):
         return Request.from_text(self.request).names
 
     @property
-    def who_in_words(self) -> str:
+    def caller_with_label(self) -> str:
         """The caller, with the label of its request."""
-        return f"{self.who}{label_text(Request.from_text(self.request).label)}"
+        return f"{self.caller}{label_text(Request.from_text(self.request).label)}"
 
 
 class Held(NamedTuple):
@@ -118,7 +118,7 @@ def circle_of(request: Waiting, stuck: Sequence[Waiting], held: Sequence[Held]) 
 
 
 def _waits_for(request: Waiting, stuck: Sequence[Waiting], held: Sequence[Held]) -> Waiting | None:
-    """Return the request whose caller holds what another one waits for, or that is ahead of it in a queue."""
+    """Return the request of the caller that holds what another one waits for, or that is ahead of it in a queue."""
     for each in held:
         if each.limit_id in request.limit_ids:
             holder = next((other for other in stuck if each.context in other.contexts), None)
@@ -141,7 +141,7 @@ def _described(request: Waiting, held: Sequence[Held]) -> str:
     ]
     wanted = ", ".join(map(repr, request.names))
     has = f" holds {', '.join(dict.fromkeys(holds))} and" if holds else ""
-    return f"{request.who_in_words}{has} waits for {request.slots} slot(s) of {wanted}"
+    return f"{request.caller_with_label}{has} waits for {request.slots} slot(s) of {wanted}"
 
 
 def label_text(label: str) -> str:
@@ -185,8 +185,8 @@ def situation(ledger: Ledger, more: Iterable[Waiting] = ()) -> Situation:
 
 def _waiting(entry: listings.EndlessWaiter) -> Waiting:
     contexts = tuple((entry.owner_id, int(context)) for context in entry.stops.split(",") if context)
-    who = f"pid {entry.pid}, {printable(entry.thread)}"
-    return Waiting(entry.ticket, entry.owner_id, contexts, entry.slots, entry.queued_on, who, entry.request)
+    caller = f"pid {entry.pid}, {printable(entry.thread)}"
+    return Waiting(entry.ticket, entry.owner_id, contexts, entry.slots, entry.queued_on, caller, entry.request)
 
 
 class Circle(NamedTuple):

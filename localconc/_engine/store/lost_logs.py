@@ -2,7 +2,7 @@
 
 The removed file lives on for as long as one of them has it open, and Linux lets others of the same user read it there.
 It is copied back to its path before SQLite begins a new one: then nothing that was committed is lost. Where it can't be
-read, nobody may go on as if it had never been: what those processes hold would be granted again.
+read, no process may go on without it: what the processes that have it open hold would be granted again.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def bring_back(path: Path, users: Users) -> None:
 
 
 def _copy_back(path: Path, link: str) -> None:
-    """Copy the log, while nobody can write to it; wait until those who have it open would notice."""
+    """Copy the log while no process can write to it, and wait until the processes that have it open notice."""
     index = _index_beside(link)
     fresh = path.with_name(f"{path.name}-wal.new")
     with _kept_from_writing(index):
@@ -110,7 +110,7 @@ def _kept_from_writing(index: str | None) -> Iterator[None]:
 
 
 def _opened_by(log: int, lost: list[LostLog]) -> str | None:
-    """Return the path by which a removed log can be read; whoever has it open will do."""
+    """Return the path by which a removed log can be read, through any process that has it open."""
     noted = [str(each.pid) for each in lost if each.log == log and each.is_visible]
     with suppress(OSError):
         for pid in [*noted, *filter(str.isdigit, os.listdir("/proc"))]:
@@ -122,7 +122,7 @@ def _opened_by(log: int, lost: list[LostLog]) -> str | None:
 
 
 def _may_have_it(lost: LostLog) -> bool:
-    """Return whether a process may have a log open that was not found: nobody can tell, or it could not be read."""
+    """Return whether a process may have the log open unseen: it is in another pid namespace, or hides its files."""
     return not lost.is_visible or not os.access(f"/proc/{lost.pid}/fd", os.R_OK | os.X_OK)
 
 

@@ -60,7 +60,7 @@ def acquire(
     request, timeout_seconds, max_retries = call.request, call.timeout_seconds, call.max_retries
     begun = engine.clock.now() if begun is None else begun
     deadline = None if timeout_seconds is None else begun + timeout_seconds
-    tries_until = deadline if max_retries is None or deadline is not None else begun + STORE_TIMEOUT_SECONDS
+    tries_until = begun + STORE_TIMEOUT_SECONDS if deadline is None and max_retries is not None else deadline
     may_wait = timeout_seconds != 0 and max_retries != 0
     handle = engine.holdings.begin(thread, request.label, context)
     terms: WaitTerms | None = None
@@ -72,8 +72,8 @@ def acquire(
         try:
             outcome = engine.acquisitions.try_acquire(request, handle, terms)
         except (Busy, Damaged):
-            try_acquire = partial(engine.acquisitions.try_acquire, request, handle, terms)
-            outcome = yield from retry_while_busy(engine, try_acquire, tries_until)
+            again = partial(engine.acquisitions.try_acquire, request, handle, terms)
+            outcome = yield from retry_while_busy(engine, again, tries_until)
         if isinstance(outcome, (Refused, Deadlocked)):
             outcome = yield from _reap_and_try_again(engine, call, handle, terms, outcome, tries_until)
         if isinstance(outcome, Queued):
@@ -81,8 +81,7 @@ def acquire(
             wakeups = None
             is_simple = outcome.is_simple and outcome.due_at is None and max_retries is None
             if is_simple and not engine.is_alone:  # most waits are short
-                first_look_at = _first_look_at(begun, deadline, polls)
-                wakeups = yield Park(first_look_at, handle.serial, outcome.terms.mailbox, None)
+                wakeups = yield Park(_first_look_at(begun, deadline, polls), handle.serial, outcome.terms.mailbox, None)
                 for wakeup in wakeups or ():
                     if engine.acquisitions.accept_wakeup(request, outcome, handle, wakeup):
                         return handle
