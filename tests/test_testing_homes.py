@@ -15,6 +15,7 @@ import pytest
 
 from localconc import LimitNotFoundError, ensure_limit, home, read_holders, read_limit, read_limits, read_waiters
 from localconc import asyncio as for_tasks
+from localconc.errors import StoreError
 from localconc.sync import concurrency, rate_limit
 from localconc.testing import assert_no_leaks, disabled, hold, peak, temporary_home, virtual_clock
 
@@ -228,6 +229,14 @@ def test_nothing_leaks_where_nothing_is_held() -> None:
         rate_limit("api", limit=3, slot_decay_per_second=1)
         assert_no_leaks()
         assert_no_leaks("database")
+
+
+def test_a_home_that_can_not_be_looked_at_is_no_home_without_leaks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCALCONC_HOME", str(tmp_path / ("n" * 300)))  # longer than names can be
+    with pytest.raises(StoreError, match="can't be"):
+        assert_no_leaks()
 
 
 def test_a_leak_names_who_holds_what() -> None:

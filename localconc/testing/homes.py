@@ -119,7 +119,7 @@ def reap_the_dead() -> None:
 
 def _left_behind(name_or_id: str | UUID | None) -> list[str]:
     engine = registry.current("assert_no_leaks()")
-    if name_or_id is None and not engine.store.database.path.exists():
+    if name_or_id is None and _is_missing(engine.store.database.path):
         return []  # the question does not create a store
     reap_the_dead()  # on a virtual clock, reading does not
     return [
@@ -130,6 +130,17 @@ def _left_behind(name_or_id: str | UUID | None) -> list[str]:
         f"since {_clock_time(waiter.waiting_since)}"
         for waiter in waiters(engine, name_or_id)
     ]
+
+
+def _is_missing(path: Path) -> bool:
+    """Return whether there is no such file. (Since Python 3.14, `Path.exists` says so of every error.)"""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False  # the store says what is wrong
+    return False
 
 
 def _described(participant: Holder | Waiter) -> str:
