@@ -170,8 +170,8 @@ def test_many_threads_that_have_waited_and_live_on_keep_few_sockets(programs: Ca
     ensure_limit("L", 1)
     code = _MANY_THREADS_WAIT.replace(
         'with concurrency("L"): pass\nblock',
-        'with concurrency("L"): pass\n    done.wait()\ndone = threading.Event()\nblock',
-    ).replace("for thread in threads: thread.join()", "while localconc.read_waiters(): time.sleep(0.01)")
+        'with concurrency("L"): pass\n    left.append(1); done.wait()\nleft, done = [], threading.Event()\nblock',
+    ).replace("for thread in threads: thread.join()", "while len(left) < count: time.sleep(0.01)")
     program = programs.python(code, 250)
 
     sockets, _ = program.hear(40).split()
