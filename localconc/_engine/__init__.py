@@ -20,10 +20,10 @@ The caller asks.
 The caller first tries one statement, which is enough if a slot is free and there is no queue.
 
 4.  `acquiring.acquisitions.acquire_fast` calls `holding.holdings.begin`, which makes a `Handle` with a finalizer, and
-    `keep`, which notes the grant. Both come before the statement, so that an interrupt in between is undone.
-5.  `store.database.execute_fast` calls `_is_intact`, and runs `ACQUIRE_FAST`, an INSERT into `slots`. The trigger
-    `guarded` lets it insert a row only if there is room and no queue. Here there is no room, so `acquire_fast` calls
-    `holdings.forget` to drop the note.
+    notes the grant in `holdings.grants`. Both come before the statement, so that an interrupt in between is undone.
+5.  `store.database.execute_fast` runs `ACQUIRE_FAST`, an INSERT into `slots`. The trigger `guarded` lets it insert a
+    row only if there is room and no queue. Here there is no room, so `acquire_fast` calls `holdings.forget` to drop the
+    note.
 
 Then the request joins the queue, in one transaction.
 
@@ -54,7 +54,7 @@ The waiter wakes up, and needs no transaction.
 13. `mailbox._receive` and `from_bytes` read the datagram, and `take` hands it to `run_steps`, which sends it into the
     generator.
 14. `acquisitions.accept_wakeup` compares the secret. `liveness.owner.acknowledge` writes that this process has picked
-    up the grant, so that no other process takes it back. `holdings.hold` and `keep` note the grant.
+    up the grant, so that no other process takes it back. `holdings.hold` notes the grant.
 15. `pool.put` keeps the mailbox for the next wait (`mailbox.is_reusable`), and `sync.concurrency.__enter__` returns an
     `holding.occupancy.Occupancy`. The block runs. It ends as the holder's did, in 10 to 12.
 

@@ -176,7 +176,7 @@ class Engine:
         if owner is None or self.is_of_another_process():
             return
         with suppress(Busy, Damaged, StoreError), self.store.database.lock:
-            if self.store.database.is_open and not self.store.database.was_moved():
+            if not self.store.database.was_moved():
                 self.holdings.release_all_lost()
                 self._leave()
             self.store.database.close()

@@ -86,7 +86,7 @@ class Acquisitions:
         serial = handle.serial
         handle.limit_ids = (limit_id,)
         handle.grant = grant = Grant((ref,), slots, wall, now, 0.0, thread, label, context)
-        holdings.keep(serial, grant)
+        holdings.grants[serial] = grant
         row = (limit_id, ref.revision, ref.limit, owner_id, serial, slots, wall, now, thread, label or None, context)
         acquired = 0
         try:

@@ -63,7 +63,6 @@ class Holdings:
         self._membership = membership
         self._serials = itertools.count(1)
         self.grants: dict[int, Grant] = {}
-        self.contexts: dict[int, int] = {}  # how many acquisitions each thread or task holds
         self._finalizers = Finalizers(self._release_lost)
         self._lost: set[int] = set()  # their handles were collected, and they are released in the background
         self._background = BackgroundReleases(self._undo)
@@ -87,7 +86,7 @@ class Holdings:
         """Note a grant. Slots that no caller will release (of rate_limit, or of no limit) need no finalizer."""
         handle.grant = grant
         if grant.refs and request.mode == CONCURRENCY:
-            self.keep(handle.serial, grant)
+            self.grants[handle.serial] = grant
         else:
             self.forget(handle.serial)
         if events.subscribers:
@@ -95,24 +94,17 @@ class Holdings:
             events.publish(events.ACQUIRED, grant.acquired_wall, grant.refs, grant.slots, owner_id, handle.serial)
         return handle
 
-    def keep(self, serial: int, grant: Grant) -> None:
-        """Note what an acquisition holds."""
-        self.grants[serial] = grant
-        context = grant.context
-        if context:
-            self.contexts[context] = self.contexts.get(context, 0) + 1
-
     def forget(self, serial: int) -> None:
         """Forget an acquisition that holds nothing (any more)."""
-        grant = self.grants.pop(serial, None)
-        if grant is not None and grant.context:
-            count = self.contexts.get(grant.context, 1) - 1
-            if count > 0:
-                self.contexts[grant.context] = count
-            else:
-                self.contexts.pop(grant.context, None)
+        self.grants.pop(serial, None)
         self._finalizers.pop(serial, None)
-        self._lost.discard(serial)
+        if self._lost:
+            self._lost.discard(serial)
+
+    @property
+    def contexts(self) -> set[int]:
+        """The threads and tasks that hold something."""
+        return {grant.context for grant in list(self.grants.values())}
 
     def handle_of(self, serial: int) -> Handle | None:
         """Return the handle of an acquisition that holds slots; None if they were released."""
@@ -223,6 +215,5 @@ class Holdings:
     def forget_all(self) -> None:
         """Forget all slots without a release: they are the parent's, or the end of the process frees them."""
         self.grants.clear()
-        self.contexts.clear()
         self._finalizers.clear()
         self._background.clear()

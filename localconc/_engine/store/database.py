@@ -87,10 +87,6 @@ class Database:
         except OSError:
             return False
 
-    @property
-    def is_open(self) -> bool:
-        return self._connection is not None
-
     def execute_fast(self, statement: str, parameters: Sequence[Any]) -> int:
         """Run one statement as a transaction of its own; return how many rows it changed.
 
@@ -98,13 +94,15 @@ class Database:
             Busy: another process is writing, or the store is not open; nothing was done.
         """
         with self.lock:
-            connection = self._connection
-            if connection is None or connection.in_transaction or not self._is_intact():
-                raise Busy
+            connection, anchors = self._connection, self._anchors
             try:
+                if connection is None or connection.in_transaction or anchors is None or anchors.tell() != POSITION:
+                    raise Busy
                 return connection.execute(statement, parameters).rowcount
             except sqlite3.Error as error:
                 raise self._explained(error) from error
+            except OSError:
+                raise Busy from None
 
     # A signal's exception can strike at the first instruction of any Python function. If that is the exit of a context
     # manager, the transaction stays open for as long as a program keeps the traceback. So only `with` blocks written in

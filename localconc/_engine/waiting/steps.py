@@ -110,8 +110,8 @@ def _terms(
         return None
     has_end = call.timeout_seconds is not None or call.max_retries is not None
     stops: tuple[int, ...] = ()
-    contexts = engine.holdings.contexts
-    if not has_end and contexts:
+    if not has_end and engine.holdings.grants:
+        contexts = engine.holdings.contexts
         stops = tuple(context for context in stopped() if context in contexts)
     return WaitTerms(mailboxes.take(owner), has_end, call.max_retries is not None, stops)
 
