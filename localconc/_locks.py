@@ -1,10 +1,16 @@
-"""Locks between the threads of this process that an interrupt can't leave taken."""
+"""Locks that an interrupt can't leave taken, loops that it can't leave without their `finally`."""
 
 from __future__ import annotations
 
 import sys
 import threading
+from itertools import repeat
 from operator import call
+from typing import Final
+
+#: For `for`, in place of `while True` inside `try` or `with`: on Python 3.12 and 3.13, what a signal handler raises at
+#: the jump back of a `while` passes by its `except`, its `finally`, and its `__exit__`.
+ENDLESSLY: Final = repeat(None)
 
 
 class InterruptibleLock(type(threading.RLock())):  # type: ignore[misc]

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from localconc import create_limit, read_holders, read_limit, read_limits, read_waiters
-from localconc._locks import InterruptibleLock
+from localconc._locks import ENDLESSLY, InterruptibleLock
 from localconc.sync import concurrency, rate_limit
 
 PATIENCE_SECONDS = 30.0
@@ -43,7 +43,9 @@ def interrupted() -> Iterator[Callable[[Callable[[], None]], None]]:
         struck.clear()
         with suppress(Interrupt):
             threading.Timer(random.uniform(0.0001, 0.002), signal.pthread_kill, [main, signal.SIGUSR1]).start()
-            while not struck:  # a finalizer may have swallowed what the handler raised
+            for _ in ENDLESSLY:
+                if struck:  # a finalizer may have swallowed what the handler raised
+                    break
                 action()
 
     main = threading.get_ident()

@@ -11,6 +11,7 @@ from localconc._engine.waiting import steps
 from localconc._engine.waiting.dispatcher import LoopDispatcher, dispatcher_of
 from localconc._engine.waiting.pauses import Backoff, Park, Steps
 from localconc._engine.waiting.throttle import MAX_SECONDS_AN_ITERATION, loop_budget
+from localconc._locks import ENDLESSLY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,7 +74,7 @@ async def run_steps(steps: Steps[Result], driver: TaskDriver) -> Result:
     go: Callable[[Any], Backoff | Park] = steps.send
     argument: Any = None
     try:
-        while True:
+        for _ in ENDLESSLY:
             begun = perf_counter()
             try:
                 pause = go(argument)
@@ -93,10 +94,10 @@ async def run_steps(steps: Steps[Result], driver: TaskDriver) -> Result:
                 go = steps.send
     except StopIteration as end:
         result: Result = end.value
-        return result
     finally:
         argument = None  # its traceback refers to this very frame
         driver.end()
+    return result
 
 
 async def acquire(engine: Engine, call: Call, task: str, context: int) -> Handle:

@@ -11,6 +11,7 @@ from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.waiting import outcomes, steps
 from localconc._engine.waiting.pauses import Backoff, Park, Steps, retry_while_busy
 from localconc._engine.waiting.timing import QUICK_RELEASES, STORE_TIMEOUT_SECONDS
+from localconc._locks import ENDLESSLY
 from localconc.errors import StoreError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def run_steps(engine: Engine, steps: Steps[Result]) -> Result:
     go: Callable[[Any], Backoff | Park] = steps.send
     argument: Any = None
     try:
-        while True:
+        for _ in ENDLESSLY:
             pause = go(argument)
             try:
                 argument = _pause(engine, pause)

@@ -7,6 +7,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from localconc._locks import ENDLESSLY
 from localconc._prefect.asking.sender import Question
 from localconc._prefect.asking.steps import Ask, Pause, Result, Steps
 from localconc._prefect.server.errors import NoAnswer
@@ -49,7 +50,7 @@ async def run(steps: Steps[Result], sender: Sender, wakeups: Wakeups) -> Result:
     advance: Callable[[Any], Ask | Pause] = steps.send
     argument: Any = None
     try:
-        while True:
+        for _ in ENDLESSLY:
             step = advance(argument)
             try:
                 argument = await _carry_out(step, sender, wakeups)
@@ -59,9 +60,9 @@ async def run(steps: Steps[Result], sender: Sender, wakeups: Wakeups) -> Result:
                 advance = steps.send
     except StopIteration as end:
         result: Result = end.value
-        return result
     finally:
         argument = None  # its traceback refers to this very frame
+    return result
 
 
 async def _carry_out(step: Ask | Pause, sender: Sender, wakeups: Wakeups) -> Any:

@@ -6,6 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from localconc._locks import ENDLESSLY
 from localconc._prefect.asking.sender import Question
 from localconc._prefect.asking.steps import Ask, Pause, Result, Steps
 from localconc._prefect.server.errors import NoAnswer
@@ -43,7 +44,7 @@ def run(steps: Steps[Result], sender: Sender, wakeups: Wakeups) -> Result:
     advance: Callable[[Any], Ask | Pause] = steps.send
     argument: Any = None
     try:
-        while True:
+        for _ in ENDLESSLY:
             step = advance(argument)
             try:
                 argument = _carry_out(step, sender, wakeups)
@@ -53,9 +54,9 @@ def run(steps: Steps[Result], sender: Sender, wakeups: Wakeups) -> Result:
                 advance = steps.send
     except StopIteration as end:
         result: Result = end.value
-        return result
     finally:
         argument = None  # its traceback refers to this very frame
+    return result
 
 
 def _carry_out(step: Ask | Pause, sender: Sender, wakeups: Wakeups) -> Any:
