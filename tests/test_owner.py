@@ -268,7 +268,8 @@ def test_a_copy_of_the_file_that_somebody_put_in_its_place_is_replaced(directory
     owner.path.write_bytes(content)
     assert owners.living(directory, "") == {}, "the copy carries no lock"
     assert owners.is_alive(directory, row_of(owner)), "the process table knows better"
-    assert not owners.is_alive(directory, row_of(owner, started="another"))
+    if processes.started(os.getpid()):  # where the system tells it
+        assert not owners.is_alive(directory, row_of(owner, started="another"))
     assert owner.ensure_file()
     assert owners.is_alive(directory, row_of(owner))
     owner.retire()
