@@ -87,3 +87,14 @@ def test_a_pause_of_no_possible_length_is_refused_with_the_limit_and_the_value(
     ensure_limit("gpu", 2)
     with pytest.raises(error, match=f"'gpu'.*seconds.*{seconds!r}"):
         pause_limit("gpu", seconds)
+
+
+def test_slots_have_numbers_once_the_decay_of_their_limit_has_ended() -> None:
+    ensure_limit("gpu", 4)
+    create_limit("api", 4, slot_decay_per_second=0.001)
+    with concurrency(["gpu", "api"]) as occupancy:
+        assert occupancy.numbers_of("gpu") == (0,)
+        with pytest.raises(ValueError, match="drain while they are held"):
+            occupancy.numbers_of("api")
+        update_limit("api", slot_decay_per_second=0)
+        assert (occupancy.numbers_of("api"), occupancy.numbers_of("gpu")) == ((0,), (0,))

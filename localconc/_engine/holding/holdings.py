@@ -123,7 +123,7 @@ class Holdings:
             Busy: another process is writing.
         """
         grant = self.grants.get(serial)
-        if grant is not None and not grant.numbers:
+        if grant is not None and (not grant.numbers or None in grant.numbers):  # a decay may have ended since
             what = (self._membership, self.grants, serial)
             grant = self._store.database.transact("BEGIN IMMEDIATE", give_numbers, what)
             if grant is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import count, islice
+from itertools import count, islice, repeat
 from typing import TYPE_CHECKING
 
 from localconc._engine.core import views
@@ -32,7 +32,10 @@ def give_numbers(connection: Connection, what: tuple[Membership, Mapping[int, Gr
         return None
     owner_id = membership.owner_id
     numbers: list[tuple[int, ...] | None] = []
-    for ref in grant.refs:
+    for ref, known in zip(grant.refs, grant.numbers or repeat(None)):  # noqa: B905 - one is endless
+        if known is not None:
+            numbers.append(known)
+            continue
         own, others, drains = listings.numbers_on(connection, ref.limit_id, owner_id, serial)
         if own is None or drains:
             numbers.append(None if drains else ())

@@ -96,9 +96,10 @@ class Occupancy:
             raise ValueError(f"this occupancy has no limit {name!r}, but {', '.join(map(repr, self._names)) or 'none'}")
         if self._keeper is None or all(ref.name != name for ref in self._grant.refs):
             return ()
-        if not self._numbers:
-            self._numbers = self._keeper.numbers(self._serial)
-        found = self._numbers.get(name, ())
+        known: Mapping[str, tuple[int, ...] | None] = self._numbers or {}
+        if known.get(name) is None:
+            known = self._numbers = {**known, **self._keeper.numbers(self._serial)}
+        found = known.get(name, ())
         if found is None:
             raise ValueError(f"the slots of {name!r} drain while they are held, so they have no numbers")
         if not found:
