@@ -77,7 +77,7 @@ class Owner:
         self.started = started(self.pid)
         self.command = command()
         self.path = directory / OWNERS_NAME / (self.key + _SUFFIX)
-        self._mailboxes: set[int] = set()
+        self._free_mailboxes: list[int] = []
         self._mailboxes_ever = 0
         self.descriptor = self._create((b" %d\n" % self.pid).ljust(_FILE_BYTES, b"\0"))
         self._identity = identity_of(self.descriptor)
@@ -172,20 +172,20 @@ class Owner:
         Raises:
             OSError: there are too many.
         """
-        index = next((index for index in range(self._mailboxes_ever) if index not in self._mailboxes), None)
-        if index is None:
+        if self._free_mailboxes:
+            index = self._free_mailboxes.pop()
+        else:
             index = self._mailboxes_ever
             if index >= MAX_MAILBOXES:
                 raise OSError(f"this process has {index} mailboxes already")
             self._mailboxes_ever += 1
             self._write_number_of_mailboxes()
-        self._mailboxes.add(index)
         return f"{self.key}.{index}"
 
     def remove_mailbox(self, name: str) -> None:
         """Remove the file of a mailbox; a later mailbox may have its name."""
         self._unlink(name)
-        self._mailboxes.discard(int(name.rpartition(".")[2]))
+        self._free_mailboxes.append(int(name.rpartition(".")[2]))
 
     def _write_number_of_mailboxes(self) -> None:
         write_at(self.descriptor, self._mailboxes_ever.to_bytes(_WORD_BYTES, "little"), _MAILBOXES_AT)
