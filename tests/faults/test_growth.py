@@ -179,11 +179,10 @@ def test_many_threads_that_have_waited_and_live_on_keep_few_sockets(programs: Ca
     assert int(sockets) <= 16
 
 
-@pytest.mark.sweep
 def test_with_few_descriptors_many_threads_wait_and_files_can_still_be_opened(programs: Cast) -> None:
     ensure_limit("L", 1)
     program = programs.python(
-        "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))\n" + _MANY_THREADS_WAIT, 150
+        "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))\n" + _MANY_THREADS_WAIT, 300
     )
 
     _, took = program.hear(60).split()

@@ -241,7 +241,6 @@ for pid in pids: os.waitpid(pid, 0)
 
 
 def _cores_used_by_waiters(programs: Cast, home: Path, count: int, seconds: float) -> float:
-    """Return the least of three times: what runs beside the waiters makes each of their looks take longer."""
     ensure_limit("L", 1)
     holder = programs.puppet()
     holder.must_enter("L")
@@ -249,13 +248,11 @@ def _cores_used_by_waiters(programs: Cast, home: Path, count: int, seconds: floa
     pids = [int(word) for word in crowd.hear(60).split()]
     until(lambda: in_line(home) == count, "all wait", 60)
     time.sleep(1.5)  # they have begun to watch
-    used = []
-    for _ in range(3):
-        before, began = _processor_seconds(pids), time.monotonic()
-        time.sleep(seconds / 3)
-        used.append((_processor_seconds(pids) - before) / (time.monotonic() - began))
+    before, began = _processor_seconds(pids), time.monotonic()
+    time.sleep(seconds)
+    used = (_processor_seconds(pids) - before) / (time.monotonic() - began)
     crowd.finish(30)
-    return min(used)
+    return used
 
 
 def _processor_seconds(pids: list[int]) -> float:
