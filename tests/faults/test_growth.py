@@ -179,6 +179,7 @@ def test_many_threads_that_have_waited_and_live_on_keep_few_sockets(programs: Ca
     assert int(sockets) <= 16
 
 
+@pytest.mark.sweep
 def test_with_few_descriptors_many_threads_wait_and_files_can_still_be_opened(programs: Cast) -> None:
     ensure_limit("L", 1)
     program = programs.python(
