@@ -247,12 +247,17 @@ def _cores_used_by_waiters(programs: Cast, home: Path, count: int, seconds: floa
     crowd = programs.python(_WAITING_CROWD, count)
     pids = [int(word) for word in crowd.hear(60).split()]
     until(lambda: in_line(home) == count, "all wait", 60)
-    time.sleep(1.5)  # they have begun to watch
-    before, began = _processor_seconds(pids), time.monotonic()
-    time.sleep(seconds)
-    used = (_processor_seconds(pids) - before) / (time.monotonic() - began)
+    time.sleep(1.5)
+    until(lambda: _cores_used(pids, 1.0) < 0.3, "they have begun to watch", 60)  # which takes the processors a while
+    used = _cores_used(pids, seconds)
     crowd.finish(30)
     return used
+
+
+def _cores_used(pids: list[int], seconds: float) -> float:
+    before, began = _processor_seconds(pids), time.monotonic()
+    time.sleep(seconds)
+    return (_processor_seconds(pids) - before) / (time.monotonic() - began)
 
 
 def _processor_seconds(pids: list[int]) -> float:
