@@ -49,8 +49,8 @@ def test_processes_never_overlap_more_than_the_limit(method: str, localconc_home
         pass  # the parent has a connection of its own when it forks
     context = multiprocessing.get_context(method)
     pipe, theirs = context.Pipe()
-    everybody = context.Barrier(6)
-    arguments = (theirs, everybody, os.environ["LOCALCONC_HOME"], 20)
+    everybody, three_inside = context.Barrier(6), context.Barrier(3)
+    arguments = (theirs, everybody, three_inside, os.environ["LOCALCONC_HOME"], 20)
     processes = [context.Process(target=_log_holds, args=arguments) for _ in range(6)]
     for process in processes:
         process.start()
@@ -66,13 +66,15 @@ def test_processes_never_overlap_more_than_the_limit(method: str, localconc_home
     check_store(localconc_home_directory)
 
 
-def _log_holds(pipe: Connection, everybody: Barrier, home: str, count: int) -> None:
+def _log_holds(pipe: Connection, everybody: Barrier, three_inside: Barrier, home: str, count: int) -> None:
     os.environ["LOCALCONC_HOME"] = home  # a fork server lives on from test to test, with the home of the first
     everybody.wait(PATIENCE_SECONDS)
-    intervals = []
+    intervals: list[tuple[float, float]] = []
     for _ in range(count):
         with concurrency("db"):
             begin = time.monotonic()
+            if not intervals:
+                three_inside.wait(PATIENCE_SECONDS)
             time.sleep(0.002)  # the work itself
             intervals.append((begin, time.monotonic()))
     pipe.send(intervals)
