@@ -16,9 +16,10 @@ pytest_plugins = ["pytester"]
 # Without bytecode, every program that a test starts would compile all of localconc anew, and take twice as long.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-# In the background of a shell, this signal is ignored, and what tests start would inherit that.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# In the background of a shell, or under nohup, these signals are ignored, and what tests start would inherit that.
+for name, handler in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL), ("SIGQUIT", signal.SIG_DFL)):
+    if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is signal.SIG_IGN:
+        signal.signal(getattr(signal, name), handler)
 
 
 @pytest.fixture(autouse=True)
