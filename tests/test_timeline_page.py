@@ -158,6 +158,7 @@ def show(tab: Browser, directory: Path, page: str) -> None:
     tab.colour_scheme("light")
     tab.open(file)
     tab.run("document.getElementById('chart').focus()")
+    tab.settle()
 
 
 def told(tab: Browser, key: str) -> float:
