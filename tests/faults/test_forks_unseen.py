@@ -317,8 +317,8 @@ def test_workers_of_uwsgi_keep_to_the_limit_and_a_killed_one_gives_its_slot_back
     monkeypatch.setenv("LOG", str(log))
     server = programs.command(
         server_program, "--http-socket", f"127.0.0.1:{port}", "--master", "--processes", "4", "--die-on-term",
-        "--pythonpath", str(tmp_path), "--wsgi", "application", "--home", sys.prefix, "--need-app", *options,
-        stdin=-3,
+        "--worker-reload-mercy", "5", "--pythonpath", str(tmp_path), "--wsgi", "application", "--home", sys.prefix,
+        "--need-app", *options, stdin=-3,
     )  # fmt: skip
     address = f"http://127.0.0.1:{port}"
     until(lambda: _answers(port) or server.process.poll() is not None, "it listens")

@@ -357,6 +357,7 @@ class Simulation:
 
     def _change_limits(self) -> None:
         known = {limit.name: limit for limit in reading.read_all(self._operator)}
+        self._check()  # the look has reaped dead processes, so that others may be inside by the limits as they were
         missing = sorted(LIMITS.keys() - known.keys())
         if missing and (not known or self._random.random() < 0.5):
             name = self._random.choice(missing)
