@@ -21,7 +21,7 @@ The caller first tries one statement, which is enough if a slot is free and ther
 
 4.  `acquiring.acquisitions.acquire_fast` calls `holding.holdings.begin`, which makes a `Handle` with a finalizer, and
     notes the grant in `holdings.grants`. Both come before the statement, so that an interrupt in between is undone.
-5.  `store.database.execute_fast` runs `ACQUIRE_FAST`, an INSERT into `slots`. The trigger `guarded` lets it insert a
+5.  `store.database.execute_fast` runs `ACQUIRE_FAST`, an INSERT into `slots`. The trigger `counted` lets it insert a
     row only if there is room and no queue. Here there is no room, so `acquire_fast` calls `holdings.forget` to drop the
     note.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from localconc import ensure_limit, read_holders, read_limits
+from localconc.sync import concurrency
 from tests.faults.programs import Cast, Puppet, until
 
 #: A process looks ten times within this whether its store is still in its place.
@@ -463,3 +464,20 @@ def test_a_home_that_was_unmounted_lazily_is_not_built_anew_under_those_who_use_
     _is_kept_out_or_told(mounted, "M")
 
     assert not (home / "localconc.db").exists(), "a second store where the first was mounted"
+
+
+@pytest.mark.parametrize("names", [("mine",), ("mine", "ours")], ids=["one limit", "two limits"])
+def test_the_first_call_in_another_store_takes_no_limit_that_only_has_the_number_of_one_it_knew(
+    programs: Cast, localconc_home_directory: Path, names: tuple[str, ...]
+) -> None:
+    for name in names:
+        ensure_limit(name, 5)
+    for _ in range(2):  # from the second on, by the fast statements
+        with concurrency(names):
+            pass
+    localconc_home_directory.rename(localconc_home_directory.with_name("aside"))
+    time.sleep(NOTICED_WITHIN_SECONDS)
+    programs.python("from localconc import ensure_limit\nfor name in ('theirs', 'too'): ensure_limit(name, 5)").finish()
+    with concurrency(names) as occupancy:
+        assert [limit.name for limit in read_limits() if limit.active_slots] == []
+    assert occupancy.limits == ()

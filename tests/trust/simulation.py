@@ -133,7 +133,7 @@ class Thread:
         self.call, self.serial = call, None
         handle = self.engine.acquisitions.acquire_fast(call.request, "simulated", id(self)) if fast else None
         if handle is not None:
-            self.handles.append(handle)
+            self._note(handle)
             return
         stopped = (id(self),)
         self.steps = steps.acquire(self.engine, call, "simulated", id(self), mailboxes, lambda: stopped, polls=True)
@@ -154,6 +154,11 @@ class Thread:
         wakeups = None if self.mailbox is None else self.mailbox.take()
         self._go(lambda running: running.send(wakeups))
 
+    def _note(self, handle: Handle) -> None:
+        """Note what was acquired, if it is to be released."""
+        if handle.serial in self.engine.holdings.grants:
+            self.handles.append(handle)
+
     def interrupt(self) -> None:
         """Strike the call where it pauses."""
         self._go(lambda running: running.throw(KeyboardInterrupt()))
@@ -164,8 +169,8 @@ class Thread:
             pause = go(self.steps)
         except StopIteration as end:
             self.steps = self.mailbox = None
-            if isinstance(end.value, Handle) and end.value.serial in self.engine.holdings.grants:
-                self.handles.append(end.value)
+            if isinstance(end.value, Handle):
+                self._note(end.value)
         except StoreError:
             raise
         except DeadlockError:

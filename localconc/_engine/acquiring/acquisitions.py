@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Final
 
 from localconc._engine import events
 from localconc._engine.acquiring.deadlocked import Deadlocked
-from localconc._engine.acquiring.fast_path import enqueue_or_acquire, release_and_admit
+from localconc._engine.acquiring.fast_path import (
+    acquire_all,
+    enqueue_or_acquire,
+    release_all,
+    release_and_admit,
+)
+from localconc._engine.acquiring.fast_ways import FastWays
 from localconc._engine.acquiring.terms import Queued, Refused, WaitTerms
 from localconc._engine.acquiring.unadmitted import enqueue, refuse
 from localconc._engine.core.calls import CONCURRENCY, Request
@@ -14,7 +20,7 @@ from localconc._engine.core.clock import monotonic
 from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.core.records import Grant, LimitRef, Requester
 from localconc._engine.queue import admission
-from localconc._engine.store.rows.statements import ACQUIRE_FAST, RELEASE_FAST
+from localconc._engine.store.rows.statements import RELEASE_FAST
 from localconc._engine.store.store import Transaction
 from localconc.errors import StoreError
 
@@ -38,8 +44,8 @@ MAX_PICK_UP_SECONDS: Final = 0.8
 class Acquisitions:
     """The tries of this process to acquire and release in one store.
 
-    The fast statements serve a limit that is enforced and has no decay, for as long as its definition is the one that
-    this process knows. All else goes by the rules of `queue.admission`.
+    The fast statements serve limits that are enforced, for as long as their definitions are the ones that this process
+    knows: those without decay, and `rate_limit` those with decay. All else goes by the rules of `queue.admission`.
     """
 
     def __init__(
@@ -55,53 +61,69 @@ class Acquisitions:
         self._holdings = holdings
         self._clock = clock
         self._wake = wake
-        self._fast_path_limits: dict[str, LimitRef] = {}
-        self._crowded: set[str] = set()  # names of those that a request waited for recently
+        self._ways = FastWays()
 
     def forget_definitions(self) -> None:
         """Forget the limits that the fast statements serve; the rules look at each of them anew."""
-        self._fast_path_limits.clear()
-        self._crowded.clear()
+        self._ways.forget()
 
     # ---- acquiring -------------------------------------------------------------------------------------------
 
     def acquire_fast(self, request: Request, thread: str, context: int) -> Handle | None:
-        """Acquire slots by one statement; return None if the rules are needed."""
-        names = request.names
-        ref = self._fast_path_limits.get(names[0])
+        """Acquire slots by the fast statements; return None if the rules are needed."""
         database = self._store.database
-        if (
-            ref is None
-            or len(names) != 1
-            or names[0] in self._crowded
-            or (request.limit is not None and request.limit != ref.limit)
-            or request.slot_decay_per_second
-            or request.mode != CONCURRENCY
-            or (monotonic() >= database.verify_after and not self._is_usable())
-        ):
+        if monotonic() >= database.verify_after and not self._is_usable():
             return None
+        way = self._ways.by_request.get(request)  # read here: this process may just have joined another store
+        if way is None:
+            return None
+        if len(way.refs) > 1:
+            return self._acquire_all(request, thread, context)
+        refs, limit_ids, statement, (begin,) = way
         wall, now, slots, label = self._clock.wall(), self._clock.now(), request.slots, request.label
-        limit_id, owner_id, holdings = ref.limit_id, self._membership.owner_id, self._holdings
+        owner_id, holdings = self._membership.owner_id, self._holdings
         handle = holdings.begin(thread, label, context)
         serial = handle.serial
-        handle.limit_ids = (limit_id,)
-        handle.grant = grant = Grant((ref,), slots, wall, now, 0.0, thread, label, context)
-        holdings.grants[serial] = grant
-        row = (limit_id, ref.revision, ref.limit, owner_id, serial, slots, wall, now, thread, label or None, context)
-        acquired = 0
+        handle.limit_ids = limit_ids
+        handle.grant = grant = Grant(refs, slots, wall, now, 0.0, thread, label, context)
+        if limit_ids:
+            holdings.grants[serial] = grant
+        more = (owner_id, serial, slots, wall, now, thread, label or None, context)
+        acquired = None
         try:
-            acquired = database.execute_fast(ACQUIRE_FAST, row)
+            acquired = database.execute_fast(statement, begin + more)
         except (Busy, Damaged):
             pass
         except BaseException:
             holdings.undo(handle)
             raise
-        if acquired != 1:
+        if acquired != len(limit_ids):
             holdings.forget(serial)
+            self._ways.by_request.pop(request, None)
             return None
+        if not limit_ids:
+            holdings.forget(serial)  # nobody will release it
         if events.subscribers:
-            events.publish(events.ACQUIRED, wall, grant.refs, slots, owner_id, serial)
+            events.publish(events.ACQUIRED, wall, refs, slots, owner_id, serial)
         return handle
+
+    def _acquire_all(self, request: Request, thread: str, context: int) -> Handle | None:
+        """Acquire slots of several limits by the fast statements; return None if the rules are needed."""
+        handle = self._holdings.begin(thread, request.label, context)
+        grant = None
+        try:
+            what = (self._membership, self._clock, self._ways, request, handle)
+            grant = self._store.database.transact("BEGIN IMMEDIATE", acquire_all, what)
+        except (Busy, Damaged, StoreError):
+            pass
+        except BaseException:
+            self._holdings.undo(handle)
+            raise
+        if grant is None:
+            self._holdings.forget(handle.serial)
+            self._ways.by_request.pop(request, None)
+            return None
+        return self._holdings.hold(handle, grant, request)
 
     def _is_usable(self) -> bool:
         try:
@@ -124,10 +146,11 @@ class Acquisitions:
             ConcurrencySlotAcquisitionError: the limits can never admit the request as they are.
         """
         handle.limit_ids = None
-        ref = self._fast_path_limits.get(request.names[0])
+        ref = self._ways.limits.get(request.names[0])
         if (
             terms is not None
             and ref is not None
+            and not ref.decay
             and not terms.needs_estimate
             and (terms.has_end or not terms.stops)
             and len(request.names) == 1
@@ -135,27 +158,25 @@ class Acquisitions:
             and request.slots <= max(ref.limit, 1)
             and (request.limit is None or (request.limit == ref.limit and not request.slot_decay_per_second))
         ):
-            outcome = self._acquire_or_enqueue(request, handle, ref, terms)
+            outcome = self._acquire_or_enqueue(request, handle, terms)
             if outcome is not None:
                 return outcome
         return self._try_by_rules(request, handle, terms, is_retry)
 
-    def _acquire_or_enqueue(
-        self, request: Request, handle: Handle, ref: LimitRef, terms: WaitTerms
-    ) -> Handle | Queued | None:
+    def _acquire_or_enqueue(self, request: Request, handle: Handle, terms: WaitTerms) -> Handle | Queued | None:
         """Acquire or enqueue by the fast statements, in one transaction; return None if they don't apply any more."""
-        what = (self._membership, self._clock, request, handle, ref, terms)
+        what = (self._membership, self._clock, request, handle, self._ways, terms)
         outcome = self._store.database.transact("BEGIN IMMEDIATE", enqueue_or_acquire, what)
         if outcome is None:
-            self._fast_path_limits.pop(ref.name, None)
+            self._ways.limits.pop(request.names[0], None)
             return None
         if isinstance(outcome, Queued):
             handle.ticket = outcome.ticket  # before `limit_ids`: with these and no ticket, it counts as not queued
-            handle.limit_ids = (ref.limit_id,)
-            self._crowded.add(ref.name)
+            handle.limit_ids = (outcome.refs[0].limit_id,)
+            self._ways.note_crowd(request)
             return outcome
-        handle.limit_ids = (ref.limit_id,)
-        self._crowded.discard(ref.name)
+        handle.limit_ids = (outcome.refs[0].limit_id,)
+        self._ways.serve(request, outcome.refs)
         return self._holdings.hold(handle, outcome, request)
 
     def _try_by_rules(
@@ -179,11 +200,12 @@ class Acquisitions:
             return enqueue(txn, request, requester, rows, terms, hindered.until, being_released), rows
 
         outcome, rows = self._store.transact(work)
-        if len(rows) == 1 and rows[0].decay == 0 and request.mode == CONCURRENCY:
-            self._fast_path_limits[rows[0].name] = LimitRef.of(rows[0])
-        if isinstance(outcome, Queued):
+        self._ways.learn(LimitRef.of(row) for row in rows)
+        if isinstance(outcome, Grant):
+            self._ways.serve(request, outcome.refs)
+        elif isinstance(outcome, Queued):
             handle.ticket = outcome.ticket
-            self._crowded.add(request.names[0])
+            self._ways.note_crowd(request)
         handle.limit_ids = () if isinstance(outcome, (Refused, Deadlocked)) else tuple(row.id for row in rows)
         return self._holdings.hold(handle, outcome, request) if isinstance(outcome, Grant) else outcome
 
@@ -222,33 +244,32 @@ class Acquisitions:
     # ---- releasing -------------------------------------------------------------------------------------------
 
     def release_fast(self, handle: Handle) -> bool:
-        """Release slots by one statement; return False if `release` is needed."""
+        """Release slots by the fast statement; return False if `release` is needed."""
         serial = handle.serial
         grant = self._holdings.grants.get(serial)
         if grant is None:
             return False
-        now = self._clock.now()
-        refs = grant.refs
-        if (
-            now > grant.acquired_boot + MAX_FAST_RELEASE_SECONDS
-            or len(refs) != 1
-            or refs[0].name not in self._fast_path_limits
-            or refs[0].name in self._crowded
-            or monotonic() >= self._store.database.verify_after
-        ):
+        now, database = self._clock.now(), self._store.database
+        if now > grant.acquired_boot + MAX_FAST_RELEASE_SECONDS or monotonic() >= database.verify_after:
             return False
+        for ref in grant.refs:
+            if ref.decay or ref.name in self._ways.crowded:
+                return False
         try:
-            released = self._store.database.execute_fast(
-                RELEASE_FAST, (now, refs[0].limit_id, self._membership.owner_id, serial)
-            )
+            if len(grant.refs) == 1:
+                holder = (now, grant.refs[0].limit_id, self._membership.owner_id, serial)
+                is_released = database.execute_fast(RELEASE_FAST, holder) == 1
+            else:
+                what = (self._membership, now, self._holdings.grants, serial)
+                is_released = database.transact("BEGIN IMMEDIATE", release_all, what)
         except (Busy, Damaged, StoreError):
             return False
         except BaseException:
             self._holdings.undo(handle)
             raise
-        if released == 1:
+        if is_released:
             self._released(serial, grant, now)
-        return released == 1
+        return is_released
 
     def release(self, handle: Handle) -> bool:
         """Release an acquisition's slots, once, and admit the next waiters; return whether there was one.
@@ -259,7 +280,7 @@ class Acquisitions:
         grant = self._holdings.grants.get(handle.serial)
         if grant is None:
             return False  # released before, or the slots of the parent of this forked child
-        if len(grant.refs) == 1 and grant.refs[0].name in self._fast_path_limits:
+        if len(grant.refs) == 1 and not grant.refs[0].decay:
             what = (self._membership, self._clock, self._holdings.grants, handle.serial)
             released = self._store.database.transact("BEGIN IMMEDIATE", release_and_admit, what)
             if released is not None:
@@ -278,7 +299,7 @@ class Acquisitions:
         if woken is not None:
             self._wake([woken])
         elif more is None:
-            self._crowded.discard(grant.refs[0].name)
+            self._ways.crowded.discard(grant.refs[0].name)
         if more is not None:
             self._store.announce(more)
         self._released(serial, grant, now)

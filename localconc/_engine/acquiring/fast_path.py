@@ -1,33 +1,78 @@
-"""The two transactions of the contended path, which use the fast statements."""
+"""The transactions that consist of the fast statements alone."""
 
 from __future__ import annotations
 
 import os
+import sqlite3
 from typing import TYPE_CHECKING
 
 from localconc._engine.acquiring.terms import Queued
 from localconc._engine.core.records import Grant, Requester
 from localconc._engine.queue import admission
 from localconc._engine.store.rows.ledger import Ledger
-from localconc._engine.store.rows.statements import ACQUIRE_FAST, ADMIT_FAST, ENQUEUE_FAST, HAS_QUEUE, RELEASE
+from localconc._engine.store.rows.statements import (
+    ACQUIRE_FAST,
+    ADMIT_FAST,
+    ENQUEUE_FAST,
+    HAS_QUEUE,
+    RELEASE,
+    RELEASE_FAST,
+)
 from localconc._engine.store.store import Transaction
 
 if TYPE_CHECKING:
     from sqlite3 import Connection
 
+    from localconc._engine.acquiring.fast_ways import FastWays
     from localconc._engine.acquiring.terms import WaitTerms
     from localconc._engine.core.calls import Request
     from localconc._engine.core.clock import Clock
-    from localconc._engine.core.records import LimitRef
     from localconc._engine.holding.holdings import Handle
     from localconc._engine.liveness.membership import Membership
 
 
+# What these functions read of this process, they read inside the transaction: it may just have joined another store,
+# where limits and owners have other numbers.
+
+
+def acquire_all(connection: Connection, what: tuple[Membership, Clock, FastWays, Request, Handle]) -> Grant | None:
+    """Acquire the slots of several limits; return None, with nothing done, if the rules are needed."""
+    membership, clock, ways, request, handle = what
+    way = ways.by_request.get(request)
+    if way is None:
+        return None
+    wall, now, slots = clock.wall(), clock.now(), request.slots
+    thread, label, context = handle.thread, handle.label, handle.context
+    more = (membership.owner_id, handle.serial, slots, wall, now, thread, label or None, context)
+    try:
+        is_acquired = connection.executemany(way.statement, [each + more for each in way.columns]).rowcount
+    except sqlite3.IntegrityError:
+        is_acquired = -1
+    if is_acquired != len(way.limit_ids):
+        connection.rollback()
+        return None
+    handle.limit_ids = way.limit_ids
+    return Grant(way.refs, slots, wall, now, 0.0, thread, label, context)
+
+
+def release_all(connection: Connection, what: tuple[Membership, float, dict[int, Grant], int]) -> bool:
+    """Release the slots of several limits; return False, with nothing done, if the rules are needed."""
+    membership, now, grants, serial = what
+    rows = [(now, ref.limit_id, membership.owner_id, serial) for ref in grants[serial].refs]
+    is_released = connection.executemany(RELEASE_FAST, rows).rowcount == len(rows)
+    if not is_released:
+        connection.rollback()
+    return is_released
+
+
 def enqueue_or_acquire(
-    connection: Connection, what: tuple[Membership, Clock, Request, Handle, LimitRef, WaitTerms]
+    connection: Connection, what: tuple[Membership, Clock, Request, Handle, FastWays, WaitTerms]
 ) -> Grant | Queued | None:
     """Enqueue a simple request, or acquire its slots if there is room; return None if neither applies."""
-    membership, clock, request, handle, ref, terms = what
+    membership, clock, request, handle, ways, terms = what
+    ref = ways.limits.get(request.names[0])
+    if ref is None:
+        return None
     owner_id, serial = membership.owner_id, handle.serial
     thread, label, context = handle.thread, handle.label, handle.context
     wall, now, slots, limit_id = clock.wall(), clock.now(), request.slots, ref.limit_id
@@ -54,7 +99,7 @@ def release_and_admit(
     """
     membership, clock, grants, serial = what
     wall, now = clock.wall(), clock.now()
-    limit_id = grants[serial].refs[0].limit_id  # read here: this process may just have joined another store
+    limit_id = grants[serial].refs[0].limit_id
     if connection.execute(RELEASE, (now, limit_id, membership.owner_id, serial)).rowcount != 1:
         return None
     row = connection.execute(ADMIT_FAST, (wall, now, limit_id, limit_id, now, limit_id)).fetchone()

@@ -43,10 +43,11 @@ class LimitRef(NamedTuple):
     name: str
     limit: int
     revision: int
+    decay: float
 
     @classmethod
     def of(cls, row: LimitRow) -> LimitRef:
-        return cls(row.id, row.uuid, row.name, row.limit, row.revision)
+        return cls(row.id, row.uuid, row.name, row.limit, row.revision, row.decay)
 
 
 class Grant(NamedTuple):
@@ -192,4 +193,4 @@ class PastAcquisition(NamedTuple):
 
     @property
     def ref(self) -> LimitRef:
-        return LimitRef(0, self.uuid, self.name, self.limit, 0)
+        return LimitRef(0, self.uuid, self.name, self.limit, 0, 0.0)

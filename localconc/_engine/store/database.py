@@ -90,6 +90,8 @@ class Database:
     def execute_fast(self, statement: str, parameters: Sequence[Any]) -> int:
         """Run one statement as a transaction of its own; return how many rows it changed.
 
+        If a trigger refuses it, the number is -1.
+
         Raises:
             Busy: another process is writing, or the store is not open; nothing was done.
         """
@@ -99,6 +101,8 @@ class Database:
                 if connection is None or connection.in_transaction or anchors is None or anchors.tell() != POSITION:
                     raise Busy
                 return connection.execute(statement, parameters).rowcount
+            except sqlite3.IntegrityError:
+                return -1
             except sqlite3.Error as error:
                 raise self._explained(error) from error
             except OSError:

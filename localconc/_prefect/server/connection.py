@@ -287,7 +287,7 @@ def _is_readable_by_name(name: str) -> bool:
 
 
 def _limit_refs(answer: list[dict[str, Any]]) -> tuple[LimitRef, ...]:
-    return tuple(LimitRef(0, UUID(limit["id"]).bytes, limit["name"], limit["limit"], 0) for limit in answer)
+    return tuple(LimitRef(0, UUID(limit["id"]).bytes, limit["name"], limit["limit"], 0, 0.0) for limit in answer)
 
 
 def _limit(answer: Any) -> Limit:

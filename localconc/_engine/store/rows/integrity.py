@@ -9,7 +9,7 @@ from typing import Final
 from localconc._engine.store.rows.schema import CREATE_ALL, TOTALS_ROW, WAITING
 from localconc._engine.store.rows.statements import LIMITS
 
-_PARTS: Final = "SELECT type, name FROM sqlite_schema WHERE type IN ('table', 'trigger')"
+_PARTS: Final = "SELECT type, name FROM sqlite_schema WHERE type IN ('table', 'trigger', 'view')"
 
 
 def integrity_errors(connection: sqlite3.Connection) -> list[str]:
@@ -18,7 +18,7 @@ def integrity_errors(connection: sqlite3.Connection) -> list[str]:
 
 
 def missing_parts(connection: sqlite3.Connection) -> list[str]:
-    """Return the tables and triggers that a database of this version has and this one lacks."""
+    """Return the tables, triggers and views that a database of this version has and this one lacks."""
     with closing(sqlite3.connect(":memory:")) as whole:
         for statement in CREATE_ALL:
             whole.execute(statement)

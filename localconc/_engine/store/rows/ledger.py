@@ -195,12 +195,16 @@ class Ledger:
 
     def delete_holder(self, limit_id: int, owner_id: int, serial: int) -> None:
         """Take a grant back; the history does not keep it."""
-        self._execute(
-            "DELETE FROM slots WHERE limit_id = ? AND owner_id = ? AND serial = ?", (limit_id, owner_id, serial)
-        )
+        before = self.holder(limit_id, owner_id, serial)
+        if before is not None:
+            self._execute(
+                "DELETE FROM slots WHERE limit_id = ? AND owner_id = ? AND serial = ?", (limit_id, owner_id, serial)
+            )
+            self._execute(f"UPDATE slots SET slots = slots - ? WHERE {TOTAL_OF}", (before[0], limit_id))
 
     def delete_unowned(self, limit_id: int) -> None:
-        self._execute("DELETE FROM slots WHERE limit_id = ? AND owner_id = ?", (limit_id, OPERATOR))
+        """Free the slots that an operator occupied."""
+        self.delete_holder(limit_id, OPERATOR, 0)
 
     def held_by(self, owner_id: int) -> list[tuple[int, int]]:
         """Return limit and serial of everything that an owner holds. This reads every holder's row."""

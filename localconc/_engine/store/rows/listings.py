@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from localconc._engine.core import views
 from localconc._engine.core.calls import Request
 from localconc._engine.core.records import limits_in
-from localconc._engine.store.rows.schema import GRANTED, PASSED_OVER, REFUSED, TOTALS_ROW, UNSEEN, WAITING
+from localconc._engine.store.rows.schema import GRANTED, OPERATOR, PASSED_OVER, REFUSED, TOTALS_ROW, UNSEEN, WAITING
 from localconc._engine.store.rows.statements import HELD
 
 if TYPE_CHECKING:
@@ -294,6 +294,10 @@ def forget_all_owners(connection: sqlite3.Connection) -> None:
         """
     )
     connection.execute(f"DELETE FROM slots WHERE {HELD}")
+    connection.execute(
+        f"UPDATE slots SET slots = coalesce((SELECT sum(kept.slots) FROM slots AS kept "
+        f"WHERE kept.limit_id = slots.limit_id AND kept.owner_id = {OPERATOR}), 0) WHERE owner_id = {TOTALS_ROW}"
+    )
     connection.execute("DELETE FROM waiters")
     connection.execute("DELETE FROM owners")
     connection.execute(f"UPDATE slots SET denied = 0, denied_at = 0 WHERE owner_id = {TOTALS_ROW}")

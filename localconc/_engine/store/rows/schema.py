@@ -2,8 +2,9 @@
 
 `limits` has the definitions. `slots` has a row for each holder and, under the owner `TOTALS_ROW`, one for the total of
 each limit. Both kinds are in one table, ordered by limit, so that to acquire a slot changes one page of the file.
-Triggers keep the total, so that no statement can change a holder and forget it. A statement that sets `released_boot`
-releases a holder's slots: a trigger moves the row to `history`, which is bounded.
+Triggers count a new holder into the total, and a released one out of it. A statement that sets `released_boot` releases
+a holder's slots: a trigger moves the row to `history`, which is bounded. A statement that inserts into `rate_calls`,
+which is no table, is a call of `rate_limit`: a trigger does what there is to do, or fails.
 
 `waiters` has the queued requests in the order of arrival. A ticket is never given twice (AUTOINCREMENT), so one that a
 process has remembered for too long names no other waiter. `queue` has the places of the waiters, limit by limit. Only
@@ -21,6 +22,7 @@ from localconc._engine.core.rules import (
     INITIAL_AVERAGE_OCCUPANCY_SECONDS,
     MINIMUM_OCCUPANCY_SECONDS_PER_SLOT,
     OCCUPANCY_SAMPLES_MULTIPLIER,
+    TOLERANCE_SLOTS,
 )
 
 APPLICATION_ID: Final = 0x6C636F6E  # "lcon": what `file` and the doctor see
@@ -90,7 +92,8 @@ TABLES: Final = (
         label TEXT,
         context INTEGER,                       -- the thread or task, if only it releases the slots
         "limit" INTEGER,                       -- of the total: the definition's; of a holder: as it was at the grant
-        revision INTEGER,                      -- of the total: the definition's, if it is enforced and has no decay
+        revision INTEGER,                      -- of the total: the definition's, if it is enforced
+        decay REAL,                            -- of the total: the definition's, if it has one
         drained_at REAL,                       -- with decay: when the last of these slots drains (empty_at)
         drained_at_wall REAL,                  -- of the total: the same by the wall clock, for the next boot
         waited_seconds REAL,
@@ -175,6 +178,8 @@ TABLES: Final = (
         seq INTEGER PRIMARY KEY, id INTEGER NOT NULL UNIQUE, pid INTEGER NOT NULL, command TEXT NOT NULL
     )
     """,
+    'CREATE VIEW rate_calls (limit_id, revision, "limit", owner_id, serial, slots, acquired_wall, acquired_boot, '
+    "thread, label, context) AS VALUES (0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)",
 )
 
 
@@ -183,25 +188,43 @@ def _total_of(limit_id: str) -> str:
     return f"limit_id = {limit_id} AND owner_id = {TOTALS_ROW} AND serial = 0"
 
 
-#: The revision in the row of a total: null while the fast statements don't apply to the limit.
-_REVISION = "CASE WHEN new.active AND new.slot_decay_per_second = 0 THEN new.revision END"
+#: What the row of a total says of its definition; the revision is null while it is not enforced.
+_REVISION, _DECAY = "CASE WHEN new.active THEN new.revision END", "nullif(new.slot_decay_per_second, 0)"
+
 
 TRIGGERS: Final = (
-    # The fast statement names the revision of the definition that its process knows. The trigger lets it insert a row
-    # only if the total still shows that revision (so the limit is enforced and has no decay), there is room, and the
-    # limit has no pause and no queue. `queue.admission` has the same conditions for every other case.
+    # The fast statements name the revision of the definition that their process knows. The triggers let them pass if
+    # the total still shows that revision (so the limit is enforced, and its decay is the known one), there is room, and
+    # the limit has no pause and no queue. `queue.admission` has the same conditions for every other case.
     f"""
-    CREATE TRIGGER guarded BEFORE INSERT ON slots WHEN new.revision IS NOT NULL AND new.owner_id <> {TOTALS_ROW} BEGIN
-        UPDATE slots SET slots = slots + new.slots WHERE {_total_of("new.limit_id")}
-            AND revision = new.revision AND slots + new.slots <= "limit"
-            AND (paused_until IS NULL OR paused_until <= new.acquired_boot)
-            AND NOT EXISTS (SELECT 1 FROM queue WHERE limit_id = new.limit_id);
+    CREATE TRIGGER counted BEFORE INSERT ON slots WHEN new.owner_id <> {TOTALS_ROW} BEGIN
+        UPDATE slots SET slots = slots + new.slots WHERE {_total_of("new.limit_id")} AND (
+            new.revision IS NULL OR (
+                revision = new.revision AND slots + new.slots <= "limit"
+                AND (paused_until IS NULL OR paused_until <= new.acquired_boot)
+                AND NOT EXISTS (SELECT 1 FROM queue WHERE limit_id = new.limit_id)
+            )
+        );
         SELECT RAISE(IGNORE) WHERE changes() = 0;
     END
     """,
+    # The arithmetic of `core.rules`: `occupied_slots`, `fits`, `empty_at_after`.
     f"""
-    CREATE TRIGGER occupied AFTER INSERT ON slots WHEN new.revision IS NULL AND new.owner_id <> {TOTALS_ROW} BEGIN
-        UPDATE slots SET slots = slots + new.slots WHERE {_total_of("new.limit_id")};
+    CREATE TRIGGER metered INSTEAD OF INSERT ON rate_calls BEGIN
+        UPDATE slots SET
+            drained_at = max(coalesce(drained_at, 0), new.acquired_boot) + new.slots / decay,
+            drained_at_wall = new.acquired_wall
+                + (max(coalesce(drained_at, 0), new.acquired_boot) + new.slots / decay - new.acquired_boot)
+        WHERE {_total_of("new.limit_id")}
+            AND revision = new.revision
+            AND max(coalesce(drained_at, 0) - new.acquired_boot, 0) * decay + new.slots <= "limit" + {TOLERANCE_SLOTS}
+            AND (paused_until IS NULL OR paused_until <= new.acquired_boot)
+            AND NOT EXISTS (SELECT 1 FROM queue WHERE limit_id = new.limit_id);
+        SELECT RAISE(FAIL, 'the rules are needed') WHERE changes() = 0;
+        INSERT INTO history (limit_id, "limit", owner_id, serial, slots, acquired_wall, waited_seconds, thread, label,
+            ending)
+        VALUES (new.limit_id, new."limit", new.owner_id, new.serial, new.slots, new.acquired_wall, 0, new.thread,
+            new.label, {INSTANT});
     END
     """,
     # The average moves as Prefect's: by (held per slot - average) / (2 * limit).
@@ -233,11 +256,6 @@ TRIGGERS: Final = (
     f"""
     CREATE TRIGGER refusals_trimmed AFTER INSERT ON refusals WHEN new.seq % {HISTORY_SLACK_ROWS} = 0 BEGIN
         DELETE FROM refusals WHERE seq <= new.seq - {HISTORY_ROWS};
-    END
-    """,
-    f"""
-    CREATE TRIGGER forgotten AFTER DELETE ON slots WHEN old.owner_id <> {TOTALS_ROW} AND old.released_boot IS NULL BEGIN
-        UPDATE slots SET slots = slots - old.slots WHERE {_total_of("old.limit_id")};
     END
     """,
     # A simple request is refused once when it is queued; `core.rules.denied_slots` says the same in Python.
@@ -297,13 +315,15 @@ TRIGGERS: Final = (
     """,
     f"""
     CREATE TRIGGER defined AFTER INSERT ON limits BEGIN
-        INSERT INTO slots (limit_id, owner_id, serial, slots, "limit", revision, average, denied, denied_at)
-        VALUES (new.id, {TOTALS_ROW}, 0, 0, new."limit", {_REVISION}, {INITIAL_AVERAGE_OCCUPANCY_SECONDS}, 0, 0);
+        INSERT INTO slots (limit_id, owner_id, serial, slots, "limit", revision, decay, average, denied, denied_at)
+        VALUES (
+            new.id, {TOTALS_ROW}, 0, 0, new."limit", {_REVISION}, {_DECAY}, {INITIAL_AVERAGE_OCCUPANCY_SECONDS}, 0, 0
+        );
     END
     """,
     f"""
     CREATE TRIGGER redefined AFTER UPDATE ON limits BEGIN
-        UPDATE slots SET "limit" = new."limit", revision = {_REVISION} WHERE {_total_of("new.id")};
+        UPDATE slots SET "limit" = new."limit", revision = {_REVISION}, decay = {_DECAY} WHERE {_total_of("new.id")};
     END
     """,
     f"""

@@ -12,8 +12,8 @@ HELD: Final = f"slots.owner_id > {TOTALS_ROW}"
 
 TOTAL_OF: Final = f"limit_id = ? AND owner_id = {TOTALS_ROW} AND serial = 0"
 
-# The fast statements are for one enforced limit without decay or a pause. Their triggers keep the rules that
-# `queue.admission` has for all other cases.
+# The fast statements are for one enforced limit without a pause; without decay, but for the one of rate_limit. Their
+# triggers keep the rules that `queue.admission` has for all other cases.
 
 #: Acquire slots if there is room and no queue.
 ACQUIRE_FAST: Final = """
@@ -21,6 +21,9 @@ ACQUIRE_FAST: Final = """
         label, context)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
+
+#: Take slots of a limit with decay if they fit and there is no queue; else it raises `sqlite3.IntegrityError`.
+RATE_LIMIT_FAST: Final = "INSERT INTO rate_calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 #: Queue a simple request if there is no room, or a queue, and the caller still knows the definition. A request on a
 #: paused limit goes by the rules, which tell it until when it waits.
@@ -54,7 +57,7 @@ ADMIT_FAST: Final = f"""
         AND limit_ids IS NULL AND typeof(slots) = 'integer'
         AND EXISTS (
             SELECT 1 FROM slots AS total WHERE {TOTAL_OF.replace("limit_id", "total.limit_id")}
-                AND revision IS NOT NULL AND total.slots + waiters.slots <= "limit"
+                AND revision IS NOT NULL AND decay IS NULL AND total.slots + waiters.slots <= "limit"
                 AND (paused_until IS NULL OR paused_until <= ?)
         )
     RETURNING
