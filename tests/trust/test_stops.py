@@ -148,3 +148,84 @@ def test_a_stopped_process_first_in_line_for_a_rate_does_not_hold_up_others(
     rate_limit("rate", 1, timeout_seconds=10)
     # one second until its three have room, a third of a second until one of them has drained, and at most one more
     assert time.monotonic() - begun < 1.0 + 1 / 3 + 1.0
+
+
+#: Does to the index of the log what SQLite has done when a process is stopped at one of two places in it.
+INSIDE_THE_INDEX = """
+import fcntl, mmap, os, sqlite3, struct, sys
+database, place = sys.argv[1:]
+connection = sqlite3.connect(database, isolation_level=None)
+descriptor = os.open(database + "-shm", os.O_RDWR)
+words = memoryview(mmap.mmap(descriptor, 136)).cast("I")
+if place == "header":  # it has the writer's lock, and has changed one of the two copies
+    connection.execute("BEGIN IMMEDIATE")
+    words[2] += 1
+else:  # it has the lock of a mark, and has set the mark
+    fcntl.fcntl(descriptor, fcntl.F_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 127, 1, 0))
+    words[29] = words[4]
+print("in", flush=True)
+sys.stdin.read()
+if place == "header":
+    words[2] -= 1
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the layout of a lock is that of Linux")
+@pytest.mark.parametrize("place", ["header", "mark"])
+def test_a_process_stopped_inside_the_index_of_the_log_holds_up_nobody_beyond_a_timeout(
+    home_directory: Path, place: str
+) -> None:
+    create_limit("free", 5)
+    with concurrency("free"):
+        pass
+    stopped = _inside_the_index(home_directory, place)
+    try:
+        begun = time.monotonic()
+        with pytest.raises(AcquireConcurrencySlotTimeoutError), concurrency("free", timeout_seconds=0.2):
+            pass
+        newcomer = subprocess.run(
+            [sys.executable, "-c", TRY_ONCE], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert newcomer.stdout == "held up\n", newcomer.stderr
+        assert time.monotonic() - begun < 8, "SQLite has waited: it does for ten seconds each time"
+        stopped.communicate(timeout=60)
+        with concurrency("free", timeout_seconds=20):
+            pass
+    finally:
+        stopped.kill()
+        stopped.wait()
+    assert_sound(home_directory)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the layout of a lock is that of Linux")
+def test_a_process_killed_between_the_two_copies_of_the_header_holds_up_nobody(home_directory: Path) -> None:
+    create_limit("free", 5)
+    killed = _inside_the_index(home_directory, "header")
+    killed.kill()
+    killed.communicate(timeout=60)
+    with concurrency("free", timeout_seconds=5):
+        assert held(home_directory, "free") == 1
+    assert_sound(home_directory)
+
+
+TRY_ONCE = """
+from localconc.errors import AcquireConcurrencySlotTimeoutError
+from localconc.sync import concurrency
+try:
+    with concurrency("free", timeout_seconds=0.2):
+        print("got in")
+except AcquireConcurrencySlotTimeoutError:
+    print("held up")
+"""
+
+
+def _inside_the_index(home: Path, place: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", INSIDE_THE_INDEX, str(home / "localconc.db"), place],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "in\n"
+    return process

@@ -15,21 +15,22 @@ import sqlite3
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from localconc._engine.core.clock import monotonic
-from localconc._engine.core.errors import READONLY, Busy, error_code, explained, shown
+from localconc._engine.core.errors import READONLY, Busy, error_code, explained
 from localconc._engine.homes.home import DATABASE_NAME, prepare
-from localconc._engine.store import checkpoints
-from localconc._engine.store.anchors import POSITION, Anchors, Logs, identity_at
+from localconc._engine.store.files import checkpoints
+from localconc._engine.store.files.anchors import POSITION, Anchors, Logs, identity_at
+from localconc._engine.store.files.log_index import is_held_up_at
 from localconc._engine.store.recovery import Recovery
 from localconc._engine.store.reentry import is_interrupted, used_from_handler
 from localconc._locks import new_lock
-from localconc.errors import LocalconcError, StoreError
+from localconc.errors import LocalconcError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from localconc._engine.core.clock import Clock
-    from localconc._engine.store.lost_logs import Users
+    from localconc._engine.store.files.lost_logs import Users
 
 Result = TypeVar("Result")
 Work = TypeVar("Work")
@@ -88,9 +89,7 @@ class Database:
             return False
 
     def execute_fast(self, statement: str, parameters: Sequence[Any]) -> int:
-        """Run one statement as a transaction of its own; return how many rows it changed.
-
-        If a trigger refuses it, the number is -1.
+        """Run one statement as a transaction of its own; return how many rows it changed, -1 if a trigger refused it.
 
         Raises:
             Busy: another process is writing, or the store is not open; nothing was done.
@@ -98,7 +97,7 @@ class Database:
         with self.lock:
             connection, anchors = self._connection, self._anchors
             try:
-                if connection is None or connection.in_transaction or anchors is None or anchors.tell() != POSITION:
+                if connection is None or connection.in_transaction or anchors is None or not anchors.are_free():
                     raise Busy
                 return connection.execute(statement, parameters).rowcount
             except sqlite3.IntegrityError:
@@ -132,6 +131,8 @@ class Database:
                     or not self._is_intact()
                 ):
                     connection = self._ready()
+                if self._anchors is None or self._anchors.index.is_held_up():
+                    raise Busy
                 with connection:
                     connection.execute(begin)
                     return work(connection, what)
@@ -264,6 +265,8 @@ class Database:
     def _connect_in_place(self) -> sqlite3.Connection:
         """Connect to the store at its path; create it if it is missing, migrate it if it is of an older version."""
         prepare(self.directory)
+        if is_held_up_at(self.path):
+            raise Busy
         connection = self.recovery.connect_in_place()
         try:
             self._anchors = Anchors(self.path)
@@ -292,12 +295,7 @@ class Database:
         anchors, self._anchors = self._anchors, None
         assert connection is not None
         assert anchors is not None
-        if not anchors.close_lost(connection):
-            raise StoreError(
-                f"The descriptors of the database {shown(self.path)} were closed under this process (pid "
-                f"{os.getpid()}), and its other files have taken their numbers: close only descriptors that are "
-                "yours, or begin to use limits after that."
-            )
+        anchors.close_lost(connection)
 
     def _verify(self) -> None:
         """Notice a store that was deleted or replaced while it was open, and restore a deleted one from memory.

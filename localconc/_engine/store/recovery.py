@@ -16,8 +16,9 @@ from localconc._engine.core.errors import Busy, Damaged, explained, shown
 from localconc._engine.homes.files import create_file
 from localconc._engine.homes.home import file_mode, give_to_group, is_group_shared
 from localconc._engine.homes.maintenance import maintenance_lock
-from localconc._engine.store import lost_logs, migration
-from localconc._engine.store.anchors import OPEN_FILES_CAN_MOVE
+from localconc._engine.store import migration
+from localconc._engine.store.files import lost_logs
+from localconc._engine.store.files.anchors import OPEN_FILES_CAN_MOVE
 from localconc._engine.store.rows import integrity, schema
 from localconc.errors import StoreError
 
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from localconc._engine.core.clock import Clock
-    from localconc._engine.store.anchors import Anchors
-    from localconc._engine.store.lost_logs import Users
+    from localconc._engine.store.files.anchors import Anchors
+    from localconc._engine.store.files.lost_logs import Users
 
 #: How many processes an error message lists.
 MAX_LISTED_PIDS: Final = 8

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from localconc._engine.core.clock import Clock
-    from localconc._engine.store.lost_logs import Users
+    from localconc._engine.store.files.lost_logs import Users
 
 Result = TypeVar("Result")
 

@@ -21,12 +21,12 @@ from localconc.errors import StoreError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from localconc._engine.store.anchors import Anchors
+    from localconc._engine.store.files.anchors import Anchors
 
 
 def is_due(anchors: Anchors) -> bool:
     """Return whether the log is long, and a part of it is not in the database."""
-    written, brought_in = anchors.log_frames()
+    written, brought_in = anchors.index.frames()
     return written >= CHECKPOINT_PAGES and brought_in < written
 
 
@@ -50,7 +50,7 @@ def compact(connection: sqlite3.Connection, anchors: Anchors, directory: Path) -
 
 
 def _checkpoint_locked(connection: sqlite3.Connection, anchors: Anchors, mode: str) -> bool:
-    written, brought_in = anchors.log_frames()
+    written, brought_in = anchors.index.frames()
     if brought_in >= written:
         return False
     connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()

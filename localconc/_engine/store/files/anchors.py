@@ -18,7 +18,9 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from localconc._engine.homes.files import read_at
+from localconc._engine.core.errors import shown
+from localconc._engine.store.files.log_index import LogIndex
+from localconc.errors import StoreError
 
 if sys.platform == "linux":
     import fcntl
@@ -35,11 +37,6 @@ POSITION: Final = 0x6C636F6E
 #: log's index. A process that finds either locked does not take itself for the only one.
 _SHARED_RANGE: Final = (0x40000000 + 2, 510)
 _DEAD_MANS_SWITCH: Final = (128, 1)
-
-#: Where the log's index tells how many pages the log holds, and how many of them are in the database.
-_FRAMES_AT: Final = 16
-_BROUGHT_IN_AT: Final = 96
-_NUMBER: Final = struct.Struct("=I")
 
 #: Whether a file that is open can be deleted, renamed and replaced. On Windows, `os.open` shares a file for reading and
 #: writing, but not for deleting (Microsoft's `_open`), and so does SQLite (its os_win.c).
@@ -63,6 +60,7 @@ class Anchors:
     Attributes:
         tell: one quick system call that returns `POSITION`; anything else, or an OSError, means that other code of
             this process has closed the descriptors.
+        index: the index of the log.
 
     Raises:
         FileNotFoundError: one of the files is being replaced at this moment.
@@ -73,6 +71,7 @@ class Anchors:
         self._descriptors: list[int] = []
         self._identities: list[Identity] = []
         self._sqlite_descriptors: list[tuple[int, Identity]] = []
+        self.index = LogIndex(self._paths[2], None)
         if not OPEN_FILES_CAN_MOVE:
             found = [os.stat(each) for each in self._paths]
             self._identities = [(each.st_dev, each.st_ino) for each in found]
@@ -87,6 +86,7 @@ class Anchors:
         except BaseException:
             self.close()
             raise
+        self.index = LogIndex(self._paths[2], self._descriptors[2])
         self._first = self._descriptors[0]
         self.tell = partial(os.lseek, self._first, 0, os.SEEK_CUR)
         self._sqlite_descriptors = self._others_on_same_files()
@@ -101,6 +101,10 @@ class Anchors:
     @property
     def log_identity(self) -> Identity:
         return self._identities[1]
+
+    def are_free(self) -> bool:
+        """Whether the descriptors are still the store's, and SQLite would not wait for a stopped process."""
+        return self.tell() == POSITION and not self.index.is_held_up()
 
     def are_in_place(self) -> bool:
         """Whether the open files are the ones at their paths."""
@@ -128,27 +132,6 @@ class Anchors:
         """Whether the open log is the one at its path."""
         return _is_at(self._paths[1], self._identities[1])
 
-    def log_frames(self) -> tuple[int, int]:
-        """Return how many pages the log holds, and how many of them are in the database already.
-
-        Both stand in the index of the log, whose form SQLite documents («WAL-index format»).
-        """
-        try:
-            index = self._read_index()
-        except OSError:  # the descriptors were closed under this process
-            return 0, 0
-        if len(index) < _BROUGHT_IN_AT + 4:
-            return 0, 0
-        return _NUMBER.unpack_from(index, _FRAMES_AT)[0], _NUMBER.unpack_from(index, _BROUGHT_IN_AT)[0]
-
-    def _read_index(self) -> bytes:
-        if self._descriptors:
-            return read_at(self._descriptors[2], _BROUGHT_IN_AT + 4, 0)
-        if sys.platform == "win32":  # there, to close the file drops none of SQLite's locks
-            with open(self._paths[2], "rb") as index:
-                return index.read(_BROUGHT_IN_AT + 4)
-        return b""
-
     # ---- letting go ------------------------------------------------------------------------------------------
 
     def let_go(self) -> None:
@@ -158,36 +141,50 @@ class Anchors:
 
     def close(self) -> None:
         """Close the anchors. This drops SQLite's own locks, so the connection has to be closed before."""
+        index = self.index.unmap()
+        if index is not None:
+            index.close()
         descriptors, self._descriptors = self._descriptors, []
         for descriptor, identity in zip(descriptors, [*self._identities, None, None, None], strict=False):
             with suppress(OSError):
                 if identity is None or _identity_of(descriptor) == identity:
                     os.close(descriptor)
 
-    def close_lost(self, connection: sqlite3.Connection) -> bool:
-        """Close a connection after other code has closed its descriptors; return False if that can't be done safely.
+    def close_lost(self, connection: sqlite3.Connection) -> None:
+        """Close a connection after other code has closed its descriptors.
 
-        SQLite closes its descriptors by their numbers, so this first opens the files again under the same numbers. If
-        another file has taken one of the numbers over, this keeps the connection from ever being closed.
+        SQLite closes its descriptors by their numbers, so this first opens the files again under the same numbers.
+
+        Raises:
+            StoreError: another file has taken one of the numbers over, so the connection is never closed.
         """
+        index = self.index.unmap()  # it has a descriptor of its own
         self.close()
         lost = [(number, identity) for number, identity in self._sqlite_descriptors if _identity_of(number) != identity]
         if any(_identity_of(number) is not None for number, _ in lost) or not self._sqlite_descriptors:
-            _make_immortal(connection)
-            return False
+            _make_immortal((connection, index))
+            raise self._taken_over()
         paths = dict(zip(self._identities, self._paths, strict=True))
         for number, identity in lost:
             flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0)
             try:
                 descriptor = os.open(paths[identity], flags)
             except OSError:
-                _make_immortal(connection)
-                return False
+                _make_immortal((connection, index))
+                raise self._taken_over() from None
             if descriptor != number:
                 os.dup2(descriptor, number, inheritable=False)
                 os.close(descriptor)
         connection.close()
-        return True
+        if index is not None:
+            index.close()
+
+    def _taken_over(self) -> StoreError:
+        return StoreError(
+            f"The descriptors of the database {shown(self._paths[0])} were closed under this process (pid "
+            f"{os.getpid()}), and its other files have taken their numbers: close only descriptors that are "
+            "yours, or begin to use limits after that."
+        )
 
     def _others_on_same_files(self) -> list[tuple[int, Identity]]:
         """Return SQLite's own descriptors: those of this process on the same files that are not anchors.

@@ -1,0 +1,131 @@
+"""The index of the log (`-shm`), which tells how long the log is, or that SQLite would wait for a stopped process.
+
+SQLite documents its form («WAL-index format» in its walformat.html).
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from localconc._engine.homes.files import read_at
+
+if sys.platform != "win32":
+    import fcntl
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+#: The words at its beginning: the counter of changes, in both copies of the header; how many pages the log holds, and
+#: how many of them are in the database; the marks up to which readers read.
+WORDS: Final = 34
+CHANGES, CHANGES_COPY, FRAMES, BROUGHT_IN, MARKS = 2, 14, 4, 24, range(26, 30)
+_BYTES: Final = 4 * WORDS
+
+#: The bytes that SQLite locks for the writer, and to set each of the marks.
+WRITER_LOCK: Final = 120
+MARK_LOCKS: Final = range(124, 128)
+
+#: Stands for an index that can't be mapped: nobody is held up by it.
+_NOTHING: Final = memoryview(struct.pack(f"{WORDS}I", *(int(word == FRAMES) for word in range(WORDS)))).cast("I")
+
+
+class LogIndex:
+    """The index of the log of an open store.
+
+    Args:
+        path: of the index.
+        descriptor: on the index, for as long as this is open; None on Windows.
+    """
+
+    def __init__(self, path: str, descriptor: int | None) -> None:
+        self._path = path
+        self._descriptor = descriptor
+        self._map: mmap.mmap | None = None
+        self._words = _NOTHING
+        if sys.platform != "win32" and descriptor is not None:
+            with suppress(OSError, ValueError):  # it is too short, or the file system maps no files
+                self._map = mmap.mmap(descriptor, _BYTES, mmap.MAP_SHARED, mmap.PROT_READ)
+                self._words = memoryview(self._map).cast("I")
+
+    def frames(self) -> tuple[int, int]:
+        """Return how many pages the log holds, and how many of them are in the database already."""
+        words: Sequence[int] = self._words
+        if self._map is None:
+            with suppress(OSError):
+                words = _words_in(self._read())
+        return words[FRAMES], words[BROUGHT_IN]
+
+    def _read(self) -> bytes:
+        if self._descriptor is not None:
+            return read_at(self._descriptor, _BYTES, 0)
+        with open(self._path, "rb") as index:  # on Windows, closing a file drops no locks of other descriptors
+            return index.read(_BYTES)
+
+    def is_held_up(self) -> bool:
+        """Return whether SQLite would wait for another process, up to ten seconds, before it says that it is busy.
+
+        It does so (walTryBeginRead in its wal.c) while another process changes the index: between the two copies of the
+        header, or while that process sets the mark that this one would use. It mostly takes less than a microsecond,
+        but a process can be stopped there.
+        """
+        words = self._words
+        frames = words[FRAMES]
+        if words[CHANGES] == words[CHANGES_COPY] and frames not in (words[26], words[27], words[28], words[29]):
+            return False
+        return self._descriptor is not None and _is_held_up(self._descriptor, words)
+
+    def unmap(self) -> mmap.mmap | None:
+        """Stop reading; return the map, which has a descriptor of its own, for the caller to close."""
+        mapped, words = self._map, self._words
+        self._map, self._words = None, _NOTHING
+        if mapped is not None:
+            words.release()
+        return mapped
+
+
+def is_held_up_at(database: Path) -> bool:
+    """Return the same as `LogIndex.is_held_up`, for a store that this process has not opened."""
+    if sys.platform == "win32":
+        return False
+    try:
+        descriptor = os.open(f"{database}-shm", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        return _is_held_up(descriptor, _words_in(read_at(descriptor, _BYTES, 0)))
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def _words_in(index: bytes) -> Sequence[int]:
+    return memoryview(index).cast("I") if len(index) == _BYTES else _NOTHING
+
+
+def _is_held_up(descriptor: int, words: Sequence[int]) -> bool:
+    """Return whether another process has the lock for which SQLite would wait."""
+    if words[CHANGES] != words[CHANGES_COPY]:
+        return _is_locked(descriptor, WRITER_LOCK)  # if nobody has it, the writer is dead, and SQLite mends the header
+    locks = [lock for mark, lock in zip(MARKS, MARK_LOCKS, strict=True) if words[mark] == words[FRAMES]]
+    return bool(locks) and _is_locked(descriptor, locks[-1])  # of equal marks, SQLite uses the last one
+
+
+def _is_locked(descriptor: int, byte: int) -> bool:
+    """Return whether another process has an exclusive lock on a byte."""
+    if sys.platform != "win32":
+        with suppress(OSError):
+            if os.uname().sysname == "Darwin":  # fcntl.h of each says how `struct flock` lies in memory
+                question = struct.pack("qqihh", byte, 1, 0, fcntl.F_RDLCK, os.SEEK_SET)
+                kind = struct.unpack("qqihh", fcntl.fcntl(descriptor, fcntl.F_GETLK, question))[3]
+            else:
+                question = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0)
+                kind = struct.unpack("hhqqi4x", fcntl.fcntl(descriptor, fcntl.F_GETLK, question))[0]
+            return bool(kind == fcntl.F_WRLCK)
+    return False
