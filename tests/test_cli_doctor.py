@@ -180,7 +180,7 @@ def test_a_directory_in_place_of_the_database_is_found_and_replaced(store: Path)
     assert [limit.name for limit in read_limits()] == ["api", "gpu"]
 
 
-@pytest.mark.parametrize("part", ["table queue", "trigger occupied"])
+@pytest.mark.parametrize("part", ["table queue", "trigger counted", "view rate_calls"])
 def test_missing_tables_and_triggers_are_found(store: Path, part: str) -> None:
     with closing(sqlite3.connect(store)) as connection, connection:
         connection.execute(f"DROP {part}")

@@ -18,7 +18,8 @@ from localconc._engine import registry
 from localconc._engine.homes import filesystems
 from localconc._engine.liveness import owner
 from localconc._engine.liveness.systems import macos
-from localconc._engine.store import anchors, recovery
+from localconc._engine.store import recovery
+from localconc._engine.store.files import anchors
 from localconc.errors import StoreError
 from localconc.sync import concurrency
 

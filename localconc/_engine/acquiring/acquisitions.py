@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Final
 from localconc._engine import events
 from localconc._engine.acquiring.deadlocked import Deadlocked
 from localconc._engine.acquiring.fast_path import (
+    FastWays,
     acquire_all,
     enqueue_or_acquire,
     release_all,
     release_and_admit,
 )
-from localconc._engine.acquiring.fast_ways import FastWays
 from localconc._engine.acquiring.terms import Queued, Refused, WaitTerms
 from localconc._engine.acquiring.unadmitted import enqueue, refuse
 from localconc._engine.core.calls import CONCURRENCY, Request

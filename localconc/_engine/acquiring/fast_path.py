@@ -1,12 +1,13 @@
-"""The transactions that consist of the fast statements alone."""
+"""The fast path: requests that the fast statements serve, in transactions that consist of them alone."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from localconc._engine.acquiring.terms import Queued
+from localconc._engine.core.calls import RATE_LIMIT
 from localconc._engine.core.records import Grant, Requester
 from localconc._engine.queue import admission
 from localconc._engine.store.rows.ledger import Ledger
@@ -15,20 +16,101 @@ from localconc._engine.store.rows.statements import (
     ADMIT_FAST,
     ENQUEUE_FAST,
     HAS_QUEUE,
+    RATE_LIMIT_FAST,
     RELEASE,
     RELEASE_FAST,
 )
 from localconc._engine.store.store import Transaction
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from sqlite3 import Connection
 
-    from localconc._engine.acquiring.fast_ways import FastWays
     from localconc._engine.acquiring.terms import WaitTerms
     from localconc._engine.core.calls import Request
     from localconc._engine.core.clock import Clock
+    from localconc._engine.core.records import LimitRef
     from localconc._engine.holding.holdings import Handle
     from localconc._engine.liveness.membership import Membership
+
+#: How many limits, and how many different requests, a process remembers.
+_MAX_REMEMBERED: Final = 10_000
+
+
+class FastWay(NamedTuple):
+    """How the fast statements serve a request.
+
+    Attributes:
+        refs: its limits.
+        limit_ids: the numbers of those that it holds slots of: none if nobody releases them.
+        statement: run once for each limit.
+        columns: of each limit, the parameters with which the statement begins.
+    """
+
+    refs: tuple[LimitRef, ...]
+    limit_ids: tuple[int, ...]
+    statement: str
+    columns: tuple[tuple[int, int, int], ...]
+
+
+def _fast_way(request: Request, refs: tuple[LimitRef, ...]) -> FastWay | None:
+    """Return how the fast statements serve a request on limits that are enforced; None if the rules are needed."""
+    is_rate_limit, decay = request.mode == RATE_LIMIT, request.slot_decay_per_second
+    if not refs or len(refs) < len(request.names):
+        return None
+    for ref in refs:
+        if (
+            is_rate_limit != (ref.decay > 0)
+            or (request.limit is not None and request.limit != ref.limit)
+            or (decay is not None and decay != ref.decay)
+        ):
+            return None
+    columns = tuple((ref.limit_id, ref.revision, ref.limit) for ref in refs)
+    if is_rate_limit:
+        return FastWay(refs, (), RATE_LIMIT_FAST, columns)
+    return FastWay(refs, tuple(ref.limit_id for ref in refs), ACQUIRE_FAST, columns)
+
+
+class FastWays:
+    """What this process remembers of the requests that were admitted at once.
+
+    Attributes:
+        limits: enforced limits by name, as they were when a request last went by the rules.
+        by_request: how the fast statements serve the next such request.
+        crowded: names of limits that a request waited for recently. The fast statements would fail.
+    """
+
+    def __init__(self) -> None:
+        self.limits: dict[str, LimitRef] = {}
+        self.by_request: dict[Request, FastWay] = {}
+        self.crowded: set[str] = set()
+
+    def forget(self) -> None:
+        """Forget everything, so that the rules look at each limit anew."""
+        self.limits.clear()
+        self.by_request.clear()
+        self.crowded.clear()
+
+    def learn(self, refs: Iterable[LimitRef]) -> None:
+        """Remember limits as they are now."""
+        if len(self.limits) >= _MAX_REMEMBERED:
+            self.limits.clear()
+        self.limits.update((ref.name, ref) for ref in refs)
+
+    def serve(self, request: Request, refs: tuple[LimitRef, ...]) -> None:
+        """Let the fast statements serve the next such request, because this one was admitted at once."""
+        self.crowded.difference_update(request.names)
+        way = _fast_way(request, refs)
+        if way is None:
+            return
+        if len(self.by_request) >= _MAX_REMEMBERED:
+            self.by_request.clear()
+        self.by_request[request] = way
+
+    def note_crowd(self, request: Request) -> None:
+        """Let the fast statements try no more until a request is admitted at once, because this one waits."""
+        self.crowded.update(request.names)
+        self.by_request.clear()
 
 
 # What these functions read of this process, they read inside the transaction: it may just have joined another store,

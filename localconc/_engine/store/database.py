@@ -19,7 +19,7 @@ from localconc._engine.core.errors import READONLY, Busy, error_code, explained
 from localconc._engine.homes.home import DATABASE_NAME, prepare
 from localconc._engine.store.files import checkpoints
 from localconc._engine.store.files.anchors import POSITION, Anchors, Logs, identity_at
-from localconc._engine.store.files.log_index import is_held_up_at
+from localconc._engine.store.files.log_index import glance, is_held_up_at
 from localconc._engine.store.recovery import Recovery
 from localconc._engine.store.reentry import is_interrupted, used_from_handler
 from localconc._locks import new_lock
@@ -88,6 +88,13 @@ class Database:
         except OSError:
             return False
 
+    def _is_held_up(self) -> bool:
+        """Return whether SQLite would wait for a process that is stopped, in place of saying that it is busy."""
+        if self._anchors is None:
+            return True
+        changes, copy, frames, *marks = glance(self._anchors.index.words)
+        return (changes != copy or frames in marks) and self._anchors.index.is_held_up()
+
     def execute_fast(self, statement: str, parameters: Sequence[Any]) -> int:
         """Run one statement as a transaction of its own; return how many rows it changed, -1 if a trigger refused it.
 
@@ -95,17 +102,15 @@ class Database:
             Busy: another process is writing, or the store is not open; nothing was done.
         """
         with self.lock:
-            connection, anchors = self._connection, self._anchors
+            connection = self._connection
             try:
-                if connection is None or connection.in_transaction or anchors is None or not anchors.are_free():
+                if connection is None or connection.in_transaction or not self._is_intact() or self._is_held_up():
                     raise Busy
                 return connection.execute(statement, parameters).rowcount
             except sqlite3.IntegrityError:
                 return -1
             except sqlite3.Error as error:
                 raise self._explained(error) from error
-            except OSError:
-                raise Busy from None
 
     # A signal's exception can strike at the first instruction of any Python function. If that is the exit of a context
     # manager, the transaction stays open for as long as a program keeps the traceback. So only `with` blocks written in
@@ -123,15 +128,8 @@ class Database:
         """
         with self.lock:
             try:
-                connection = self._connection
-                if (
-                    connection is None
-                    or connection.in_transaction
-                    or monotonic() >= self.verify_after
-                    or not self._is_intact()
-                ):
-                    connection = self._ready()
-                if self._anchors is None or self._anchors.index.is_held_up():
+                connection = self._ready()
+                if self._is_held_up():
                     raise Busy
                 with connection:
                     connection.execute(begin)

@@ -102,10 +102,6 @@ class Anchors:
     def log_identity(self) -> Identity:
         return self._identities[1]
 
-    def are_free(self) -> bool:
-        """Whether the descriptors are still the store's, and SQLite would not wait for a stopped process."""
-        return self.tell() == POSITION and not self.index.is_held_up()
-
     def are_in_place(self) -> bool:
         """Whether the open files are the ones at their paths."""
         return all(map(_is_at, self._paths, self._identities))

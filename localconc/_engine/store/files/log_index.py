@@ -10,6 +10,7 @@ import os
 import struct
 import sys
 from contextlib import suppress
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from localconc._engine.homes.files import read_at
@@ -27,6 +28,10 @@ WORDS: Final = 34
 CHANGES, CHANGES_COPY, FRAMES, BROUGHT_IN, MARKS = 2, 14, 4, 24, range(26, 30)
 _BYTES: Final = 4 * WORDS
 
+#: Picks what shows at a glance whether another process may be changing the index: it is not, if the counters are equal,
+#: and the number of pages is none of the marks.
+glance: Final = itemgetter(CHANGES, CHANGES_COPY, FRAMES, *MARKS)
+
 #: The bytes that SQLite locks for the writer, and to set each of the marks.
 WRITER_LOCK: Final = 120
 MARK_LOCKS: Final = range(124, 128)
@@ -41,21 +46,24 @@ class LogIndex:
     Args:
         path: of the index.
         descriptor: on the index, for as long as this is open; None on Windows.
+
+    Attributes:
+        words: those at its beginning, as they are at each moment.
     """
 
     def __init__(self, path: str, descriptor: int | None) -> None:
         self._path = path
         self._descriptor = descriptor
         self._map: mmap.mmap | None = None
-        self._words = _NOTHING
+        self.words = _NOTHING
         if sys.platform != "win32" and descriptor is not None:
             with suppress(OSError, ValueError):  # it is too short, or the file system maps no files
                 self._map = mmap.mmap(descriptor, _BYTES, mmap.MAP_SHARED, mmap.PROT_READ)
-                self._words = memoryview(self._map).cast("I")
+                self.words = memoryview(self._map).cast("I")
 
     def frames(self) -> tuple[int, int]:
         """Return how many pages the log holds, and how many of them are in the database already."""
-        words: Sequence[int] = self._words
+        words: Sequence[int] = self.words
         if self._map is None:
             with suppress(OSError):
                 words = _words_in(self._read())
@@ -72,18 +80,14 @@ class LogIndex:
 
         It does so (walTryBeginRead in its wal.c) while another process changes the index: between the two copies of the
         header, or while that process sets the mark that this one would use. It mostly takes less than a microsecond,
-        but a process can be stopped there.
+        but a process can be stopped there. Ask only if a glance can't rule it out.
         """
-        words = self._words
-        frames = words[FRAMES]
-        if words[CHANGES] == words[CHANGES_COPY] and frames not in (words[26], words[27], words[28], words[29]):
-            return False
-        return self._descriptor is not None and _is_held_up(self._descriptor, words)
+        return self._descriptor is not None and _is_held_up(self._descriptor, self.words)
 
     def unmap(self) -> mmap.mmap | None:
         """Stop reading; return the map, which has a descriptor of its own, for the caller to close."""
-        mapped, words = self._map, self._words
-        self._map, self._words = None, _NOTHING
+        mapped, words = self._map, self.words
+        self._map, self.words = None, _NOTHING
         if mapped is not None:
             words.release()
         return mapped
