@@ -13,6 +13,7 @@ from localconc import create_limit, read_holders, read_waiters
 from localconc._engine.waiting import dispatcher
 from localconc.asyncio import concurrency
 from tests.kit.processes import PATIENCE_SECONDS, wait_until
+from tests.kit.systems import needs_fork
 from tests.kit.tasks import assert_nothing_left, hold, turns, until_waiting
 
 
@@ -127,6 +128,7 @@ def test_a_waiting_task_that_nobody_else_refers_to_is_not_lost() -> None:
     asyncio.run(run())
 
 
+@needs_fork
 def test_a_forked_child_leaves_its_parent_s_tasks_in_line(localconc_home_directory: Path) -> None:
     async def run() -> None:
         inside, leave = asyncio.Event(), asyncio.Event()

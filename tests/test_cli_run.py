@@ -32,6 +32,7 @@ from tests.kit.command_line import (
     running,
     until,
 )
+from tests.kit.systems import needs_process_table
 
 
 def test_the_exit_status_is_the_commands() -> None:
@@ -349,6 +350,7 @@ def _kill_run(holder: Running, pid: int) -> None:
     holder.wait()
 
 
+@needs_process_table
 def test_when_run_is_killed_the_slots_stay_with_the_command_and_come_back_with_its_end() -> None:
     create_limit("gpu", 1)
     with running("run", "gpu", "--", *SAY_AND_READ) as holder:
@@ -394,6 +396,7 @@ def test_a_waiter_gets_the_slot_within_a_tenth_of_a_second_of_the_end(waits_befo
         assert granted[0] - ended < 0.1
 
 
+@needs_process_table
 def test_what_the_command_leaves_behind_does_not_keep_the_slots() -> None:
     create_limit("gpu", 1)
     with running("run", "gpu", "--", "sh", "-c", LEAVING_A_CHILD_BEHIND) as holder:
@@ -425,6 +428,7 @@ def _own_key() -> str:
     return owner.key
 
 
+@needs_process_table
 def test_a_command_that_closes_all_it_inherits_keeps_the_slots() -> None:
     create_limit("gpu", 1)
     closing = "import os; os.closerange(3, 4096); print(os.getpid(), flush=True); input()"

@@ -19,9 +19,12 @@ import pytest
 from localconc import create_limit, delete_limit, read_limits, read_waiters, update_limit
 from localconc.sync import concurrency
 from tests.kit.command_line import COMMAND, PATIENCE_SECONDS, holding, localconc, running, until
+from tests.kit.systems import needs_fork
 
 pexpect = pytest.importorskip("pexpect")
 pyte = pytest.importorskip("pyte")
+
+pytestmark = needs_fork  # pexpect forks
 
 
 class Terminal:
@@ -230,6 +233,7 @@ def test_a_short_wait_shows_no_line() -> None:
 # ---- keys ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="the command tells of its signals by sigwaitinfo")
 def test_ctrl_c_reaches_the_command_exactly_once() -> None:
     create_limit("gpu", 1)
     telling = (

@@ -14,6 +14,7 @@ import pytest
 from localconc._engine.homes import home
 from localconc._engine.store import definitions_log as log
 from localconc.errors import StoreError
+from tests.kit.systems import needs_fork
 
 as_root = pytest.mark.skipif(sys.platform == "win32" or os.geteuid() != 0, reason="only root can become other users")
 
@@ -122,6 +123,7 @@ def test_a_log_that_root_writes_in_a_users_home_belongs_to_the_user(directory: P
     assert path_of(directory).stat().st_mode & 0o777 == 0o600
 
 
+@needs_fork
 @as_root
 def test_a_log_that_this_user_may_not_write_is_explained(directory: Path) -> None:
     log.append(directory, [definition()])

@@ -33,6 +33,7 @@ from localconc.errors import AcquireConcurrencySlotTimeoutError, ConcurrencySlot
 from localconc.sync import acquire, concurrency, rate_limit
 from localconc.testing import VirtualClock
 from tests.kit.processes import Worker, crew, wait_until
+from tests.kit.systems import needs_watch
 
 
 @pytest.fixture
@@ -208,6 +209,7 @@ def test_bad_arguments_are_named() -> None:
 # ---- how it ended ----------------------------------------------------------------------------------------------------
 
 
+@needs_watch
 def test_a_killed_holder_that_was_watched_ended_when_it_died(workers: list[Worker]) -> None:
     create_limit("db", 1)
     workers += [Worker("db", label="victim"), Worker("db")]

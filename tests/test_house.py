@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import localconc
+from tests.kit.systems import needs_sockets
 
 PACKAGE = Path(localconc.__file__).parent
 ENGINE = PACKAGE / "_engine"
@@ -42,6 +43,7 @@ from localconc.sync import concurrency
 HOLDER = '''
 import sys, time
 from localconc.sync import concurrency
+from tests.kit.systems import needs_sockets
 for line in sys.stdin:
     with concurrency("contended"):
         print("in", flush=True)
@@ -138,6 +140,7 @@ def test_a_module_says_in_one_sentence_what_it_is_for(path: Path) -> None:
     assert " and " not in sentence, sentence
 
 
+@needs_sockets
 def test_a_contended_acquisition_passes_through_few_functions_of_few_files() -> None:
     """The fewest of several tries count: a wait that happens to be long starts the watch on other processes."""
     run = subprocess.run([sys.executable, "-c", _CONTENDED], capture_output=True, text=True, timeout=60, check=False)

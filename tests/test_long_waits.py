@@ -14,6 +14,7 @@ from localconc import ensure_limit, read_waiters
 from localconc.asyncio import concurrency as concurrency_of_tasks
 from localconc.sync import concurrency, rate_limit
 from localconc.testing import VirtualClock, hold, virtual_clock
+from tests.kit.systems import needs_sockets
 
 PATIENCE_SECONDS = 30.0
 
@@ -48,6 +49,7 @@ def wait_for_the_database(**options: float) -> threading.Thread:
     return thread
 
 
+@needs_sockets
 def test_a_long_wait_is_told_after_10_seconds_and_1_10_and_60_minutes(
     clock: VirtualClock, told: pytest.LogCaptureFixture
 ) -> None:
@@ -69,6 +71,7 @@ def test_a_long_wait_is_told_after_10_seconds_and_1_10_and_60_minutes(
     assert len(told.messages) == 4
 
 
+@needs_sockets
 def test_a_shorter_wait_is_not_told(clock: VirtualClock, told: pytest.LogCaptureFixture) -> None:
     with hold("database", limit=1):
         thread = wait_for_the_database()
@@ -89,6 +92,7 @@ def test_a_wait_that_slept_through_several_moments_is_told_once(
     assert [message.partition(": '")[0] for message in told.messages] == ["localconc: waiting for 'database' for 700 s"]
 
 
+@needs_sockets
 def test_a_task_that_waits_for_long_is_told_of_too(clock: VirtualClock, told: pytest.LogCaptureFixture) -> None:
     async def wait() -> None:
         async with concurrency_of_tasks("database"):

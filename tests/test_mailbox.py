@@ -25,8 +25,9 @@ from localconc._engine.waiting.mailboxes import pool as mailbox_pool
 from localconc._engine.waiting.mailboxes.mailbox import Mailbox, Wakeup, from_bytes, to_bytes
 from localconc._engine.waiting.mailboxes.notifier import Notifier
 from localconc._engine.waiting.mailboxes.pool import MailboxPool
+from tests.kit.systems import needs_sockets
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no such sockets")
+pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="there are no such sockets"), needs_sockets]
 
 PATIENCE_SECONDS = 10.0
 

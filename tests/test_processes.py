@@ -29,17 +29,13 @@ from localconc import (
 )
 from localconc import asyncio as for_tasks
 from localconc._engine import registry
-from localconc._engine.liveness import watch as watching
 from localconc._engine.waiting import steps, timing
 from localconc.sync import concurrency, rate_limit
 from tests.kit.invariants import check_store, look_at, over_limit
 from tests.kit.processes import PATIENCE_SECONDS, Worker, crew, peak_overlap, spawn, wait_until
+from tests.kit.systems import needs_fork, needs_watch
 
 METHODS = [method for method in ("spawn", "fork", "forkserver") if method == "spawn" or hasattr(os, "fork")]
-
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-
-needs_watch = pytest.mark.skipif(not watching.IS_SUPPORTED, reason="the kernel tells nothing of other processes")
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -23,6 +23,7 @@ from localconc.sync import concurrency, rate_limit
 from localconc.testing import VirtualClock, hold, temporary_home, virtual_clock
 from localconc.testing import clock as clocks
 from localconc.testing.participants import Wait
+from tests.kit.systems import needs_fork
 
 PATIENCE_SECONDS = 20.0
 
@@ -378,7 +379,7 @@ def _use(errors: multiprocessing.SimpleQueue[str]) -> None:
         errors.put(str(error))
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", [pytest.param("fork", marks=needs_fork), "spawn"])
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_child_process_is_told_that_it_can_not_share_the_time(clock: VirtualClock, method: str) -> None:
     if method not in multiprocessing.get_all_start_methods():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import select
+import selectors
 import signal
 import sqlite3
 import subprocess
@@ -58,10 +58,10 @@ class Program:
         descriptor = self.process.stdout.fileno()
         deadline = time.monotonic() + timeout_seconds
         while b"\n" not in self._received:
-            poll = select.poll()
-            poll.register(descriptor, select.POLLIN)
-            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                return None
+            with selectors.DefaultSelector() as selector:
+                selector.register(descriptor, selectors.EVENT_READ)
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    return None
             received = os.read(descriptor, 65536)
             assert received, f"it ended. {self._condition()}"
             self._received += received

@@ -15,6 +15,7 @@ import pytest
 from localconc import ensure_limit, read_holders, read_limit
 from localconc.sync import rate_limit
 from tests.faults.programs import Cast, in_line, until
+from tests.kit.systems import needs_sockets, needs_watch
 
 _OTHER_BOOT = "11111111-2222-3333-4444-555555555555"
 _BOOT_IDENTITY = "/proc/sys/kernel/random/boot_id"
@@ -139,6 +140,7 @@ print(count, flush=True)
 """
 
 
+@needs_sockets
 def test_processes_of_two_networks_that_share_a_limit_work_at_full_speed(programs: Cast) -> None:
     container = _needs("unshare", "--net")
     crowd = [programs.python(_CHANGES_PLACES) for _ in range(2)]
@@ -264,6 +266,7 @@ def _processor_seconds(pids: list[int]) -> float:
     return sum(int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) for pid in pids) / 1e9
 
 
+@needs_watch
 @pytest.mark.skipif(not os.path.exists("/proc/self/schedstat"), reason="needs the scheduler's statistics")
 def test_an_idle_process_in_a_container_does_not_make_those_who_wait_busy(
     programs: Cast, localconc_home_directory: Path

@@ -13,6 +13,7 @@ import pytest
 
 from localconc.sync import concurrency
 from tests.faults.programs import Cast, Puppet, in_line, until
+from tests.kit.systems import needs_fork
 
 _USER = 65534
 
@@ -70,6 +71,7 @@ def _user(programs: Cast) -> Puppet:
     return puppet
 
 
+@needs_fork
 @needs_root
 def test_the_user_gets_the_slot_of_root_that_was_killed(programs: Cast, home_of_a_user: Path) -> None:
     user = _user(programs)
@@ -83,6 +85,7 @@ def test_the_user_gets_the_slot_of_root_that_was_killed(programs: Cast, home_of_
     assert user.enters("L", timeout_seconds=3)
 
 
+@needs_fork
 @needs_root
 def test_the_user_who_waits_gets_the_slot_of_root_that_is_killed(programs: Cast, home_of_a_user: Path) -> None:
     user = _user(programs)
@@ -97,6 +100,7 @@ def test_the_user_who_waits_gets_the_slot_of_root_that_is_killed(programs: Cast,
     assert user.outcome("L", 4) == "done"
 
 
+@needs_fork
 @needs_root
 def test_what_root_makes_in_the_home_of_a_user_belongs_to_the_user(programs: Cast, home_of_a_user: Path) -> None:
     user = _user(programs)
@@ -113,6 +117,7 @@ def test_what_root_makes_in_the_home_of_a_user_belongs_to_the_user(programs: Cas
     assert user.enters("L", timeout_seconds=3, occupy=1)
 
 
+@needs_fork
 @needs_root
 def test_the_user_can_use_a_store_that_root_was_the_first_to_use(programs: Cast, home_of_a_user: Path) -> None:
     home_of_a_user.mkdir(mode=0o700)
@@ -124,6 +129,7 @@ def test_the_user_can_use_a_store_that_root_was_the_first_to_use(programs: Cast,
     assert user.enters(["L", "M"])
 
 
+@needs_fork
 @needs_root
 def test_root_that_lives_keeps_its_slot_against_the_user(programs: Cast, home_of_a_user: Path) -> None:
     user = _user(programs)

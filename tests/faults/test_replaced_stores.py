@@ -15,6 +15,7 @@ import pytest
 from localconc import ensure_limit, read_holders, read_limits
 from localconc.sync import concurrency
 from tests.faults.programs import Cast, Puppet, until
+from tests.kit.systems import needs_fork
 
 #: A process looks ten times within this whether its store is still in its place.
 NOTICED_WITHIN_SECONDS = 0.1
@@ -239,6 +240,7 @@ def test_a_process_that_comes_over_to_the_log_of_others_notes_there_what_it_hold
     _doctor_is_content(programs)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has locks that keep SQLite from removing such a log")
 def test_a_process_that_comes_over_to_the_log_of_another_one_that_is_dead_does_not_undo_what_that_did(
     programs: Cast, localconc_home_directory: Path
 ) -> None:
@@ -328,6 +330,7 @@ def test_a_removed_log_that_cannot_be_read_is_an_error_and_nobody_is_admitted(
     assert confined.enters("L", timeout_seconds=2)
 
 
+@needs_fork
 def test_a_log_that_the_last_one_to_close_it_removed_is_not_missed(
     programs: Cast, localconc_home_directory: Path
 ) -> None:
@@ -347,6 +350,7 @@ def test_a_log_that_the_last_one_to_close_it_removed_is_not_missed(
     assert not newcomer.enters("M"), "two hold a limit of 1"
 
 
+@needs_fork
 @needs_root
 @pytest.mark.skipif(not shutil.which("unshare"), reason="needs unshare")
 def test_a_container_does_not_miss_the_log_of_a_process_that_closed_it(

@@ -8,8 +8,9 @@ from pathlib import Path
 from localconc import ensure_limit, read_limit, read_waiters
 from localconc.sync import rate_limit
 from tests.faults.programs import Cast, Puppet, in_line, until
+from tests.kit.systems import needs_process_table
 
-#: §4 of the contract allows 1 s; the rest is for a machine that does other things, too.
+#: A stopped waiter holds others up for 1 s; the rest is for a machine that does other things, too.
 LATE_SECONDS = 2.5
 
 
@@ -40,6 +41,7 @@ def test_a_stopped_process_first_in_line_for_two_limits_keeps_nobody_from_one_of
     assert stopped.outcome("waits", 5) == "done"
 
 
+@needs_process_table
 def test_a_stopped_process_first_in_line_keeps_nobody_out_of_a_limit_with_room_though_the_other_is_full(
     programs: Cast, localconc_home_directory: Path
 ) -> None:
@@ -79,6 +81,7 @@ def test_four_stopped_processes_in_front_of_a_rate_limit_cost_little_more_than_o
     assert time.monotonic() - began < 5 / 2.0 + LATE_SECONDS - 1
 
 
+@needs_process_table
 def test_a_stopped_waiter_that_was_handed_the_slot_is_passed_over_and_first_again_when_it_goes_on(
     programs: Cast, localconc_home_directory: Path
 ) -> None:
@@ -105,6 +108,7 @@ def test_a_stopped_waiter_that_was_handed_the_slot_is_passed_over_and_first_agai
     assert third.outcome("waits", 5) == "done"
 
 
+@needs_process_table
 def test_a_waiter_that_comes_while_a_stopped_one_has_been_handed_the_slot_is_served(
     programs: Cast, localconc_home_directory: Path
 ) -> None:
@@ -122,6 +126,7 @@ def test_a_waiter_that_comes_while_a_stopped_one_has_been_handed_the_slot_is_ser
     assert stopped.outcome("waits", 5) == "done"
 
 
+@needs_process_table
 def test_several_stopped_waiters_are_passed_over_together(programs: Cast, localconc_home_directory: Path) -> None:
     home = localconc_home_directory
     ensure_limit("L", 1)

@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.systems import needs_fork
+
 from .points import DIE
 from .striking import Strikes, fault_library
 from .worker import SCENARIOS
 
 KILLED = 9
+
+pytestmark = needs_fork  # a strike is a fork of the worker
 
 NAMES = [name for name in SCENARIOS if name != "hold_and_die"]
 

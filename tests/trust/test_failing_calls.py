@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.systems import needs_fork
+
 from .points import FAIL
 from .striking import Strikes, fault_library
 from .worker import SCENARIOS
+
+pytestmark = needs_fork  # a strike is a fork of the worker
 
 NAMES = [name for name in SCENARIOS if name != "hold_and_die"]
 

@@ -21,6 +21,7 @@ from localconc._engine.homes.home import DATABASE_NAME, DEFINITIONS_LOG_NAME, MA
 from localconc.errors import LocalconcError, StoreError
 from localconc.events import read_events
 from localconc.sync import concurrency
+from tests.kit.systems import needs_sockets
 
 from .inspection import assert_sound, held, rows, wait_until, waiting
 
@@ -73,6 +74,7 @@ def test_a_name_is_only_a_name(home_directory: Path, name: str) -> None:
     assert_sound(home_directory)
 
 
+@needs_sockets
 @POSIX
 def test_a_wakeup_from_somebody_else_admits_nobody(home_directory: Path) -> None:
     create_limit("gate", 1)
