@@ -58,15 +58,13 @@ def open_or_create_file(path: Path, mode: int) -> int:
     """
     while True:
         try:
-            return create_file(path, mode)
-        except FileExistsError:
-            pass
-        try:
             return _above_standard_streams(os.open(path, os.O_RDWR | _NOFOLLOW | _BINARY))
         except FileNotFoundError:
-            continue
+            pass
         except PermissionError as error:
             raise not_writable(path, error) from error
+        with suppress(FileExistsError):  # another process has just created it
+            return create_file(path, mode)
 
 
 def not_writable(path: Path, error: OSError) -> StoreError:

@@ -11,10 +11,11 @@ import math
 import os
 import sys
 from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from localconc._engine.core.arguments import limit_name, nearest_decay
-from localconc._engine.homes.files import create_file, open_or_create_file
+from localconc._engine.homes.files import create_file, open_or_create_file, read_at, write_at
 from localconc._engine.homes.home import DEFINITIONS_LOG_NAME, file_mode
 
 if TYPE_CHECKING:
@@ -39,19 +40,20 @@ def append(directory: Path, entries: Iterable[dict[str, Any]], *, is_durable: bo
     Raises:
         StoreError: another user made the file, and this user may not write it; the message says what to do.
     """
-    text = "".join(_line(entry) for entry in entries)
+    lines = "".join(_line(entry) for entry in entries).encode()
     descriptor = open_or_create_file(directory / DEFINITIONS_LOG_NAME, file_mode(directory))
-    with os.fdopen(descriptor, "r+b") as file:
-        is_new = file.seek(0, os.SEEK_END) == 0
-        if not is_new:
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":  # the previous writer died in the middle of its line
-                file.write(b"\n")
-        file.write(text.encode())
-        file.flush()
+    try:
+        end = os.fstat(descriptor).st_size
+        if end and read_at(descriptor, 1, end - 1) != b"\n":  # the previous writer died in the middle of its line
+            lines = b"\n" + lines
+        written = 0
+        while written < len(lines):
+            written += write_at(descriptor, lines[written:], end + written)
         if is_durable:
-            os.fsync(file.fileno())
-    if is_new and is_durable:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    if not end and is_durable:
         _sync_directory(directory)
 
 
@@ -98,10 +100,15 @@ def rewrite_if_long(directory: Path, count_definitions: Callable[[], int]) -> bo
     return True
 
 
-def _line(entry: dict[str, Any]) -> str:
-    import json
+@cache
+def _encoder() -> Callable[[object], str]:
+    from json import JSONEncoder
 
-    return json.dumps(entry, separators=(",", ":")) + "\n"
+    return JSONEncoder(separators=(",", ":")).encode  # `json.dumps` makes a new encoder each time
+
+
+def _line(entry: dict[str, Any]) -> str:
+    return _encoder()(entry) + "\n"
 
 
 def _entries(directory: Path) -> Iterable[dict[str, Any]]:
