@@ -19,11 +19,12 @@ The caller asks.
 
 The caller first tries one statement, which is enough if a slot is free and there is no queue.
 
-4.  `acquiring.acquisitions.acquire_fast` calls `holding.holdings.begin`, which makes a `Handle` with a finalizer, and
-    notes the grant in `holdings.grants`. Both come before the statement, so that an interrupt in between is undone.
+4.  `acquiring.acquisitions.acquire_fast` looks in `fast_path.FastWays` whether such a request was admitted at once the
+    last time. It calls `holding.holdings.begin`, which makes a `Handle` with a finalizer, and notes the grant in
+    `holdings.grants`. Both come before the statement, so that an interrupt in between is undone.
 5.  `store.database.execute_fast` runs `ACQUIRE_FAST`, an INSERT into `slots`. The trigger `counted` lets it insert a
     row only if there is room and no queue. Here there is no room, so `acquire_fast` calls `holdings.forget` to drop the
-    note.
+    note. (`_is_intact` and `_is_held_up` have made sure that SQLite writes to its own files, and would not wait.)
 
 Then the request joins the queue, in one transaction.
 
@@ -31,10 +32,10 @@ Then the request joins the queue, in one transaction.
 7.  `steps._terms` calls `waiting.mailboxes.pool.take`, which returns a mailbox (a socket for the wakeup), perhaps one
     of an earlier wait (`mailbox.is_reusable`).
 8.  `acquisitions.try_acquire` and `_acquire_or_enqueue` run `fast_path.enqueue_or_acquire` in a transaction
-    (`store.database.transact`, `_is_intact`). It inserts a row into `waiters`, with the text of the request
-    (`core.calls.to_text`), the mailbox's `address` and a secret; or it acquires, if a slot has come free. If the fast
-    statements don't apply (several limits, decay, a pause, a new definition), `_try_by_rules` calls `queue.admission`
-    instead, which has all the rules.
+    (`store.database.transact`, `_ready`). It inserts a row into `waiters`, with the text of the request
+    (`core.calls.to_text`), the mailbox's `address` and a secret; or it acquires, if a slot has come free. As it
+    waits, `FastWays.note_crowd` switches 4 and 5 off for a while. If the fast statements don't apply (several limits,
+    decay, a pause, a new definition), `_try_by_rules` calls `queue.admission` instead, which has all the rules.
 9.  The generator yields a `Park` until the moment of `steps._first_look_at`. (If the store is busy, it yields a
     `Backoff` and tries again.) `threads._pause`, `core.clock.pause` and `waiting.mailboxes.mailbox.wait` sleep until a
     datagram comes, or until that moment.
