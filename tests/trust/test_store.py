@@ -6,13 +6,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import random
 import resource
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -131,23 +132,27 @@ def truncate_at_every_page(home: Path, stride: int) -> int:
 
 
 def flip_a_bit_in_every_page(home: Path, offsets: list[int]) -> dict[str, int]:
-    database = define(home)
-    pages = len(database.read_bytes()) // schema.PAGE_BYTES
+    pages = len(define(home).read_bytes()) // schema.PAGE_BYTES
+    return flip_bits(home, [(page * schema.PAGE_BYTES + offset, 0x10) for page in range(pages) for offset in offsets])
+
+
+def flip_bits(home: Path, places: Iterable[tuple[int, int]]) -> dict[str, int]:
+    """Flip one bit after another, each in a fresh copy of a home; returns how often the copy was of use."""
     backup = home.with_name("backup")
     shutil.copytree(home, backup)
     outcomes = {"works": 0, "refused": 0}
-    for page in range(pages):
-        for offset in offsets:
-            copy = home.with_name(f"home with page {page + 1} flipped at {offset}")
-            shutil.copytree(backup, copy)
-            flip(copy / DATABASE_NAME, page * schema.PAGE_BYTES + offset)
-            os.environ["LOCALCONC_HOME"] = str(copy)
-            try:
-                outcomes[survive_a_flip()] += 1
-            except BaseException as error:
-                error.add_note(f"a bit flipped in page {page + 1} at {offset}")
-                raise
-            registry.forget(copy)
+    for place, bit in places:
+        copy = home.with_name(f"flipped at {place}, {bit}")
+        shutil.copytree(backup, copy)
+        flip(copy / DATABASE_NAME, place, bit)
+        os.environ["LOCALCONC_HOME"] = str(copy)
+        try:
+            outcomes[survive_a_flip()] += 1
+        except BaseException as error:
+            error.add_note(f"bit {bit} flipped in page {place // schema.PAGE_BYTES + 1} at {place % schema.PAGE_BYTES}")
+            raise
+        registry.forget(copy)
+        shutil.rmtree(copy)
     return outcomes
 
 
@@ -167,12 +172,12 @@ def restore(backup: Path, home: Path) -> None:
     shutil.copytree(backup, home)
 
 
-def flip(path: Path, offset: int) -> None:
+def flip(path: Path, offset: int, bit: int = 0x10) -> None:
     with open(path, "r+b") as file:
         file.seek(offset)
         byte = file.read(1)[0]
         file.seek(offset)
-        file.write(bytes([byte ^ 0x10]))
+        file.write(bytes([byte ^ bit]))
 
 
 def test_a_truncated_database_is_healed(home_directory: Path) -> None:
@@ -198,6 +203,39 @@ def test_flipped_bits_all_over_the_pages_raise_nothing_unforeseen(
     outcomes = flip_a_bit_in_every_page(home_directory, [0, 3, 5, 8, 9, 12, 50, 100, 166, 350, 500, 511])
     with capsys.disabled():
         print(f"\nflipped bits: {outcomes}")
+
+
+@pytest.mark.sweep
+def test_bits_flipped_anywhere_raise_nothing_unforeseen(
+    home_directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seed = int(os.environ.get("LOCALCONC_TEST_SEED", random.randrange(2**32)))
+    print(f"LOCALCONC_TEST_SEED={seed}")
+    generator = random.Random(seed)
+    size = len(define(home_directory).read_bytes())
+    outcomes = flip_bits(
+        home_directory, [(generator.randrange(size), 1 << generator.randrange(8)) for _ in range(1_000)]
+    )
+    with capsys.disabled():
+        print(f"\nbits flipped anywhere: {outcomes}")
+
+
+def test_a_schema_that_is_no_text_any_more_is_healed(home_directory: Path) -> None:
+    database = define(home_directory)
+    place = database.read_bytes().index(b"CREATE TRIGGER")
+    registry.forget(home_directory)
+    flip(database, place, 0x80)
+    assert assert_works_or_says_so(home_directory) == "works"
+
+
+@pytest.mark.parametrize("average", [None, "long", 0.0])
+def test_a_limit_with_values_that_nobody_wrote_is_a_store_error(home_directory: Path, average: object) -> None:
+    database = define(home_directory)
+    registry.forget(home_directory)
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE slots SET average = ? WHERE owner_id = 0", (average,))
+    with pytest.raises(StoreError, match="malformed"):
+        read_limits()
 
 
 def test_a_damaged_store_that_others_use_is_not_healed_behind_them(home_directory: Path) -> None:

@@ -88,6 +88,8 @@ def explained(error: Exception, path: Path) -> Exception:
             f"The home {shown(path.parent)} can't be used ({error.strerror}: {shown(error.filename or path)}): check "
             "its permissions and free some space, or set LOCALCONC_HOME to another directory."
         )
+    if isinstance(error, UnicodeDecodeError):
+        return Damaged(str(error))
     extended_code = error_code(error)
     code = extended_code & 0xFF
     if code in _BUSY_CODES:

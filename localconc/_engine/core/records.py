@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from localconc._engine.core.errors import malformed
 
@@ -33,6 +33,31 @@ class LimitRow(NamedTuple):
     paused_until: float | None
     paused_until_wall: float | None
     first_ticket: int | None
+
+    @classmethod
+    def read(cls, values: Iterable[Any]) -> LimitRow:
+        """Return a row as the ledger reads it.
+
+        Raises:
+            StoreError: it has values that localconc did not write.
+        """
+        row = cls._make(values)
+        for value, types in zip(row, _TYPES_OF_A_LIMIT, strict=True):
+            if not isinstance(value, types):
+                raise malformed("A limit", value)
+        if len(row.uuid) != _UUID_BYTES or row.average <= 0:
+            raise malformed("A limit", row.name)
+        return row
+
+
+_NUMBER = (int, float)
+_MOMENT = (int, float, type(None))
+_UUID_BYTES = 16
+#: What the columns of a `LimitRow` can hold.
+_TYPES_OF_A_LIMIT: tuple[Any, ...] = (
+    *(int, bytes, str, int, int, int, int, _NUMBER, int, _NUMBER, _NUMBER, int),
+    *(_NUMBER, _MOMENT, _NUMBER, _NUMBER, _NUMBER, _MOMENT, _MOMENT, (int, type(None))),
+)
 
 
 class LimitRef(NamedTuple):

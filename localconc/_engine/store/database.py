@@ -20,7 +20,7 @@ from localconc._engine.homes.home import DATABASE_NAME, prepare
 from localconc._engine.store.files import checkpoints
 from localconc._engine.store.files.anchors import POSITION, Anchors, Logs, identity_at
 from localconc._engine.store.files.log_index import glance, is_held_up_at
-from localconc._engine.store.recovery import Recovery
+from localconc._engine.store.recovery import SQLITE_ERRORS, Recovery
 from localconc._engine.store.reentry import is_interrupted, used_from_handler
 from localconc._locks import new_lock
 from localconc.errors import LocalconcError
@@ -109,7 +109,7 @@ class Database:
                 return connection.execute(statement, parameters).rowcount
             except sqlite3.IntegrityError:
                 return -1
-            except sqlite3.Error as error:
+            except SQLITE_ERRORS as error:
                 raise self._explained(error) from error
 
     # A signal's exception can strike at the first instruction of any Python function. If that is the exit of a context
@@ -136,7 +136,7 @@ class Database:
                     return work(connection, what)
             except LocalconcError:  # a time-out is an OSError as well
                 raise
-            except (sqlite3.Error, OSError) as error:
+            except (*SQLITE_ERRORS, OSError) as error:
                 raise self._explained(error) from error
 
     def make_durable(self) -> None:
@@ -257,7 +257,7 @@ class Database:
                 return work(connection, what)
         except LocalconcError:
             raise
-        except (sqlite3.Error, OSError) as error:
+        except (*SQLITE_ERRORS, OSError) as error:
             raise self._explained(error) from error
 
     def _connect_in_place(self) -> sqlite3.Connection:
@@ -272,7 +272,7 @@ class Database:
             row = connection.execute("SELECT value FROM meta WHERE key = 'store_identity'").fetchone()
             self.identity = row[0] if row else ""
         except BaseException as error:
-            explained_error = self._explained(error) if isinstance(error, (sqlite3.Error, FileNotFoundError)) else None
+            explained_error = self._explained(error) if isinstance(error, (*SQLITE_ERRORS, FileNotFoundError)) else None
             self._drop(connection)  # only after the error is explained: that looks at the anchors
             if explained_error is not None:
                 raise explained_error from error

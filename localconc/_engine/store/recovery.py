@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 #: How many processes an error message lists.
 MAX_LISTED_PIDS: Final = 8
 
+#: What SQLite raises in Python, which can't read SQLite's message about a schema with bytes that are no text.
+SQLITE_ERRORS: Final = (sqlite3.Error, UnicodeDecodeError)
+
 _SIDECARS: Final = ("-wal", "-shm")
 
 
@@ -85,7 +88,7 @@ class Recovery:
                     give_to_group(_sidecar(self._path, suffix))
         except BaseException as error:
             connection.close()
-            if isinstance(error, (sqlite3.Error, FileNotFoundError)):
+            if isinstance(error, (*SQLITE_ERRORS, FileNotFoundError)):
                 raise self._explained(error) from error
             raise
         return connection
@@ -95,7 +98,7 @@ class Recovery:
             connection = sqlite3.connect(
                 path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=256
             )
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             raise self._explained(error) from error
         try:
             connection.execute("PRAGMA synchronous = NORMAL")
@@ -103,7 +106,7 @@ class Recovery:
             connection.execute("PRAGMA wal_autocheckpoint = 0").fetchall()  # see `checkpoints`
             connection.execute(f"PRAGMA journal_size_limit = {schema.LOG_BYTES}").fetchall()
             connection.execute("PRAGMA trusted_schema = OFF")
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             connection.close()
             raise self._explained(error) from error
         return connection
@@ -150,7 +153,7 @@ class Recovery:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
             connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             raise self._explained(error) from error
         finally:
             connection.close()
@@ -191,7 +194,7 @@ class Recovery:
                 connection.execute("DROP TABLE slots")
                 self._move_into_place()
                 connection.execute("COMMIT")
-            except (sqlite3.Error, OSError) as error:
+            except (*SQLITE_ERRORS, OSError) as error:
                 raise self._explained(error) from error
             finally:
                 if connection.in_transaction:
@@ -230,7 +233,7 @@ class Recovery:
                 if not OPEN_FILES_CAN_MOVE:
                     old.close()  # the new file could not take its place
                 self._move_into_place()
-            except (sqlite3.Error, OSError) as error:
+            except (*SQLITE_ERRORS, OSError) as error:
                 raise self._explained(error) from error
             finally:
                 with suppress(sqlite3.Error):  # it may be closed already
@@ -287,7 +290,7 @@ class Recovery:
             if self._version(connection) < schema.SCHEMA_VERSION:
                 return bool(integrity.integrity_errors(connection) or migration.missing_parts(connection))
             return bool(integrity.integrity_errors(connection) or integrity.missing_parts(connection))
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             return isinstance(self._explained(error), Damaged)
         except Damaged:
             return True

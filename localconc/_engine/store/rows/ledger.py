@@ -36,14 +36,14 @@ class Ledger:
 
     def _limit(self, statement: str, key: Any) -> LimitRow | None:
         row = self._execute(statement, (key,)).fetchone()
-        return None if row is None else LimitRow._make(row)
+        return None if row is None else LimitRow.read(row)
 
     def limits_with_ids(self, limit_ids: Iterable[int]) -> list[LimitRow]:
         """Return those of the limits that still exist."""
         return [row for row in map(self.limit_with_id, limit_ids) if row is not None]
 
     def all_limits(self) -> list[LimitRow]:
-        return [LimitRow._make(row) for row in self._execute(statements.ALL_LIMITS)]
+        return [LimitRow.read(row) for row in self._execute(statements.ALL_LIMITS)]
 
     def insert_limit(
         self,
