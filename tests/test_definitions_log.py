@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import NAMESPACE_DNS, uuid5
 
 import pytest
 
@@ -29,7 +29,7 @@ def directory(tmp_path: Path) -> Path:
 def definition(name: str = "db", **changes: Any) -> dict[str, Any]:
     fields = {
         "name": name,
-        "id": str(uuid4()),
+        "id": str(uuid5(NAMESPACE_DNS, ascii(name))),
         "limit": 3,
         "active": True,
         "slot_decay_per_second": 0.0,

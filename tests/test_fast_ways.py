@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from localconc._engine.engine import Engine
 from localconc._engine.holding.holdings import Handle
 from localconc._engine.operations import limits as operations
 from localconc.errors import AcquireConcurrencySlotTimeoutError, ConcurrencySlotAcquisitionError
-from localconc.sync import concurrency, rate_limit
+from localconc.sync import Occupancy, acquire, concurrency, rate_limit
 from tests.kit.clocks import ManualClock
 from tests.kit.engines import kill, silent_engine
 from tests.kit.invariants import check_store
@@ -209,3 +211,55 @@ def test_a_call_that_disagrees_is_told_even_if_such_calls_are_served_fast(caplog
         rate_limit("api", limit=6, slot_decay_per_second=100.0)
         rate_limit("api", limit=5, slot_decay_per_second=200.0)
     assert "limit=6 in this call is ignored" in caplog.text
+
+
+# ---- threads of one process ------------------------------------------------------------------------------------------
+
+
+def test_a_rate_counts_from_the_moment_it_is_taken_however_long_a_thread_waited_for_the_store() -> None:
+    create_limit("api", 10, slot_decay_per_second=10.0)
+    rate_limit("api")
+    rate_limit("api")  # from now on by the fast statement
+    store, admitted = registry.current().store, []
+
+    def call() -> None:
+        with suppress(AcquireConcurrencySlotTimeoutError):
+            rate_limit("api", timeout_seconds=0)
+            admitted.append(time.monotonic())
+
+    threads = [threading.Thread(target=call) for _ in range(10)]
+    with store.database.lock:
+        store.database.ensure_open()  # it checks again only after 10 ms
+        for thread in threads:
+            thread.start()
+        time.sleep(1.0)  # as long as the limit takes to drain: a slow disk, or a long read of another thread
+    for thread in threads:
+        thread.join(30)
+    for _ in range(10):
+        call()
+    assert len(admitted) <= 10 + 10 * (admitted[-1] - admitted[0]) + 0.01
+
+
+@pytest.mark.parametrize("names", ["first", NAMES], ids=["one limit", "several limits"])
+def test_two_threads_may_release_at_once(names: str | list[str]) -> None:
+    for name in NAMES:
+        create_limit(name, 1)
+    errors: list[BaseException] = []
+    both = threading.Barrier(2)
+
+    def release(occupancy: Occupancy) -> None:
+        both.wait(30)
+        try:
+            occupancy.release()
+        except BaseException as error:  # the test tells of it
+            errors.append(error)
+
+    for _ in range(100):
+        held = acquire(names, timeout_seconds=5)
+        threads = [threading.Thread(target=release, args=(held,)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+    assert errors == []
+    assert [read_limit(name).active_slots for name in NAMES] == [0, 0, 0]

@@ -20,10 +20,10 @@ The caller asks.
 The caller first tries one statement, which is enough if a slot is free and there is no queue.
 
 4.  `acquiring.acquisitions.acquire_fast` looks in `fast_path.FastWays` whether such a request was admitted at once the
-    last time. It calls `holding.holdings.begin`, which makes a `Handle` with a finalizer, and notes the grant in
-    `holdings.grants`. Both come before the statement, so that an interrupt in between is undone.
+    last time. `_acquire_one` calls `holding.holdings.begin`, which makes a `Handle` with a finalizer, and notes the
+    grant in `holdings.grants`. Both come before the statement, so that an interrupt in between is undone.
 5.  `store.database.execute_fast` runs `ACQUIRE_FAST`, an INSERT into `slots`. The trigger `counted` lets it insert a
-    row only if there is room and no queue. Here there is no room, so `acquire_fast` calls `holdings.forget` to drop the
+    row only if there is room and no queue. Here there is no room, so `_acquire_one` calls `holdings.forget` to drop the
     note. (`_is_intact` and `_is_held_up` have made sure that SQLite writes to its own files, and would not wait.)
 
 Then the request joins the queue, in one transaction.

@@ -6,6 +6,7 @@ import os
 import shutil
 import sqlite3
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +14,10 @@ from pathlib import Path
 import pytest
 
 from localconc import ensure_limit, read_holders, read_limits
-from localconc.sync import concurrency
+from localconc._engine import registry
+from localconc._engine.store.store import Transaction
+from localconc.errors import AcquireConcurrencySlotTimeoutError
+from localconc.sync import acquire, concurrency
 from tests.faults.programs import Cast, Puppet, until
 from tests.kit.systems import needs_fork
 
@@ -485,3 +489,37 @@ def test_the_first_call_in_another_store_takes_no_limit_that_only_has_the_number
     with concurrency(names) as occupancy:
         assert [limit.name for limit in read_limits() if limit.active_slots] == []
     assert occupancy.limits == ()
+
+
+def test_a_home_that_is_opened_by_another_path_too_lets_nobody_into_a_transaction(
+    programs: Cast, localconc_home_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever opens and closes a file drops all locks that its process has on it, those of a transaction, too."""
+    ensure_limit("first", 1)
+    engine = registry.current()
+    alias = tmp_path / "alias"
+    alias.symlink_to(localconc_home_directory)
+    is_inside, may_end = threading.Event(), threading.Event()
+
+    def work(txn: Transaction) -> None:
+        txn.ledger.set_meta("written", "by this transaction")
+        is_inside.set()
+        assert may_end.wait(30)
+
+    writer = threading.Thread(target=lambda: engine.transact(work))
+    writer.start()
+    try:
+        assert is_inside.wait(30)
+        monkeypatch.setenv("LOCALCONC_HOME", str(alias))
+        assert registry.current() is not engine
+        with suppress(AcquireConcurrencySlotTimeoutError):  # the store is busy
+            acquire("first", timeout_seconds=0)
+        other = programs.python(
+            "import sqlite3, sys\ntry: sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')\n"
+            "except sqlite3.OperationalError as error: print(error)\nelse: print('inside')",
+            localconc_home_directory / "localconc.db",
+        )
+        assert other.hear() == "database is locked"
+    finally:
+        may_end.set()
+        writer.join(30)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from localconc._engine import events
 from localconc._engine.acquiring.deadlocked import Deadlocked
 from localconc._engine.acquiring.fast_path import (
+    FastWay,
     FastWays,
     acquire_all,
     enqueue_or_acquire,
@@ -72,13 +73,22 @@ class Acquisitions:
     def acquire_fast(self, request: Request, thread: str, context: int) -> Handle | None:
         """Acquire slots by the fast statements; return None if the rules are needed."""
         database = self._store.database
-        if monotonic() >= database.verify_after and not self._is_usable():
-            return None
-        way = self._ways.by_request.get(request)  # read here: this process may just have joined another store
-        if way is None:
-            return None
+        with database.lock:  # or another thread may make this process join another store, or take its time meanwhile
+            if monotonic() >= database.verify_after and not self._is_usable():
+                return None
+            way = self._ways.by_request.get(request)
+            if way is None:
+                return None
+            handle = self._acquire_one(request, way, thread, context) if len(way.refs) == 1 else None
         if len(way.refs) > 1:
             return self._acquire_all(request, thread, context)
+        grant = None if handle is None else handle.grant
+        if handle is not None and grant is not None and events.subscribers:
+            owner_id = self._membership.owner_id
+            events.publish(events.ACQUIRED, grant.acquired_wall, grant.refs, grant.slots, owner_id, handle.serial)
+        return handle
+
+    def _acquire_one(self, request: Request, way: FastWay, thread: str, context: int) -> Handle | None:
         refs, limit_ids, statement, (begin,) = way
         wall, now, slots, label = self._clock.wall(), self._clock.now(), request.slots, request.label
         owner_id, holdings = self._membership.owner_id, self._holdings
@@ -91,7 +101,7 @@ class Acquisitions:
         more = (owner_id, serial, slots, wall, now, thread, label or None, context)
         acquired = None
         try:
-            acquired = database.execute_fast(statement, begin + more)
+            acquired = self._store.database.execute_fast(statement, begin + more)
         except (Busy, Damaged):
             pass
         except BaseException:
@@ -103,8 +113,6 @@ class Acquisitions:
             return None
         if not limit_ids:
             holdings.forget(serial)  # nobody will release it
-        if events.subscribers:
-            events.publish(events.ACQUIRED, wall, refs, slots, owner_id, serial)
         return handle
 
     def _acquire_all(self, request: Request, thread: str, context: int) -> Handle | None:
@@ -308,14 +316,16 @@ class Acquisitions:
     def _release_by_rules(self, serial: int) -> bool:
         grants = self._holdings.grants
 
-        def work(txn: Transaction) -> tuple[Grant, bool]:
-            grant = grants[serial]  # read here: this process may just have joined another store, with other numbers
+        def work(txn: Transaction) -> tuple[Grant | None, bool]:
+            grant = grants.get(serial)  # read here: this process may just have joined another store, with other numbers
+            if grant is None:
+                return None, False  # another thread has released it meanwhile
             held = [ref.limit_id for ref in grant.refs if txn.release(ref.limit_id, self._membership.owner_id, serial)]
             admission.admit_waiters(txn, held)
             return grant, bool(held)
 
         (grant, was_held), txn = self._store.transact_with_effects(work)
-        if was_held:
+        if grant is not None and was_held:
             self._released(serial, grant, txn.now)
         else:
             self._holdings.forget(serial)

@@ -140,7 +140,10 @@ def acquire_all(connection: Connection, what: tuple[Membership, Clock, FastWays,
 def release_all(connection: Connection, what: tuple[Membership, float, dict[int, Grant], int]) -> bool:
     """Release the slots of several limits; return False, with nothing done, if the rules are needed."""
     membership, now, grants, serial = what
-    rows = [(now, ref.limit_id, membership.owner_id, serial) for ref in grants[serial].refs]
+    grant = grants.get(serial)
+    if grant is None:
+        return False  # another thread has released it meanwhile
+    rows = [(now, ref.limit_id, membership.owner_id, serial) for ref in grant.refs]
     is_released = connection.executemany(RELEASE_FAST, rows).rowcount == len(rows)
     if not is_released:
         connection.rollback()
@@ -181,7 +184,10 @@ def release_and_admit(
     """
     membership, clock, grants, serial = what
     wall, now = clock.wall(), clock.now()
-    limit_id = grants[serial].refs[0].limit_id
+    grant = grants.get(serial)
+    if grant is None:
+        return None  # another thread has released it meanwhile
+    limit_id = grant.refs[0].limit_id
     if connection.execute(RELEASE, (now, limit_id, membership.owner_id, serial)).rowcount != 1:
         return None
     row = connection.execute(ADMIT_FAST, (wall, now, limit_id, limit_id, now, limit_id)).fetchone()

@@ -145,9 +145,9 @@ def _hidden(function: Callable[[], float]) -> Callable[[], float]:
 
 
 def _monotonic_time() -> Callable[[], float]:
-    if sys.platform == "win32" or isinstance(time.monotonic, BuiltinFunctionType):
-        return _hidden(time.monotonic)  # the quickest
-    return partial(time.clock_gettime, time.CLOCK_MONOTONIC)  # imported while freezegun has frozen the time
+    if sys.platform == "win32":
+        return _hidden(time.perf_counter)
+    return partial(time.clock_gettime, getattr(time, "CLOCK_UPTIME_RAW", time.CLOCK_MONOTONIC))  # as `time.monotonic`
 
 
 #: The wall clock of the machine, even if a test fakes the time.
@@ -202,9 +202,16 @@ def call_later(loop: AbstractEventLoop, seconds: float, callback: Callable[[], o
     If a test has frozen the time, the timers of an asyncio loop never become due, so a thread sleeps instead.
     """
     seconds = max(0.0, seconds)
-    if isinstance(time.monotonic, BuiltinFunctionType):
-        return loop.call_later(seconds, callback)
-    return _ThreadTimer(loop, seconds, callback)
+    if _is_frozen():
+        return _ThreadTimer(loop, seconds, callback)
+    return loop.call_later(seconds, callback)
+
+
+def _is_frozen() -> bool:
+    """Return whether a test has frozen the clock of the event loops; time-machine did before its version 3."""
+    if not isinstance(time.monotonic, BuiltinFunctionType):
+        return True
+    return bool(sys.platform != "win32" and abs(time.monotonic() - monotonic()) > 1.0)
 
 
 class _ThreadTimer:

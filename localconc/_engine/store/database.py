@@ -19,7 +19,7 @@ from localconc._engine.core.errors import READONLY, Busy, error_code, explained
 from localconc._engine.homes.home import DATABASE_NAME, prepare
 from localconc._engine.store.files import checkpoints
 from localconc._engine.store.files.anchors import POSITION, Anchors, Logs, identity_at
-from localconc._engine.store.files.log_index import glance, is_held_up_at
+from localconc._engine.store.files.log_index import glance
 from localconc._engine.store.recovery import SQLITE_ERRORS, Recovery
 from localconc._engine.store.reentry import is_interrupted, used_from_handler
 from localconc._locks import new_lock
@@ -263,8 +263,6 @@ class Database:
     def _connect_in_place(self) -> sqlite3.Connection:
         """Connect to the store at its path; create it if it is missing, migrate it if it is of an older version."""
         prepare(self.directory)
-        if is_held_up_at(self.path):
-            raise Busy
         connection = self.recovery.connect_in_place()
         try:
             self._anchors = Anchors(self.path)

@@ -20,7 +20,6 @@ if sys.platform != "win32":
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 #: The words at its beginning: the counter of changes, in both copies of the header; how many pages the log holds, and
 #: how many of them are in the database; the marks up to which readers read.
@@ -93,22 +92,6 @@ class LogIndex:
         return mapped
 
 
-def is_held_up_at(database: Path) -> bool:
-    """Return the same as `LogIndex.is_held_up`, for a store that this process has not opened."""
-    if sys.platform == "win32":
-        return False
-    try:
-        descriptor = os.open(f"{database}-shm", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        return False
-    try:
-        return _is_held_up(descriptor, _words_in(read_at(descriptor, _BYTES, 0)))
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-
-
 def _words_in(index: bytes) -> Sequence[int]:
     return memoryview(index).cast("I") if len(index) == _BYTES else _NOTHING
 
@@ -125,11 +108,13 @@ def _is_locked(descriptor: int, byte: int) -> bool:
     """Return whether another process has an exclusive lock on a byte."""
     if sys.platform != "win32":
         with suppress(OSError):
-            if os.uname().sysname == "Darwin":  # fcntl.h of each says how `struct flock` lies in memory
+            system = os.uname().sysname  # fcntl.h of each says how `struct flock` lies in memory
+            if system == "Darwin":
                 question = struct.pack("qqihh", byte, 1, 0, fcntl.F_RDLCK, os.SEEK_SET)
-                kind = struct.unpack("qqihh", fcntl.fcntl(descriptor, fcntl.F_GETLK, question))[3]
-            else:
+                answer = struct.unpack("qqihh", fcntl.fcntl(descriptor, fcntl.F_GETLK, question))
+                return bool(answer[3] == fcntl.F_WRLCK)
+            if system == "Linux":
                 question = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0)
-                kind = struct.unpack("hhqqi4x", fcntl.fcntl(descriptor, fcntl.F_GETLK, question))[0]
-            return bool(kind == fcntl.F_WRLCK)
+                answer = struct.unpack("hhqqi4x", fcntl.fcntl(descriptor, fcntl.F_GETLK, question))
+                return bool(answer[0] == fcntl.F_WRLCK)
     return False
