@@ -24,7 +24,7 @@ BAR_PAIR_US, BAR_CONTENDED_US = 1.0, 3.0
 BAR_STATISTICS_MS, BAR_PAGE_SECONDS, BAR_PAGE_BYTES = 150, 1.0, 3_000_000
 PROCESSES, LIMIT, HELD_SECONDS = 4, 2, 0.001
 TRIGGERS = Path("_engine", "store", "rows", "schema.py")
-INSERT = re.compile(r"        INSERT INTO history \(.*?\n        \);\n", flags=re.DOTALL)
+INSERT = re.compile(r"        INSERT INTO history \([^;]*?old\.limit_id[^;]*?\n        \);\n")  # of the release
 
 #: What 0.1.0 noted of each acquisition, for its events.
 EVENTS_ONLY = """\
