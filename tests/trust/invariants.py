@@ -120,8 +120,8 @@ class Invariants:
             seen.limits[limit_id] = LimitState(limit, occupied, decay > 0 or paused_until is not None)
             if paused_until is not None:
                 seen.paused[limit_id] = paused_until
-            if decay > 0:
-                self._have_drained.add(limit_id)
+        drain = self._connection.execute("SELECT id FROM limits WHERE slot_decay_per_second > 0")  # also while disabled
+        self._have_drained.update(limit_id for (limit_id,) in drain)
         for limit_id, ticket in self._connection.execute("SELECT limit_id, ticket FROM queue ORDER BY ticket"):
             seen.queues.setdefault(limit_id, []).append(ticket)
         for ticket, state, slots, limit_ids in self._connection.execute(
