@@ -88,7 +88,9 @@ def test_after_an_interrupt_other_threads_go_on(interrupted: Callable[[Callable[
 
     for _ in range(INTERRUPTS):
         interrupted(take)
-    assert in_another_thread(lambda: read_limit("db").active_slots) == 0
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while in_another_thread(lambda: read_limit("db").active_slots):  # what an interrupt lost is released behind it
+        assert time.monotonic() < deadline, "an interrupt left a slot behind"
 
 
 @pytest.fixture
