@@ -186,7 +186,7 @@ def test_a_stopped_waiter_first_in_a_draining_queue_does_not_hold_up_the_others(
         with concurrency("api", timeout_seconds=10):
             waited = time.monotonic() - begun
         # Its own slot drains after half a second, that of the stopped one half a second later.
-        assert waited < 0.5 + 0.5 + 1.0 + 0.3
+        assert waited < 0.5 + 0.5 + 1.0 + 3.0
         os.kill(workers[0].pid, signal.SIGCONT)
         workers[0].wait_inside()
         workers[0].finish()
@@ -350,7 +350,7 @@ def test_a_timeout_is_kept_while_another_process_is_stopped_inside_the_stores_lo
     begun = time.monotonic()
     with pytest.raises(TimeoutError, match=r"timed out after 0.3 second"), concurrency("db", timeout_seconds=0.3):
         pass
-    assert time.monotonic() - begun < 1.5
+    assert time.monotonic() - begun < 5
     process.kill()
     process.communicate()
     with concurrency("db", timeout_seconds=1):

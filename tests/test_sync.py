@@ -34,7 +34,7 @@ def test_a_block_holds_its_slots_while_it_runs_and_not_after() -> None:
         assert read_limit("db").active_slots == 2
         assert occupancy.slots == 2
         assert [limit.name for limit in occupancy.limits] == ["db"]
-        assert occupancy.waited_seconds < 1
+        assert occupancy.waited_seconds < 5
         assert occupancy.acquired_at.timezone_name == "UTC"
     assert read_limit("db").active_slots == 0
 
@@ -238,7 +238,7 @@ def test_no_retries_try_once_and_count_as_refused() -> None:
 def test_a_retry_comes_after_the_estimated_wait_and_a_slot_in_between_is_free_of_charge() -> None:
     create_limit("db", 1, slot_decay_per_second=4.0, active_slots=1)
     with concurrency("db", max_retries=1) as occupancy:
-        assert 0.1 <= occupancy.waited_seconds < 1
+        assert 0.1 <= occupancy.waited_seconds < 5
     create_limit("long", 1, active_slots=1)
     thread_done = threading.Event()
     thread = threading.Thread(target=_enter, args=("long", thread_done), kwargs={"max_retries": 1})

@@ -20,7 +20,7 @@ from tests.kit.owners import another, row_of
 
 pytestmark = pytest.mark.skipif(not watching.IS_SUPPORTED, reason="the kernel tells nothing of other processes")
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 30.0
 
 
 @pytest.fixture

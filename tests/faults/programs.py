@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 #: How long a test waits for what should come at once, on a machine that is busy with other things.
-PATIENCE_SECONDS = 15.0
+PATIENCE_SECONDS = 30.0
 
 _PUPPET = Path(__file__).with_name("puppet.py")
 

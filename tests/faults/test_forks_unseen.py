@@ -376,7 +376,7 @@ def test_a_holder_that_becomes_another_program_loses_its_slot_to_those_who_wait(
     holder.say()
     gone_at = float(holder.hear())
 
-    assert waiter.outcome("waits", 5) - gone_at < 0.5
+    assert waiter.outcome("waits", 5) - gone_at < 3
     assert holder.process.poll() is None, "it lives on, as another program"
 
 
@@ -390,7 +390,7 @@ def test_a_holder_that_became_another_program_keeps_no_newcomer_out(programs: Ca
     began = time.monotonic()
     newcomer.must_enter("L")
 
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 3
 
 
 def test_a_waiter_that_becomes_another_program_leaves_the_queue(programs: Cast, localconc_home_directory: Path) -> None:

@@ -11,7 +11,7 @@ from tests.faults.programs import Cast, Puppet, in_line, until
 from tests.kit.systems import needs_process_table
 
 #: A stopped waiter holds others up for 1 s; the rest is for a machine that does other things, too.
-LATE_SECONDS = 2.5
+LATE_SECONDS = 4.0
 
 
 def _waits(puppet: Puppet, home: Path, names: str | list[str], **options: object) -> None:

