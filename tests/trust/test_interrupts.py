@@ -52,7 +52,7 @@ class Stage:
         registry.use_clock(self.clock)
         create_limit("gate", 1)
         create_limit("other", 5)
-        create_limit("rate", 1, slot_decay_per_second=1000.0)
+        create_limit("rate", 1, slot_decay_per_second=100.0)
         self.peer = Peer(home)
         self.interruption = Interruption(0)
 
@@ -234,7 +234,8 @@ def sweep(stage: Stage, scenario: Scenario, stride: int) -> tuple[int, int]:
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 def test_an_interrupt_leaves_no_slot_behind(stage: Stage, scenario: Scenario) -> None:
     stage.run(scenario, 0)
-    points, _ = sweep(stage, scenario, max(29, stage.run(scenario, 0).steps // 20))
+    fewest = min(stage.run(scenario, 0).steps for _ in range(3))  # on a busy machine, some runs need not wait
+    points, _ = sweep(stage, scenario, max(29, fewest // 20))
     assert points > 10
 
 
