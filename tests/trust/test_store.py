@@ -539,7 +539,7 @@ def test_a_store_that_is_busy_while_it_is_opened_is_opened_once(
 ) -> None:
     define(home_directory)
     registry.forget_all()
-    opened: list[Path] = []
+    opened: list[Path] = []  # other homes, too: what an earlier test left behind is released in the background
     connect = sqlite3.connect
     with closing(connect(home_directory / DATABASE_NAME, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -549,4 +549,4 @@ def test_a_store_that_is_busy_while_it_is_opened_is_opened_once(
                 registry.current().store.database.ensure_open()
         other.execute("ROLLBACK")
     assert_limit_is_kept()
-    assert len(opened) == 1
+    assert [path for path in opened if home_directory in Path(path).parents] == [home_directory / DATABASE_NAME]
