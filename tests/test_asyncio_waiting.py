@@ -136,7 +136,6 @@ def test_a_store_that_was_replaced_tells_those_who_wait(localconc_home_directory
             waiting = asyncio.create_task(hold("x", asyncio.Event(), asyncio.Event()))
             await until_waiting(1)
             with sqlite3.connect(localconc_home_directory / DATABASE_NAME) as connection:
-                connection.execute("UPDATE meta SET value = 'another' WHERE key = 'store_identity'")
                 connection.execute("DELETE FROM waiters")
                 connection.execute("DELETE FROM queue")
             connection.close()

@@ -84,7 +84,7 @@ def _try_once(engine: Engine, request: Request) -> bool:
 
 
 def _moments(engine: Engine) -> tuple[float, float | None]:
-    row = engine.read(lambda ledger: ledger.limit_named("api"))
+    row = engine.store.read(lambda ledger: ledger.limit_named("api"))
     assert row is not None
     return row.empty_at, row.empty_at_wall
 

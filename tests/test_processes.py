@@ -416,7 +416,7 @@ def test_a_process_that_has_left_is_not_cleared_up_after_by_all_who_watched_it(m
 
 
 def limit_ids(name: str) -> list[int]:
-    row = registry.current().read(lambda ledger: ledger.limit_named(name))
+    row = registry.current().store.read(lambda ledger: ledger.limit_named(name))
     assert row is not None
     return [row.id]
 

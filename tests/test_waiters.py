@@ -97,7 +97,7 @@ def test_a_fast_admission_tells_the_room_from_before_its_triggers(processes: lis
         admitted = txn.ledger.admit_first(row.id, txn.wall, txn.now)
         rooms.append(admitted[0])
 
-    holder.engine.transact(admit)
+    holder.engine.store.transact(admit)
     assert rooms == [2]
     assert waiter.accept() is waiter.handle
     assert waiter.held("five") == 3
@@ -200,7 +200,7 @@ def everybody_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pass_over(process: Process, name: str) -> bool:
-    row = process.engine.read(lambda ledger: ledger.limit_named(name))
+    row = process.engine.store.read(lambda ledger: ledger.limit_named(name))
     assert row is not None
     return process.engine.reaper.pass_over_stopped([row.id])
 
@@ -267,7 +267,7 @@ def test_what_is_taken_back_from_a_stopped_process_is_not_freed_twice(
 
 
 def occupied(process: Process, clock: ManualClock) -> float:
-    row = process.engine.read(lambda ledger: ledger.limit_named("rate"))
+    row = process.engine.store.read(lambda ledger: ledger.limit_named("rate"))
     assert row is not None
     return (row.empty_at - clock.now()) * row.decay
 

@@ -75,7 +75,7 @@ def test_the_end_of_a_claim_is_noticed_whatever_ended_it(directory: Path, end: s
         assert find_dead(watch, directory) == [process.row]
         watch.remove(process.row)
         assert watch.descriptor is None
-        watch.close()
+        watch.forget()
 
 
 def test_the_death_of_a_process_in_another_container_is_noticed(directory: Path) -> None:
@@ -85,7 +85,7 @@ def test_the_death_of_a_process_in_another_container_is_noticed(directory: Path)
         process.popen.kill()
         wait_for_news(watch)
         assert find_dead(watch, directory) == [row]
-        watch.close()
+        watch.forget()
 
 
 def test_many_owners_take_no_more_descriptors_than_one(directory: Path) -> None:
@@ -97,7 +97,7 @@ def test_many_owners_take_no_more_descriptors_than_one(directory: Path) -> None:
     for owner in made:
         die(owner)
     assert len(find_dead(watch, directory)) == 20
-    watch.close()
+    watch.forget()
 
 
 def test_an_owner_that_died_before_it_was_watched_is_a_suspect(directory: Path) -> None:
@@ -107,7 +107,7 @@ def test_an_owner_that_died_before_it_was_watched_is_a_suspect(directory: Path) 
         watch.add([process.row])
         assert watch.has_news()
         assert find_dead(watch, directory) == [process.row]
-        watch.close()
+        watch.forget()
 
 
 def test_an_owner_whose_file_is_gone_is_a_suspect_and_unwatched(directory: Path) -> None:
@@ -118,7 +118,7 @@ def test_an_owner_whose_file_is_gone_is_a_suspect_and_unwatched(directory: Path)
     assert watch.take_suspects() == [row_of(owner)]
     assert watch.unwatched == [row_of(owner)]
     assert not watch.is_watching(1)
-    watch.close()
+    watch.forget()
     owner.retire()
 
 
@@ -138,7 +138,7 @@ def test_a_suspect_whose_lock_is_still_held_is_looked_at_again(directory: Path) 
     die(owner)
     wait_for_news(watch)
     assert find_dead(watch, directory) == [row]
-    watch.close()
+    watch.forget()
 
 
 def test_an_owner_that_puts_its_file_back_is_watched_as_before(directory: Path) -> None:
@@ -153,7 +153,7 @@ def test_an_owner_that_puts_its_file_back_is_watched_as_before(directory: Path) 
     die(owner)
     wait_for_news(watch)
     assert find_dead(watch, directory) == [row]
-    watch.close()
+    watch.forget()
 
 
 def test_a_command_is_watched_by_its_process(directory: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_command_is_watched_by_its_process(directory: Path) -> None:
         wait_for_news(watch)
         assert find_dead(watch, directory) == [row]
         watch.remove(row)
-        watch.close()
+        watch.forget()
 
 
 def test_an_owner_that_becomes_a_command_is_watched_as_that(directory: Path) -> None:
@@ -179,7 +179,7 @@ def test_an_owner_that_becomes_a_command_is_watched_as_that(directory: Path) -> 
         process.tell("close")
         assert process.hear() == "closed\n"
         assert not watch.has_news()
-        watch.close()
+        watch.forget()
 
 
 def test_adding_an_owner_twice_watches_it_once(directory: Path) -> None:
@@ -187,7 +187,7 @@ def test_adding_an_owner_twice_watches_it_once(directory: Path) -> None:
     watch = watch_on(directory, row_of(owner))
     watch.add([row_of(owner)])
     assert watch.take_suspects() == []
-    watch.close()
+    watch.forget()
     owner.retire()
 
 
@@ -197,7 +197,7 @@ def test_a_lost_piece_of_news_makes_all_files_suspect(directory: Path) -> None:
     watch = watch_on(directory, *rows)
     watch._suspect(watching.OVERFLOW, has_ended=False)
     assert watch.take_suspects() == rows
-    watch.close()
+    watch.forget()
     for owner in made:
         owner.retire()
 
@@ -214,7 +214,7 @@ def test_more_owners_than_can_be_watched_are_left_to_the_waiters(
     watch.remove(rows[0])
     watch.add(rows[1:])
     assert watch.unwatched == []
-    watch.close()
+    watch.forget()
     for owner in made:
         owner.retire()
 
@@ -239,7 +239,7 @@ def test_where_nothing_can_be_watched_all_owners_are_unwatched(
     assert watch.take_suspects() == []
     watch.remove(row_of(owner))
     assert watch.unwatched == []
-    watch.close()
+    watch.forget()
     owner.retire()
 
 
@@ -249,14 +249,14 @@ def test_a_forked_child_leaves_the_watches_of_its_parent_alone(directory: Path) 
         watch = watch_on(directory, process.row, command)
         pid = os.fork()
         if pid == 0:
-            watch.close()
+            watch.forget()
             os._exit(0)
         os.waitpid(pid, 0)
         assert watch.is_watching(1)
         process.popen.kill()
         wait_for_news(watch)
         assert set(find_dead(watch, directory)) <= {process.row, command}
-        watch.close()
+        watch.forget()
 
 
 def test_descriptors_that_were_closed_under_the_process_are_replaced(directory: Path) -> None:
@@ -275,7 +275,7 @@ def test_descriptors_that_were_closed_under_the_process_are_replaced(directory: 
         process.popen.kill()
         wait_for_news(watch)
         assert find_dead(watch, directory) == [process.row]
-        watch.close()
+        watch.forget()
         for number in [*numbers, taken_over]:
             os.close(number)
 
@@ -289,7 +289,7 @@ def test_forgetting_closes_everything(directory: Path) -> None:
     assert watch.descriptor is None
     watch.add([row_of(owner)])
     assert watch.is_watching(1)
-    watch.close()
+    watch.forget()
     owner.retire()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from localconc._engine.acquiring.acquisitions import Acquisitions
 from localconc._engine.acquiring.queued import QueuedRequests
@@ -21,13 +21,11 @@ from localconc._engine.store.store import Store, Transaction
 from localconc.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
     from typing import Any, Protocol
 
     from localconc._engine.core.clock import Clock
     from localconc._engine.liveness.owner import Owner
-    from localconc._engine.store.rows.ledger import Ledger
 
     class Mailboxes(Protocol):
         """The mailboxes of this process's waiters."""
@@ -45,8 +43,6 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger("localconc")
-
-Result = TypeVar("Result")
 
 
 class Engine:
@@ -92,15 +88,7 @@ class Engine:
     def __repr__(self) -> str:
         return f"<Engine of {self.directory}: holds {len(self.holdings.grants)} acquisition(s)>"
 
-    # ---- transactions ----------------------------------------------------------------------------------------
-
-    def transact(self, work: Callable[[Transaction], Result]) -> Result:
-        """Do some work in a write transaction."""
-        return self.store.transact(work)
-
-    def read(self, work: Callable[[Ledger], Result]) -> Result:
-        """Read the store in one consistent transaction."""
-        return self.store.read(work)
+    # ---- what the parts tell each other ----------------------------------------------------------------------
 
     def _on_open(self) -> None:
         is_new = self.membership.join(
@@ -115,7 +103,7 @@ class Engine:
 
     def _on_joined(self, txn: Transaction) -> None:
         """Note the slots of this process in a store that it has just joined."""
-        self.store.forget_served()
+        self.store.forget_accepted()
         self.acquisitions.forget_definitions()
         lacking = self.holdings.names_lacking_in(txn)
         if lacking:  # the definitions went with a log that was removed
@@ -124,13 +112,11 @@ class Engine:
 
     def _announce(self, txn: Transaction) -> None:
         """Send the wakeups and log the warnings of a transaction; tell the parts of this engine of its effects."""
-        if txn.admitted or txn.told:
-            admitted = [
-                (address, (serial, secret, txn.wall, txn.now)) for _, serial, address, secret, _ in txn.admitted
-            ]
-            self._notifier.send(admitted + [(address, (serial, 0, 0.0, 0.0)) for _, serial, address in txn.told])
-        if txn.served:
-            self.store.forget_served(txn.served)
+        if txn.admitted or txn.to_wake:
+            admitted = [(address, (serial, secret, txn.wall, txn.now)) for address, serial, secret in txn.admitted]
+            self._notifier.send(admitted + [(address, (serial, 0, 0.0, 0.0)) for address, serial in txn.to_wake])
+        if txn.deleted_tickets:
+            self.store.forget_accepted(txn.deleted_tickets)
         if txn.definitions:
             self.acquisitions.forget_definitions()
         for owner_id, kind, name, message in txn.warnings:
@@ -207,6 +193,6 @@ class Engine:
         self.store.database.close_in_child()
         self.membership.close_in_child()
         self.holdings.forget_all()
-        self._watch.close()
+        self._watch.forget()
         self._notifier.close()
         self.mailboxes.close_in_child()

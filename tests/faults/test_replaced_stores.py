@@ -506,7 +506,7 @@ def test_a_home_that_is_opened_by_another_path_too_lets_nobody_into_a_transactio
         is_inside.set()
         assert may_end.wait(30)
 
-    writer = threading.Thread(target=lambda: engine.transact(work))
+    writer = threading.Thread(target=lambda: engine.store.transact(work))
     writer.start()
     try:
         assert is_inside.wait(30)

@@ -280,7 +280,7 @@ class Acquisitions:
         return is_released
 
     def release(self, handle: Handle) -> bool:
-        """Release an acquisition's slots, once, and admit the next waiters; return whether there was one.
+        """Release an acquisition's slots, once, and admit the next waiters; return whether one was admitted.
 
         Raises:
             Busy: another process is writing; nothing was released.

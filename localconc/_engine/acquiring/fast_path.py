@@ -179,6 +179,8 @@ def release_and_admit(
 ) -> tuple[float, tuple[str, tuple[int, int, float, float]] | None, Transaction | None] | None:
     """Release the slots of one limit and admit the first waiter; return None if the rules are needed.
 
+    It does what `Transaction.release` and `Transaction.admit_next` do, without the objects.
+
     Returns:
         The moment, the wakeup to send (None without a waiter), and the transaction in which the rules admitted more.
     """
@@ -194,8 +196,8 @@ def release_and_admit(
     if row is None:
         woken, may_admit_more = None, connection.execute(HAS_QUEUE, (limit_id,)).fetchone() is not None
     else:
-        room, slots, _, waiter_serial, address, secret, _ = row
-        woken, may_admit_more = (address, (waiter_serial, secret, wall, now)), room > slots
+        free, slots, address, waiter_serial, secret = row
+        woken, may_admit_more = (address, (waiter_serial, secret, wall, now)), free > slots
     more = None
     if may_admit_more:
         more = Transaction(Ledger(connection), now, wall)

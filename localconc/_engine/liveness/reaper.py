@@ -174,7 +174,7 @@ class Reaper:
         before = self._clock.now() - PICK_UP_SECONDS
 
         def look(ledger: Ledger) -> list[tuple[int, int]]:
-            found = [listings.queued_holders_since(ledger.connection, limit_id, before) for limit_id in ids]
+            found = [listings.queued_holders_before(ledger.connection, limit_id, before) for limit_id in ids]
             return list(dict.fromkeys(each for rows in found for each in rows))
 
         passed_over = False

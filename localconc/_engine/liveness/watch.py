@@ -278,11 +278,7 @@ class Watch:
         self._inotify = self._epoll = None
 
     def forget(self) -> None:
-        """Stop watching, and forget all owners."""
+        """Stop watching, and forget all owners; in a forked child, this leaves the parent's watches as they are."""
         self._close()
         for known in (self._rows, self._numbers, self._owner_ids, self._suspects, self._told_of):
             known.clear()
-
-    def close(self) -> None:
-        """Close all descriptors; in a forked child, this leaves the parent's watches as they are."""
-        self.forget()

@@ -188,7 +188,7 @@ def _change(engine: Engine, name_or_id: str | UUID, change: Callable[[Transactio
 
 def _transact(engine: Engine, work: Callable[[Transaction], Result]) -> Result:
     views.load()
-    return run(engine, lambda: engine.transact(work))
+    return run(engine, lambda: engine.store.transact(work))
 
 
 def _shown(txn: Transaction, row: LimitRow) -> Limit:

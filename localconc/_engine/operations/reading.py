@@ -68,16 +68,6 @@ def waiters(engine: Engine, name_or_id: str | UUID | None) -> list[Waiter]:
     return [row.shown(position) for position, row in enumerate(rows, 1)]
 
 
-def queue_lengths(engine: Engine) -> dict[UUID, int]:
-    """Return how many requests are queued on each limit that has a queue."""
-
-    def work(ledger: Ledger) -> dict[UUID, int]:
-        lengths = listings.queue_lengths(ledger.connection)
-        return {UUID(bytes=row.uuid): lengths[row.id] for row in ledger.limits_with_ids(lengths)}
-
-    return look(engine, work)
-
-
 def _id_of(ledger: Ledger, name_or_id: str | UUID | None) -> int | None:
     return None if name_or_id is None else find(ledger, name_or_id).id
 
@@ -93,7 +83,7 @@ def look(engine: Engine, work: Callable[[Ledger], Result]) -> Result:
         engine.store.database.ensure_open()
         if not engine.is_alone:
             engine.reaper.reap_all()
-        return engine.read(work)
+        return engine.store.read(work)
 
     return run(engine, operation)
 
@@ -134,12 +124,12 @@ def snapshot(engine: Engine, *, grants: bool = False) -> Snapshot:
         ]
         return Snapshot(now, wall, statuses)
 
-    return run(engine, lambda: engine.read(work))
+    return run(engine, lambda: engine.store.read(work))
 
 
 def deadlocks(engine: Engine) -> list[Circle]:
     """Return the circles of requests that wait for each other forever."""
-    return run(engine, lambda: engine.read(circles))
+    return run(engine, lambda: engine.store.read(circles))
 
 
 def notice_deaths(engine: Engine) -> None:

@@ -57,14 +57,14 @@ def log_definitions(names: list[str]) -> Callable[[Engine], None]:
                 if row is not None:
                     definitions.log_definition(txn, row)
 
-        run(engine, lambda: engine.transact(work))
+        run(engine, lambda: engine.store.transact(work))
 
     return write
 
 
 def repair_rows(engine: Engine) -> None:
     """Make the totals equal the rows of the holders, and delete the rows of unknown processes."""
-    run(engine, lambda: engine.transact(cleanup.repair_rows))
+    run(engine, lambda: engine.store.transact(cleanup.repair_rows))
 
 
 def rebuild(engine: Engine) -> None:

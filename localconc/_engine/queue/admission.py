@@ -223,7 +223,7 @@ def admit_waiters(txn: Transaction, limit_ids: Iterable[int], *, has_new_first: 
             _admit(txn, waiter, rows)
             pending.extend((row.id, True) for row in rows)
         elif hindered.until is not None and is_new:
-            txn.told.append((waiter.owner_id, waiter.serial, waiter.address))
+            txn.to_wake.append((waiter.address, waiter.serial))
 
 
 def next_due(txn: Transaction, limit_ids: Iterable[int]) -> float | None:
@@ -247,7 +247,7 @@ def _admit(txn: Transaction, waiter: WaiterRow, rows: list[LimitRow]) -> None:
     waited_seconds = max(0.0, txn.now - waiter.enqueued_boot)
     grant(txn, Request.from_text(waiter.request), rows, waiter.requester, waited_seconds, waiter.ticket)
     txn.ledger.admit_waiter(waiter.ticket, txn.wall, txn.now)
-    txn.admitted.append((waiter.owner_id, waiter.serial, waiter.address, waiter.secret, waited_seconds))
+    txn.admitted.append((waiter.address, waiter.serial, waiter.secret))
 
 
 def reevaluate(txn: Transaction) -> None:
@@ -274,7 +274,7 @@ def _reevaluate(txn: Transaction, ticket: int) -> list[int]:
         rows = resolve(txn, Request.from_text(waiter.request), waiter.owner_id)
     except ConcurrencySlotAcquisitionError as error:
         txn.ledger.refuse_waiter(ticket, str(error))
-        txn.told.append((waiter.owner_id, waiter.serial, waiter.address))
+        txn.to_wake.append((waiter.address, waiter.serial))
         return before
     after = [row.id for row in rows]
     if sorted(after) != sorted(before):

@@ -171,7 +171,7 @@ def _pass_over_next(txn: Transaction, limit_id: int, is_stopped: Callable[[int],
         if waiter is None or not is_stopped(waiter.owner_id):
             break
         txn.ledger.pass_over(waiter)
-        txn.told.append((waiter.owner_id, waiter.serial, waiter.address))
+        txn.to_wake.append((waiter.address, waiter.serial))
         touched += waiter.queued_on
     return touched
 

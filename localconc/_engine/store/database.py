@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from localconc._engine.core.clock import Clock
     from localconc._engine.store.files.lost_logs import Users
 
 Result = TypeVar("Result")
@@ -44,21 +43,18 @@ class Database:
 
     Args:
         directory: the home.
-        clock: tells the moments that a migration needs.
         on_open: called after each opening, before anything else uses the connection.
         on_opened: called after that, when the store is in use; must not raise.
         users: the other processes that use the home: nothing is rebuilt behind their backs.
 
     Attributes:
         lock: lets one thread of this process at a time use the connection.
-        identity: identifies the open store; a new store has another one.
         verify_after: when (by the monotonic clock) the next use has to check the files again.
     """
 
     def __init__(
         self,
         directory: Path,
-        clock: Clock,
         on_open: Callable[[], None],
         on_opened: Callable[[], None],
         users: Users,
@@ -66,9 +62,8 @@ class Database:
         self.directory = directory
         self.path = directory / DATABASE_NAME
         self._path_text = str(self.path)
-        self.recovery = Recovery(self.path, clock, users)
+        self.recovery = Recovery(self.path, users)
         self.lock = new_lock()
-        self.identity = ""
         self.verify_after = 0.0
         self._connection: sqlite3.Connection | None = None
         self._opening: sqlite3.Connection | None = None  # connected, but not in use yet
@@ -267,8 +262,6 @@ class Database:
         try:
             self._anchors = Anchors(self.path)
             self._logs.begin(self._anchors)
-            row = connection.execute("SELECT value FROM meta WHERE key = 'store_identity'").fetchone()
-            self.identity = row[0] if row else ""
         except BaseException as error:
             explained_error = self._explained(error) if isinstance(error, (*SQLITE_ERRORS, FileNotFoundError)) else None
             self._drop(connection)  # only after the error is explained: that looks at the anchors

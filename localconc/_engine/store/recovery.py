@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from localconc._engine.core.clock import Clock
     from localconc._engine.store.files.anchors import Anchors
     from localconc._engine.store.files.lost_logs import Users
 
@@ -44,14 +43,12 @@ class Recovery:
 
     Args:
         path: of the database.
-        clock: tells the moments that a migration needs.
         users: the other processes that use the home.
     """
 
-    def __init__(self, path: Path, clock: Clock, users: Users) -> None:
+    def __init__(self, path: Path, users: Users) -> None:
         self._path = path
         self._directory = path.parent
-        self._clock = clock
         self._users = users
 
     # ---- connecting ------------------------------------------------------------------------------------------
@@ -309,7 +306,6 @@ class Recovery:
 def _create_tables(connection: sqlite3.Connection) -> None:
     for statement in schema.CREATE_ALL:
         connection.execute(statement)
-    connection.execute("INSERT INTO meta VALUES ('store_identity', ?)", (os.urandom(16).hex(),))
 
 
 def _data_version(connection: sqlite3.Connection) -> int:

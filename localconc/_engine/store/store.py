@@ -27,13 +27,13 @@ class Transaction:
     Attributes:
         now: the time by the boot clock, for arithmetic.
         wall: the time by the wall clock, for people.
-        admitted: owner, serial, address, secret, and seconds waited of each waiter that was admitted.
-        told: owner, serial and address of each waiter that is to look at the store.
+        admitted: address, serial and secret of each waiter that was admitted.
+        to_wake: address and serial of each waiter that is to look at the store.
         warnings: owner, kind, name of a limit and message of each warning.
         definitions: entries for the log of definitions, which are written before the commit.
         is_durable: whether an operator declared a definition, which has to survive a power loss.
         touched_limits: limits that an operator changed, whose queues are reevaluated before the commit.
-        served: tickets of this process's waiters whose rows are no longer needed and were deleted.
+        deleted_tickets: waiters of this process whose rows were deleted, because it has accepted their outcomes.
         stale_tickets: waiters whose limits changed, which are reevaluated before the commit as if they had just called.
     """
 
@@ -41,23 +41,23 @@ class Transaction:
         self.ledger = ledger
         self.now = now
         self.wall = wall
-        self.admitted: list[tuple[int, int, str, int, float]] = []
-        self.told: list[tuple[int, int, str]] = []
+        self.admitted: list[tuple[str, int, int]] = []
+        self.to_wake: list[tuple[str, int]] = []
         self.warnings: list[tuple[int, str, str, str]] = []
         self.definitions: list[dict[str, Any]] = []
         self.is_durable = False
         self.touched_limits: list[int] = []
         self.stale_tickets: list[int] = []
-        self.served: list[int] = []
+        self.deleted_tickets: list[int] = []
 
     def admit_next(self, limit_id: int) -> bool:
         """Admit the first waiter of a limit by the fast statement; return whether the rules may admit more waiters."""
         admitted = self.ledger.admit_first(limit_id, self.wall, self.now)
         if admitted is None:
             return self.ledger.has_queue(limit_id)
-        room, told = admitted
-        self.admitted.append(told)
-        return room > 0
+        free, waiter = admitted
+        self.admitted.append(waiter)
+        return free > 0
 
     def set_empty_at(self, limit_id: int, empty_at: float | None) -> None:
         """Record when a decaying limit will be empty, by both clocks; None for a limit without decay."""
@@ -110,8 +110,8 @@ class Store:
         self._clock = clock
         self._reevaluate = reevaluate
         self.announce = announce
-        self._served: set[int] = set()  # tickets of waiters whose rows the next transaction deletes
-        self.database = Database(directory, clock, on_open, on_opened, users)
+        self._accepted: set[int] = set()  # tickets of waiters whose rows the next transaction deletes
+        self.database = Database(directory, on_open, on_opened, users)
 
     def transact(self, work: Callable[[Transaction], Result]) -> Result:
         """Do some work in a write transaction; after its commit the effects follow.
@@ -144,23 +144,23 @@ class Store:
         result = work(txn)
         if txn.touched_limits or txn.stale_tickets:
             self._reevaluate(txn)
-        for ticket in tuple(self._served):
+        for ticket in tuple(self._accepted):
             txn.ledger.delete_waiter(ticket)
-            txn.served.append(ticket)
+            txn.deleted_tickets.append(ticket)
         if txn.definitions:
             definitions_log.append(self.directory, txn.definitions, is_durable=txn.is_durable)
         return txn, result
 
     def delete_later(self, ticket: int) -> None:
         """Let the next transaction delete the row of a waiter, which has accepted its outcome."""
-        self._served.add(ticket)
+        self._accepted.add(ticket)
 
-    def forget_served(self, tickets: Iterable[int] | None = None) -> None:
+    def forget_accepted(self, tickets: Iterable[int] | None = None) -> None:
         """Forget rows that a transaction has deleted; None for all, after this process joined another store."""
         if tickets is None:
-            self._served.clear()
+            self._accepted.clear()
         else:
-            self._served.difference_update(tickets)
+            self._accepted.difference_update(tickets)
 
     # ---- opening ---------------------------------------------------------------------------------------------
 

@@ -237,7 +237,7 @@ class LoopDispatcher:
     def _tell_answered(self) -> None:
         """Let tasks look at the store if their requests have left the queue: their wakeups may be lost."""
         owner_id = self._engine.membership.owner_id
-        waiting = set(self._engine.read(lambda ledger: listings.waiting_serials(ledger.connection, owner_id)))
+        waiting = set(self._engine.store.read(lambda ledger: listings.waiting_serials(ledger.connection, owner_id)))
         self._tell([serial for serial in self._expected if serial not in waiting])
 
     def _attempt(self, operation: Callable[[], None], again: Callable[[], None]) -> None:
@@ -292,7 +292,7 @@ class LoopDispatcher:
     def _some_queues(self) -> list[int]:
         """Return limits that this process waits for; if there are many, others each time."""
         owner_id = self._engine.membership.owner_id
-        limit_ids = sorted(self._engine.read(lambda ledger: listings.queues_of(ledger.connection, owner_id)))
+        limit_ids = sorted(self._engine.store.read(lambda ledger: listings.queues_of(ledger.connection, owner_id)))
         left = [limit_id for limit_id in limit_ids if limit_id > self._last_polled]
         queues = (left or limit_ids)[:MAX_QUEUES_A_POLL]
         self._last_polled = queues[-1] if len(queues) < len(limit_ids) else 0

@@ -60,7 +60,6 @@ class Wait:
         self._due_at = queued.due_at
         self._retry_at = None if call.max_retries is None else begun + queued.retry_after
         self._retries_left = call.max_retries or 0
-        self._polls = polls
         self._watch_at = begun + WATCH_AFTER_SECONDS if polls else None
         self._poll_at: float | None = None
         self._begun = begun

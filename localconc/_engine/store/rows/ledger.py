@@ -240,14 +240,11 @@ class Ledger:
         """
         self._execute("UPDATE waiters SET limit_ids = ?, secret = 0 WHERE ticket = ?", (limits_text(limit_ids), ticket))
 
-    def admit_first(
-        self, limit_id: int, wall: float, now: float
-    ) -> tuple[int, tuple[int, int, str, int, float]] | None:
+    def admit_first(self, limit_id: int, wall: float, now: float) -> tuple[int, tuple[str, int, int]] | None:
         """Admit the first in the queue of a limit by the fast statement.
 
         Returns:
-            The slots that are left, and owner, serial, address, secret and seconds waited of the waiter; None if the
-            statement does not apply.
+            The slots that are left, and address, serial and secret of the waiter; None if the statement does not apply.
         """
         row = self._execute(statements.ADMIT_FAST, (wall, now, limit_id, limit_id, now, limit_id)).fetchone()
         return None if row is None else (row[0] - row[1], row[2:])

@@ -196,7 +196,7 @@ def has_held(connection: sqlite3.Connection, owner_id: int, serial: int) -> bool
     return connection.execute(statement, (owner_id, serial)).fetchone() is not None
 
 
-def queued_holders_since(connection: sqlite3.Connection, limit_id: int, before: float) -> list[tuple[int, int]]:
+def queued_holders_before(connection: sqlite3.Connection, limit_id: int, before: float) -> list[tuple[int, int]]:
     """Return owner and serial of holders that were admitted from the queue before a moment."""
     return connection.execute(
         f"SELECT owner_id, serial FROM slots WHERE limit_id = ? AND {HELD} AND ticket IS NOT NULL "
@@ -232,11 +232,6 @@ def numbers_on(
         else:
             others.append(numbers)
     return own, others, drains
-
-
-def queue_lengths(connection: sqlite3.Connection) -> dict[int, int]:
-    """Return how many requests are queued on each limit that has a queue."""
-    return dict(connection.execute("SELECT limit_id, count(*) FROM queue GROUP BY limit_id").fetchall())
 
 
 def queues_of(connection: sqlite3.Connection, owner_id: int) -> list[int]:

@@ -62,7 +62,7 @@ ADMIT_FAST: Final = f"""
         )
     RETURNING
         (SELECT "limit" - total.slots FROM slots AS total WHERE {TOTAL_OF.replace("limit_id", "total.limit_id")}),
-        slots, owner_id, serial, address, secret, granted_boot - enqueued_boot
+        slots, address, serial, secret
 """
 
 LIMIT_COLUMNS = """
