@@ -83,7 +83,7 @@ def test_a_home_or_a_database_without_access_is_found_and_not_taken_for_damage(s
     assert "damaged" not in doctor("--repair")
     store.chmod(0o600)
     store.parent.chmod(0)
-    assert re.search("WRONG +permissions .* is not open to you", doctor("--repair"))
+    assert re.search("WRONG +permissions .*You do not have permission to use the home", doctor("--repair"))
     store.parent.chmod(0o700)
     assert ok("doctor").endswith("All is well.\n")
 

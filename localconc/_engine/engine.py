@@ -77,7 +77,7 @@ class Engine:
             on_opened=self._on_opened,
             reevaluate=admission.reevaluate,
             announce=self._announce,
-            users=self.membership,
+            others=self.membership,
         )
         self._watch = Watch(directory, clock.now)
         self.reaper = Reaper(directory, clock, self.store, self.membership, self._watch)

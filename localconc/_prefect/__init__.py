@@ -3,7 +3,7 @@
 All state is the server's; plain Prefect clients share it. From the bottom to the top, and each imports only from those
 above it in this list:
 
-1. `shared`: all that this room takes from the machine's engine.
+1. `shared`: all that this package takes from the machine's engine.
 2. `server/`: where the server is, the calls of Prefect's client, what their answers mean, what can go wrong.
 3. `asking/`: one thread, which no signal interrupts, asks the server all questions of the process; threads and tasks
    wait for its answers.

@@ -1,4 +1,4 @@
-"""All that this room takes from the machine's engine: checked calls, grants, what people see, events."""
+"""All that this package takes from the machine's engine: checked calls, grants, what people see, events."""
 
 from localconc._engine.core.calls import RATE_LIMIT, Call, Request
 from localconc._engine.core.records import Grant, LimitRef

@@ -135,7 +135,7 @@ def _server_status(limit: Limit) -> LimitStatus:
     )
 
 
-def _status(found: reading.LimitStatus, snapshot: reading.Snapshot) -> LimitStatus:
+def _status(found: reading.LimitRows, snapshot: reading.StoreRows) -> LimitStatus:
     row, now = found.limit, snapshot.now
     owned = sum(entry.slots for entry in found.holders)
     return LimitStatus(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from localconc import ensure_limit, read_limit, read_waiters
+from localconc import ensure_limit, pause_limit, read_limit, read_waiters, resume_limit
 from localconc.sync import rate_limit
 from tests.faults.programs import Cast, Puppet, in_line, until
 from tests.kit.systems import needs_process_table
@@ -27,9 +27,10 @@ def test_a_stopped_process_first_in_line_for_two_limits_keeps_nobody_from_one_of
     ensure_limit("S", 10)
     ensure_limit("D", 1, slot_decay_per_second=2.0)
     stopped, alive = programs.puppet(), programs.puppet()
-    rate_limit("D")
+    pause_limit("D", 60)  # until it waits: on a busy machine, its slot would have drained
     _waits(stopped, home, ["S", "D"])
     stopped.stop()
+    resume_limit("D")
 
     began = time.monotonic()
     alive.must_enter("S")
@@ -50,9 +51,10 @@ def test_a_stopped_process_first_in_line_keeps_nobody_out_of_a_limit_with_room_t
     ensure_limit("S", 1)
     ensure_limit("D", 1, slot_decay_per_second=2.0)
     stopped, alive = programs.puppet(), programs.puppet()
-    rate_limit("D")
+    pause_limit("D", 60)
     _waits(stopped, home, ["S", "D"])
     stopped.stop()
+    resume_limit("D")
     _waits(alive, home, "S", timeout_seconds=10)
 
     assert alive.outcome("waits", LATE_SECONDS + 1) == "done"
@@ -70,12 +72,14 @@ def test_four_stopped_processes_in_front_of_a_rate_limit_cost_little_more_than_o
     alive = programs.puppet()
     ensure_limit("api", 1, slot_decay_per_second=2.0)
     rate_limit("api")
-    began = time.monotonic()
+    pause_limit("api", 60)
     for number, puppet in enumerate((*stopped, alive), 1):
         puppet.do("begin", "waits", "rate_limit", "api")
         until(lambda expected=number: in_line(home) >= expected, "it waits")  # type: ignore[misc]
         if puppet is not alive:
             puppet.stop()
+    began = time.monotonic()
+    resume_limit("api")
 
     assert alive.outcome("waits", 10) == "done"
     assert time.monotonic() - began < 5 / 2.0 + LATE_SECONDS - 1

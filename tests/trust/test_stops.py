@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from localconc import create_limit
+from localconc import create_limit, pause_limit, resume_limit
 from localconc.errors import AcquireConcurrencySlotTimeoutError
 from localconc.sync import concurrency, rate_limit
 
@@ -141,9 +141,11 @@ def test_a_stopped_process_first_in_line_for_a_rate_does_not_hold_up_others(
 ) -> None:
     create_limit("rate", 3, slot_decay_per_second=3.0)
     rate_limit("rate", 3)
+    pause_limit("rate", 60)  # until it waits
     programs.append(Program(WAIT_FOR_RATE))
     wait_until(lambda: waiting(home_directory), "it waits")
     programs[0].stop()
+    resume_limit("rate")
     begun = time.monotonic()
     rate_limit("rate", 1, timeout_seconds=10)
     # one second until its three have room, a third of a second until one of them has drained, and at most one more

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 from localconc._engine import events
 from localconc._engine.acquiring.deadlocked import Deadlocked
 from localconc._engine.acquiring.fast_path import (
-    FastWay,
-    FastWays,
+    FastPath,
+    FastPaths,
     acquire_all,
     enqueue_or_acquire,
     release_all,
@@ -45,8 +45,8 @@ MAX_PICK_UP_SECONDS: Final = 0.8
 class Acquisitions:
     """The tries of this process to acquire and release in one store.
 
-    The fast statements serve limits that are enforced, for as long as their definitions are the ones that this process
-    knows: those without decay, and `rate_limit` those with decay. All else goes by the rules of `queue.admission`.
+    While this process knows their definitions, the fast statements serve `concurrency` on enforced limits without
+    decay, and `rate_limit` on those with decay. All else goes by the rules of `queue.admission`.
     """
 
     def __init__(
@@ -62,25 +62,25 @@ class Acquisitions:
         self._holdings = holdings
         self._clock = clock
         self._wake = wake
-        self._ways = FastWays()
+        self._fast_paths = FastPaths()
 
     def forget_definitions(self) -> None:
         """Forget the limits that the fast statements serve; the rules look at each of them anew."""
-        self._ways.forget()
+        self._fast_paths.forget()
 
     # ---- acquiring -------------------------------------------------------------------------------------------
 
     def acquire_fast(self, request: Request, thread: str, context: int) -> Handle | None:
         """Acquire slots by the fast statements; return None if the rules are needed."""
         database = self._store.database
-        with database.lock:  # or another thread may make this process join another store, or take its time meanwhile
+        with database.lock:  # another thread may make this process join another store; the time is read under it, too
             if monotonic() >= database.verify_after and not self._is_usable():
                 return None
-            way = self._ways.by_request.get(request)
-            if way is None:
+            path = self._fast_paths.by_request.get(request)
+            if path is None:
                 return None
-            handle = self._acquire_one(request, way, thread, context) if len(way.refs) == 1 else None
-        if len(way.refs) > 1:
+            handle = self._acquire_one(request, path, thread, context) if len(path.refs) == 1 else None
+        if len(path.refs) > 1:
             return self._acquire_all(request, thread, context)
         grant = None if handle is None else handle.grant
         if handle is not None and grant is not None and events.subscribers:
@@ -88,8 +88,8 @@ class Acquisitions:
             events.publish(events.ACQUIRED, grant.acquired_wall, grant.refs, grant.slots, owner_id, handle.serial)
         return handle
 
-    def _acquire_one(self, request: Request, way: FastWay, thread: str, context: int) -> Handle | None:
-        refs, limit_ids, statement, (begin,) = way
+    def _acquire_one(self, request: Request, path: FastPath, thread: str, context: int) -> Handle | None:
+        refs, limit_ids, statement, (begin,) = path
         wall, now, slots, label = self._clock.wall(), self._clock.now(), request.slots, request.label
         owner_id, holdings = self._membership.owner_id, self._holdings
         handle = holdings.begin(thread, label, context)
@@ -109,7 +109,7 @@ class Acquisitions:
             raise
         if acquired != len(limit_ids):
             holdings.forget(serial)
-            self._ways.by_request.pop(request, None)
+            self._fast_paths.by_request.pop(request, None)
             return None
         if not limit_ids:
             holdings.forget(serial)  # nobody will release it
@@ -120,7 +120,7 @@ class Acquisitions:
         handle = self._holdings.begin(thread, request.label, context)
         grant = None
         try:
-            what = (self._membership, self._clock, self._ways, request, handle)
+            what = (self._membership, self._clock, self._fast_paths, request, handle)
             grant = self._store.database.transact("BEGIN IMMEDIATE", acquire_all, what)
         except (Busy, Damaged, StoreError):
             pass
@@ -129,7 +129,7 @@ class Acquisitions:
             raise
         if grant is None:
             self._holdings.forget(handle.serial)
-            self._ways.by_request.pop(request, None)
+            self._fast_paths.by_request.pop(request, None)
             return None
         return self._holdings.hold(handle, grant, request)
 
@@ -154,7 +154,7 @@ class Acquisitions:
             ConcurrencySlotAcquisitionError: the limits can never admit the request as they are.
         """
         handle.limit_ids = None
-        ref = self._ways.limits.get(request.names[0])
+        ref = self._fast_paths.limits.get(request.names[0])
         if (
             terms is not None
             and ref is not None
@@ -173,18 +173,18 @@ class Acquisitions:
 
     def _acquire_or_enqueue(self, request: Request, handle: Handle, terms: WaitTerms) -> Handle | Queued | None:
         """Acquire or enqueue by the fast statements, in one transaction; return None if they don't apply any more."""
-        what = (self._membership, self._clock, request, handle, self._ways, terms)
+        what = (self._membership, self._clock, request, handle, self._fast_paths, terms)
         outcome = self._store.database.transact("BEGIN IMMEDIATE", enqueue_or_acquire, what)
         if outcome is None:
-            self._ways.limits.pop(request.names[0], None)
+            self._fast_paths.limits.pop(request.names[0], None)
             return None
         if isinstance(outcome, Queued):
             handle.ticket = outcome.ticket  # before `limit_ids`: with these and no ticket, it counts as not queued
             handle.limit_ids = (outcome.refs[0].limit_id,)
-            self._ways.note_crowd(request)
+            self._fast_paths.note_crowd(request)
             return outcome
         handle.limit_ids = (outcome.refs[0].limit_id,)
-        self._ways.serve(request, outcome.refs)
+        self._fast_paths.remember(request, outcome.refs)
         return self._holdings.hold(handle, outcome, request)
 
     def _try_by_rules(
@@ -197,23 +197,23 @@ class Acquisitions:
                 limit_ids = [row.id for row in rows]
                 admission.admit_waiters(txn, limit_ids, has_new_first=False)  # whose slots have drained since
                 rows = txn.ledger.limits_with_ids(limit_ids)
-            hindered = admission.blocked(request.slots, rows, txn.now, None)
-            if hindered is None:
+            block = admission.blocked(request.slots, rows, txn.now, None)
+            if block is None:
                 refs = admission.grant(txn, request, rows, requester)
                 grant = Grant(refs, request.slots, txn.wall, txn.now, 0.0, handle.thread, handle.label, handle.context)
                 return grant, rows
             if terms is None:
                 return refuse(txn, request, requester, rows, is_retry), rows
             being_released = self._holdings.being_released
-            return enqueue(txn, request, requester, rows, terms, hindered.until, being_released), rows
+            return enqueue(txn, request, requester, rows, terms, block.until, being_released), rows
 
         outcome, rows = self._store.transact(work)
-        self._ways.learn(LimitRef.of(row) for row in rows)
+        self._fast_paths.learn(LimitRef.of(row) for row in rows)
         if isinstance(outcome, Grant):
-            self._ways.serve(request, outcome.refs)
+            self._fast_paths.remember(request, outcome.refs)
         elif isinstance(outcome, Queued):
             handle.ticket = outcome.ticket
-            self._ways.note_crowd(request)
+            self._fast_paths.note_crowd(request)
         handle.limit_ids = () if isinstance(outcome, (Refused, Deadlocked)) else tuple(row.id for row in rows)
         return self._holdings.hold(handle, outcome, request) if isinstance(outcome, Grant) else outcome
 
@@ -261,7 +261,7 @@ class Acquisitions:
         if now > grant.acquired_boot + MAX_FAST_RELEASE_SECONDS or monotonic() >= database.verify_after:
             return False
         for ref in grant.refs:
-            if ref.decay or ref.name in self._ways.crowded:
+            if ref.decay or ref.name in self._fast_paths.crowded:
                 return False
         try:
             if len(grant.refs) == 1:
@@ -307,7 +307,7 @@ class Acquisitions:
         if woken is not None:
             self._wake([woken])
         elif more is None:
-            self._ways.crowded.discard(grant.refs[0].name)
+            self._fast_paths.crowded.discard(grant.refs[0].name)
         if more is not None:
             self._store.announce(more)
         self._released(serial, grant, now)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _MAX_REMEMBERED: Final = 10_000
 
 
-class FastWay(NamedTuple):
+class FastPath(NamedTuple):
     """How the fast statements serve a request.
 
     Attributes:
@@ -53,7 +53,7 @@ class FastWay(NamedTuple):
     columns: tuple[tuple[int, int, int], ...]
 
 
-def _fast_way(request: Request, refs: tuple[LimitRef, ...]) -> FastWay | None:
+def _fast_path_of(request: Request, refs: tuple[LimitRef, ...]) -> FastPath | None:
     """Return how the fast statements serve a request on limits that are enforced; None if the rules are needed."""
     is_rate_limit, decay = request.mode == RATE_LIMIT, request.slot_decay_per_second
     if not refs or len(refs) < len(request.names):
@@ -67,11 +67,11 @@ def _fast_way(request: Request, refs: tuple[LimitRef, ...]) -> FastWay | None:
             return None
     columns = tuple((ref.limit_id, ref.revision, ref.limit) for ref in refs)
     if is_rate_limit:
-        return FastWay(refs, (), RATE_LIMIT_FAST, columns)
-    return FastWay(refs, tuple(ref.limit_id for ref in refs), ACQUIRE_FAST, columns)
+        return FastPath(refs, (), RATE_LIMIT_FAST, columns)
+    return FastPath(refs, tuple(ref.limit_id for ref in refs), ACQUIRE_FAST, columns)
 
 
-class FastWays:
+class FastPaths:
     """What this process remembers of the requests that were admitted at once.
 
     Attributes:
@@ -82,7 +82,7 @@ class FastWays:
 
     def __init__(self) -> None:
         self.limits: dict[str, LimitRef] = {}
-        self.by_request: dict[Request, FastWay] = {}
+        self.by_request: dict[Request, FastPath] = {}
         self.crowded: set[str] = set()
 
     def forget(self) -> None:
@@ -97,15 +97,15 @@ class FastWays:
             self.limits.clear()
         self.limits.update((ref.name, ref) for ref in refs)
 
-    def serve(self, request: Request, refs: tuple[LimitRef, ...]) -> None:
+    def remember(self, request: Request, refs: tuple[LimitRef, ...]) -> None:
         """Let the fast statements serve the next such request, because this one was admitted at once."""
         self.crowded.difference_update(request.names)
-        way = _fast_way(request, refs)
-        if way is None:
+        path = _fast_path_of(request, refs)
+        if path is None:
             return
         if len(self.by_request) >= _MAX_REMEMBERED:
             self.by_request.clear()
-        self.by_request[request] = way
+        self.by_request[request] = path
 
     def note_crowd(self, request: Request) -> None:
         """Let the fast statements try no more until a request is admitted at once, because this one waits."""
@@ -117,24 +117,24 @@ class FastWays:
 # where limits and owners have other numbers.
 
 
-def acquire_all(connection: Connection, what: tuple[Membership, Clock, FastWays, Request, Handle]) -> Grant | None:
+def acquire_all(connection: Connection, what: tuple[Membership, Clock, FastPaths, Request, Handle]) -> Grant | None:
     """Acquire the slots of several limits; return None, with nothing done, if the rules are needed."""
-    membership, clock, ways, request, handle = what
-    way = ways.by_request.get(request)
-    if way is None:
+    membership, clock, paths, request, handle = what
+    path = paths.by_request.get(request)
+    if path is None:
         return None
     wall, now, slots = clock.wall(), clock.now(), request.slots
     thread, label, context = handle.thread, handle.label, handle.context
     more = (membership.owner_id, handle.serial, slots, wall, now, thread, label or None, context)
     try:
-        is_acquired = connection.executemany(way.statement, [each + more for each in way.columns]).rowcount
+        is_acquired = connection.executemany(path.statement, [each + more for each in path.columns]).rowcount
     except sqlite3.IntegrityError:
         is_acquired = -1
-    if is_acquired != len(way.limit_ids):
+    if is_acquired != len(path.limit_ids):
         connection.rollback()
         return None
-    handle.limit_ids = way.limit_ids
-    return Grant(way.refs, slots, wall, now, 0.0, thread, label, context)
+    handle.limit_ids = path.limit_ids
+    return Grant(path.refs, slots, wall, now, 0.0, thread, label, context)
 
 
 def release_all(connection: Connection, what: tuple[Membership, float, dict[int, Grant], int]) -> bool:
@@ -151,11 +151,11 @@ def release_all(connection: Connection, what: tuple[Membership, float, dict[int,
 
 
 def enqueue_or_acquire(
-    connection: Connection, what: tuple[Membership, Clock, Request, Handle, FastWays, WaitTerms]
+    connection: Connection, what: tuple[Membership, Clock, Request, Handle, FastPaths, WaitTerms]
 ) -> Grant | Queued | None:
     """Enqueue a simple request, or acquire its slots if there is room; return None if neither applies."""
-    membership, clock, request, handle, ways, terms = what
-    ref = ways.limits.get(request.names[0])
+    membership, clock, request, handle, paths, terms = what
+    ref = paths.limits.get(request.names[0])
     if ref is None:
         return None
     owner_id, serial = membership.owner_id, handle.serial

@@ -11,7 +11,7 @@ from localconc._engine.core.errors import shown
 from localconc._engine.core.records import Grant, LimitRef, limits_text
 from localconc._engine.queue import admission
 from localconc._engine.queue.cleanup import cancel
-from localconc._engine.queue.explain import Moment, Reason, explain
+from localconc._engine.queue.explain import LedgerAt, Reason, explain
 from localconc._engine.store.rows import listings, owner_rows
 from localconc._engine.store.rows.schema import GRANTED, PASSED_OVER, REFUSED
 from localconc.errors import ConcurrencySlotAcquisitionError, StoreError
@@ -68,8 +68,8 @@ class QueuedRequests:
             if waiter.state in (GRANTED, REFUSED, PASSED_OVER):
                 return WaiterStatus(False, limit_ids, None, [], 0)
             now = self._clock.now()
-            hindered = admission.blocked(waiter.slots, ledger.limits_with_ids(limit_ids), now, queued.ticket)
-            due_at = now if hindered is None else hindered.until
+            block = admission.blocked(waiter.slots, ledger.limits_with_ids(limit_ids), now, queued.ticket)
+            due_at = now if block is None else block.until
             overdue = [each for each in limit_ids if due_at is None and self._is_overdue(ledger, each)]
             ahead = {owner for each in limit_ids for owner in owner_rows.ahead(ledger.connection, each, queued.ticket)}
             return WaiterStatus(True, limit_ids, due_at, overdue, len(ahead))
@@ -79,11 +79,11 @@ class QueuedRequests:
     def explain(self, queued: Queued, slots: int) -> Reason:
         """Return what a queued request waits for."""
         now, wall = self._clock.now(), self._clock.wall()
-        return self._store.read(lambda ledger: self._explain(Moment(ledger, now, wall), queued, slots))
+        return self._store.read(lambda ledger: self._explain(LedgerAt(ledger, now, wall), queued, slots))
 
-    def _explain(self, moment: Moment, queued: Queued, slots: int) -> Reason:
+    def _explain(self, at: LedgerAt, queued: Queued, slots: int) -> Reason:
         limit_ids = [ref.limit_id for ref in queued.refs]
-        return explain(moment, limit_ids, queued.ticket, running_caller(queued.requester), slots)
+        return explain(at, limit_ids, queued.ticket, running_caller(queued.requester), slots)
 
     def overdue(self, limit_ids: Iterable[int]) -> list[int]:
         """Return those of the limits whose first waiter could be admitted already, but its process does not act."""
@@ -227,7 +227,7 @@ class QueuedRequests:
         """Leave the queue; return what the request waited for."""
 
         def work(txn: Transaction) -> Reason:
-            reason = self._explain(Moment(txn.ledger, txn.now, txn.wall), queued, slots)
+            reason = self._explain(LedgerAt(txn.ledger, txn.now, txn.wall), queued, slots)
             for row in txn.ledger.limits_with_ids(ref.limit_id for ref in queued.refs):
                 txn.ledger.record_refusal(row.id, txn.wall)
             cancel(txn, queued.ticket, self._membership.owner_id)

@@ -11,7 +11,7 @@ from localconc._engine.acquiring.terms import Queued, Refused
 from localconc._engine.core.calls import CONCURRENCY
 from localconc._engine.core.records import LimitRef, WaiterRow, limits_text
 from localconc._engine.queue import admission
-from localconc._engine.queue.explain import Caller, Moment, explain
+from localconc._engine.queue.explain import Caller, LedgerAt, explain
 from localconc._engine.store.rows import owner_rows
 from localconc._engine.store.rows.schema import WAITING
 
@@ -81,7 +81,7 @@ def refuse(txn: Transaction, request: Request, requester: Requester, rows: list[
             txn.ledger.record_refusal(row.id, txn.wall)
     caller = running_caller(requester)
     limit_ids = [row.id for row in rows]
-    reason = explain(Moment(txn.ledger, txn.now, txn.wall), limit_ids, None, caller, request.slots)
+    reason = explain(LedgerAt(txn.ledger, txn.now, txn.wall), limit_ids, None, caller, request.slots)
     return Refused(reason, limit_ids)
 
 

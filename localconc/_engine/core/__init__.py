@@ -1,5 +1,5 @@
-"""Pure parts: rules, records, checked calls, arguments, the clock, views, errors, the environment.
+"""Values, functions of values: rules, records, checked calls, views, history, errors; the clock, the environment.
 
-Offers plain values and functions of values; every other package may use them.
+Every other package may use them.
 Must not know: the database, processes, or how a caller waits.
 """

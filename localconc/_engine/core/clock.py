@@ -38,7 +38,7 @@ class Mailbox(Protocol):
 
 
 class InPassing(float):
-    """A moment that ends a pause when time comes to it; a clock that moves by itself has no reason to come to it."""
+    """A moment that ends a pause, but to which a test's clock never jumps: a report is due then, and no admission."""
 
 
 class Clock(Protocol):

@@ -180,9 +180,9 @@ class LostLog(NamedTuple):
 
     Attributes:
         key: the key of that process, as an owner.
-        pid: its pid, in its own numbering of processes.
+        pid: its pid, in its own pid namespace.
         log: the inode of the log.
-        is_visible: whether this process has the same numbering.
+        is_visible: whether this process is in the same pid namespace.
     """
 
     key: str

@@ -156,6 +156,9 @@ def _above_standard_streams(descriptor: int) -> int:
 
 # ---- reading and writing ---------------------------------------------------------------------------------------------
 
+#: Device and inode of a file. They tell whether another file has taken its path, or the number of its descriptor, over.
+Identity = tuple[int, int]
+
 
 def open_to_read(path: Path) -> int:
     """Open a regular file for reading, without following a symbolic link.
@@ -202,25 +205,30 @@ def _is_locked_descriptor(descriptor: int) -> bool:
     return False
 
 
-def identity_of(descriptor: int) -> tuple[int, int]:
-    """Return device and inode of an open file. They tell whether another file has taken the descriptor's number over.
+def identity_of(file: int | str | Path) -> Identity:
+    """Return device and inode of a file, by its path or its descriptor.
 
     Raises:
-        OSError: the descriptor is closed.
+        OSError: this process sees no such file, or the descriptor is closed.
     """
-    found = os.fstat(descriptor)
+    found = os.stat(file)
     return found.st_dev, found.st_ino
 
 
-def is_same(descriptor: int, identity: tuple[int, int]) -> bool:
-    """Return whether a descriptor still is the file that was opened: a daemoniser may have closed it."""
+def identity_or_none(file: int | str | Path) -> Identity | None:
+    """Return device and inode of a file; None if this process sees no such file, or the descriptor is closed."""
     try:
-        return identity_of(descriptor) == identity
+        return identity_of(file)
     except OSError:
-        return False
+        return None
 
 
-def close_same(descriptor: int, identity: tuple[int, int]) -> None:
+def is_same(file: int | str | Path, identity: Identity) -> bool:
+    """Return whether a descriptor, or a path, still is the file that was opened: a daemoniser may have closed it."""
+    return identity_or_none(file) == identity
+
+
+def close_same(descriptor: int, identity: Identity) -> None:
     """Close a descriptor, unless another file has taken its number over."""
     if is_same(descriptor, identity):
         with suppress(OSError):
@@ -248,3 +256,16 @@ else:
         with _placing:
             os.lseek(descriptor, offset, os.SEEK_SET)
             return os.read(descriptor, length)
+
+
+def read_in(path: Path, length: int, offset: int) -> bytes:
+    """Read bytes at a place in the file at a path, without following a symbolic link; fewer at its end.
+
+    Raises:
+        OSError: it is no regular file, or can't be read.
+    """
+    descriptor = open_to_read(path)
+    try:
+        return read_at(descriptor, length, offset)
+    finally:
+        os.close(descriptor)

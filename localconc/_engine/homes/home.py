@@ -14,7 +14,7 @@ import platformdirs
 
 from localconc._engine.core.arguments import printable
 from localconc._engine.core.errors import shown
-from localconc._engine.homes.files import make_directory
+from localconc._engine.homes.files import identity_of, make_directory
 from localconc._engine.homes.filesystems import filesystem_type, is_network_filesystem
 from localconc.errors import NotSupportedError, StoreError
 
@@ -115,12 +115,12 @@ def other_homes() -> list[Path]:
     """
     seen = set()
     with suppress(StoreError, OSError):
-        seen.add(_place_of(home()))
+        seen.add(identity_of(home()))
     others = []
     for candidate in _usual_homes():
         with suppress(OSError):
             os.lstat(candidate / DATABASE_NAME)
-            place = _place_of(candidate)
+            place = identity_of(candidate)
             if place not in seen:
                 seen.add(place)
                 others.append(candidate)
@@ -168,11 +168,6 @@ def _user_directories() -> list[Path]:
         with suppress(KeyError):
             directories.add(Path(pwd.getpwuid(os.getuid()).pw_dir))
     return sorted(directory for directory in directories if directory.is_absolute())
-
-
-def _place_of(directory: Path) -> tuple[int, int]:
-    found = os.stat(directory)
-    return found.st_dev, found.st_ino
 
 
 # ---- making it -------------------------------------------------------------------------------------------------------

@@ -3,5 +3,5 @@
 An owner's file also tells which log the process has open, for the store can't (`open_logs`).
 
 Offers `Membership` (join, leave), `Reaper` (watch, reap, pass over) and `Watch`.
-Must not know: requests, or how a caller waits.
+Must not know: which request is next, or how a caller waits.
 """

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from localconc._engine.core.records import LostLog
-from localconc._engine.homes.files import open_to_read, read_at, write_at
+from localconc._engine.homes.files import read_in, write_at
 from localconc._engine.homes.home import DATABASE_NAME
 from localconc._engine.liveness import owner as owners
 from localconc._engine.liveness.processes import has_exited, pid_namespace
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from localconc._engine.liveness.owner import Owner
 
-#: Where an owner's file tells it: the inodes of the database, of its log, and of the numbering of processes.
+#: Where an owner's file tells it: the inodes of the database, of its log, and of the pid namespace.
 _AT: Final = 40
 _INODES: Final = struct.Struct("<QQQ")
 _NONE: Final = _INODES.pack(0, 0, 0)
@@ -33,7 +33,7 @@ _NONE: Final = _INODES.pack(0, 0, 0)
 class _Noted(NamedTuple):
     database: int
     log: int
-    numbering: int
+    pid_namespace: int
 
 
 def note(owner: Owner, database: int, log: int) -> None:
@@ -60,7 +60,7 @@ def lost_logs(directory: Path, except_key: str) -> list[LostLog]:
     log = _inode(directory / f"{DATABASE_NAME}-wal")
     after = _notes(directory, except_key)
     return [
-        LostLog(key, pid, noted.log, is_visible=noted.numbering == _number_in(pid_namespace()))
+        LostLog(key, pid, noted.log, is_visible=noted.pid_namespace == _number_in(pid_namespace()))
         for key, (noted, pid) in before.items()
         if after.get(key) == (noted, pid) and noted.database == database and noted.log != log and _is_open(noted, pid)
     ]
@@ -78,18 +78,14 @@ def forget(directory: Path, key: str) -> None:
 
 def _is_open(noted: _Noted, pid: int) -> bool:
     """Return whether the process that made the note lives; a command may have inherited the lock of its file."""
-    return noted.numbering != _number_in(pid_namespace()) or not has_exited(pid)
+    return noted.pid_namespace != _number_in(pid_namespace()) or not has_exited(pid)
 
 
 def _notes(directory: Path, except_key: str) -> dict[str, tuple[_Noted, int]]:
     found = {}
     for key, pid in owners.living(directory, except_key).items():
         with suppress(OSError):
-            descriptor = open_to_read(owners.path_of(directory, key))
-            try:
-                content = read_at(descriptor, _INODES.size, _AT)
-            finally:
-                os.close(descriptor)
+            content = read_in(owners.path_of(directory, key), _INODES.size, _AT)
             if len(content) == _INODES.size and content != _NONE:
                 found[key] = _Noted(*_INODES.unpack(content)), pid
     return found

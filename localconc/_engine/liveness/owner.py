@@ -25,8 +25,8 @@ from localconc._engine.homes.files import (
     identity_of,
     is_locked,
     is_same,
-    open_to_read,
     read_at,
+    read_in,
     write_at,
 )
 from localconc._engine.homes.home import OWNERS_NAME, file_mode
@@ -246,15 +246,9 @@ def acknowledged(directory: Path, key: str, serial: int) -> bool:
     the owner has picked up a later grant; then this one counts as picked up, too.
     """
     try:
-        descriptor = open_to_read(path_of(directory, key))
+        word = read_in(path_of(directory, key), _WORD_BYTES, _BOARD_AT + serial % BOARD_WORDS * _WORD_BYTES)
     except OSError:
         return True
-    try:
-        word = read_at(descriptor, _WORD_BYTES, _BOARD_AT + serial % BOARD_WORDS * _WORD_BYTES)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
     return len(word) < _WORD_BYTES or int.from_bytes(word, "little") >= serial
 
 
@@ -269,11 +263,7 @@ def remove_file(directory: Path, row: OwnerRow) -> None:
     path = path_of(directory, row.key)
     number = 0
     with suppress(OSError):
-        descriptor = open_to_read(path)
-        try:
-            number = int.from_bytes(read_at(descriptor, _WORD_BYTES, _MAILBOXES_AT), "little")
-        finally:
-            os.close(descriptor)
+        number = int.from_bytes(read_in(path, _WORD_BYTES, _MAILBOXES_AT), "little")
     for index in range(min(number, MAX_MAILBOXES)):
         with suppress(OSError):
             os.unlink(path.with_suffix(f".{index}"))
@@ -326,8 +316,4 @@ def _is_old(path: Path) -> bool:
 
 
 def _pid_in(path: Path) -> int:
-    descriptor = open_to_read(path)
-    try:
-        return int(read_at(descriptor, _MAILBOXES_AT - _PID_AT, _PID_AT).partition(b"\n")[0])
-    finally:
-        os.close(descriptor)
+    return int(read_in(path, _MAILBOXES_AT - _PID_AT, _PID_AT).partition(b"\n")[0])

@@ -5,8 +5,8 @@ program, or closed all its descriptors. The lock ends at the same time, whatever
 is in, and one descriptor is enough for all owners. A command may close the file that it inherited, so the watch uses a
 pidfd for it.
 
-The news is only a suspicion, and the lock decides whether it is true. The lock ends a moment after the news comes, so
-the waiter looks at a suspect several times.
+The news is only a suspicion, and `owner.is_alive` decides whether it is true. The lock ends a moment after the news
+comes, so the waiter looks at a suspect several times.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def examine(directory: Path) -> list[Finding]:
         text = f"The home {shown(directory)} is not a directory."
         return [Finding("path", "wrong", text, "Move that file away, or set LOCALCONC_HOME to a directory.")]
     if not os.access(directory, os.R_OK | os.X_OK):
-        text = f"The home {shown(directory)} is not open to you."
+        text = f"You do not have permission to use the home {shown(directory)}."
         return [Finding("permissions", "wrong", text, "Change its owner or mode, or set LOCALCONC_HOME elsewhere.")]
     path = directory / home.DATABASE_NAME
     findings = [Finding("path", "well", f"The database is {shown(path)}."), _filesystem(directory)]
@@ -128,7 +128,7 @@ def _permissions(directory: Path) -> Iterator[Finding]:
     shared = home.is_group_shared(directory)
     open_wide = _open_wide(directory)
     if open_wide:
-        text = f"Others than you{' and the group' if shared else ''} can get at: {_listed(list(open_wide))}."
+        text = f"Other users{', also outside of the group,' if shared else ''} can access: {_listed(list(open_wide))}."
         remedy = "Take their permissions away with chmod, or let --repair do so."
         repair = repairs.close_to_others(partial(_open_wide, directory))
         yield Finding("permissions", "wrong", text, remedy, repair)
@@ -138,7 +138,7 @@ def _permissions(directory: Path) -> Iterator[Finding]:
 
 
 def _open_wide(directory: Path) -> dict[Path, int]:
-    """Return the parts of a home that others than its users can get at, each with the mode that it should have."""
+    """Return the parts of a home that others than its users can access, each with the mode that it should have."""
     group = 0 if home.is_group_shared(directory) else stat.S_IRWXG
     modes = {path: _mode(path) for path in _ours(directory)}
     wanted = {path: mode & ~(stat.S_IRWXO | group) for path, mode in modes.items()}
@@ -283,7 +283,7 @@ def _rows(connection: sqlite3.Connection) -> Iterator[Finding]:
     strangers = integrity.holders_without_owner(connection)
     if strangers:
         text = f"{len(strangers)} holder(s) belong to no process that the store knows."
-        yield Finding("totals", "wrong", text, "--repair gives their slots back.", repairs.repair_rows)
+        yield Finding("totals", "wrong", text, "--repair releases their slots.", repairs.repair_rows)
     places = integrity.places_without_waiter(connection)
     if places:
         text = f"{len(places)} orphaned queue entries block the requests behind them."

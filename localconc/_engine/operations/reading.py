@@ -91,7 +91,7 @@ def look(engine: Engine, work: Callable[[Ledger], Result]) -> Result:
 # ---- all at one moment -----------------------------------------------------------------------------------------------
 
 
-class LimitStatus(NamedTuple):
+class LimitRows(NamedTuple):
     """One limit with its holders and waiters in the order of arrival; `grants` is how many there are a second."""
 
     limit: LimitRow
@@ -100,18 +100,18 @@ class LimitStatus(NamedTuple):
     grants: float
 
 
-class Snapshot(NamedTuple):
+class StoreRows(NamedTuple):
     """All limits by name at one moment, which is given by both clocks."""
 
     now: float
     wall: float
-    limits: list[LimitStatus]
+    limits: list[LimitRows]
 
 
-def snapshot(engine: Engine, *, grants: bool = False) -> Snapshot:
+def snapshot(engine: Engine, *, grants: bool = False) -> StoreRows:
     """Return all limits, holders and waiters from one transaction; count recent grants only if `grants` is set."""
 
-    def work(ledger: Ledger) -> Snapshot:
+    def work(ledger: Ledger) -> StoreRows:
         now, wall = engine.clock.now(), engine.clock.wall()
         held: dict[int, list[HolderEntry]] = {}
         for entry in listings.holders(ledger.connection):
@@ -119,10 +119,10 @@ def snapshot(engine: Engine, *, grants: bool = False) -> Snapshot:
         queues = listings.waiters_by_limit(ledger.connection)
         per_second = _grants_per_second(ledger, wall) if grants else {}
         statuses = [
-            LimitStatus(row, held.get(row.id, []), queues.get(row.id, []), per_second.get(row.id, 0.0))
+            LimitRows(row, held.get(row.id, []), queues.get(row.id, []), per_second.get(row.id, 0.0))
             for row in ledger.all_limits()
         ]
-        return Snapshot(now, wall, statuses)
+        return StoreRows(now, wall, statuses)
 
     return run(engine, lambda: engine.store.read(work))
 
@@ -159,7 +159,7 @@ def next_slot_seconds(row: LimitRow, now: float) -> float | None:
     return (level - max(rules.displayed(level) - 1, 0)) / row.decay
 
 
-def expected_wait_seconds(status: LimitStatus, now: float, slots: int, before: int | None = None) -> float | None:
+def expected_wait_seconds(status: LimitRows, now: float, slots: int, before: int | None = None) -> float | None:
     """Return how long a request for slots, behind the first `before` waiters (or all), is likely to wait.
 
     Returns:

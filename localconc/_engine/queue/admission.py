@@ -218,11 +218,11 @@ def admit_waiters(txn: Transaction, limit_ids: Iterable[int], *, has_new_first: 
         if waiter is None:
             continue
         rows = txn.ledger.limits_with_ids(waiter.queued_on)
-        hindered = blocked(waiter.slots, rows, txn.now, waiter.ticket)
-        if hindered is None:
+        block = blocked(waiter.slots, rows, txn.now, waiter.ticket)
+        if block is None:
             _admit(txn, waiter, rows)
             pending.extend((row.id, True) for row in rows)
-        elif hindered.until is not None and is_new:
+        elif block.until is not None and is_new:
             txn.to_wake.append((waiter.address, waiter.serial))
 
 
@@ -233,9 +233,9 @@ def next_due(txn: Transaction, limit_ids: Iterable[int]) -> float | None:
         waiter = txn.ledger.first_waiter(limit_id)
         if waiter is not None:
             rows = txn.ledger.limits_with_ids(waiter.queued_on)
-            hindered = blocked(waiter.slots, rows, txn.now, waiter.ticket)
-            if hindered is not None and hindered.until is not None:
-                moments.append(hindered.until)
+            block = blocked(waiter.slots, rows, txn.now, waiter.ticket)
+            if block is not None and block.until is not None:
+                moments.append(block.until)
     return min(moments, default=None)
 
 

@@ -1,4 +1,4 @@
-"""Changes that operators make to the definition of a limit, or to what is occupied of it."""
+"""Changes to the definition of a limit, or to what is occupied of it, by operators or by calls with `limit=`."""
 
 from __future__ import annotations
 

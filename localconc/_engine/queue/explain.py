@@ -40,7 +40,7 @@ class Reason(NamedTuple):
         return [entry.shown() for entry in self.entries]
 
 
-class Moment(NamedTuple):
+class LedgerAt(NamedTuple):
     """The store at one moment, by both clocks."""
 
     ledger: Ledger
@@ -55,36 +55,36 @@ class Caller(NamedTuple):
     contexts: tuple[int, ...]
 
 
-def explain(moment: Moment, limit_ids: Iterable[int], ticket: int | None, caller: Caller, slots: int) -> Reason:
+def explain(at: LedgerAt, limit_ids: Iterable[int], ticket: int | None, caller: Caller, slots: int) -> Reason:
     """Say what a request waits for."""
     texts, names, ahead = [], [], 0
     holders: list[HolderEntry] = []
-    for row in moment.ledger.limits_with_ids(limit_ids):
-        entries = listings.holders(moment.ledger.connection, row.id)
-        before = listings.requests_ahead(moment.ledger.connection, row.id, ticket)
-        texts.append(_sentence(moment, row, entries, before, caller, slots))
+    for row in at.ledger.limits_with_ids(limit_ids):
+        entries = listings.holders(at.ledger.connection, row.id)
+        before = listings.requests_ahead(at.ledger.connection, row.id, ticket)
+        texts.append(_sentence(at, row, entries, before, caller, slots))
         names.append(row.name)
         holders += entries
         ahead = max(ahead, before)
     return Reason(". ".join(texts), tuple(names), tuple(holders), ahead)
 
 
-def _sentence(moment: Moment, row: LimitRow, entries: list[HolderEntry], ahead: int, caller: Caller, slots: int) -> str:
+def _sentence(at: LedgerAt, row: LimitRow, entries: list[HolderEntry], ahead: int, caller: Caller, slots: int) -> str:
     queued = f"{ahead} request(s) ahead" if ahead else "nobody ahead"
     if row.limit == 0:
         return f"{row.name!r} has limit=0, which admits nobody; {queued}"
-    text = f"{row.name!r}: {views.active_slots(row, moment.now)} of {row.limit} in use"
-    if row.paused_until is not None and row.paused_until > moment.now:
-        until = views.moment_text(moment.wall + row.paused_until - moment.now)
-        text += f", paused for {row.paused_until - moment.now:.1f} s until {until}"
+    text = f"{row.name!r}: {views.active_slots(row, at.now)} of {row.limit} in use"
+    if row.paused_until is not None and row.paused_until > at.now:
+        until = views.moment_text(at.wall + row.paused_until - at.now)
+        text += f", paused for {row.paused_until - at.now:.1f} s until {until}"
     if entries:
-        named = ", ".join(_holder(entry, moment.wall, caller) for entry in entries[:MAX_NAMED_HOLDERS])
+        named = ", ".join(_holder(entry, at.wall, caller) for entry in entries[:MAX_NAMED_HOLDERS])
         text += f", held by {named}{', and more' if len(entries) > MAX_NAMED_HOLDERS else ''}"
     unowned = 0 if row.decay > 0 else row.held - sum(entry.slots for entry in entries)
     if unowned > 0:
         text += f", {unowned} of them set by an operator"
     if row.decay > 0 and not entries:
-        due = rules.fits_at(row.empty_at, slots, row.limit, row.decay) - moment.now
+        due = rules.fits_at(row.empty_at, slots, row.limit, row.decay) - at.now
         if due > 0:
             text += f", the next {slots} slot(s) are due in {due:.3g} s"
     return f"{text}; {queued}"

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from localconc._engine.core.clock import monotonic
 from localconc._engine.core.errors import READONLY, Busy, error_code, explained
+from localconc._engine.homes.files import is_same
 from localconc._engine.homes.home import DATABASE_NAME, prepare
 from localconc._engine.store.files import checkpoints
-from localconc._engine.store.files.anchors import POSITION, Anchors, Logs, identity_at
+from localconc._engine.store.files.anchors import POSITION, Anchors, Logs
 from localconc._engine.store.files.log_index import glance
 from localconc._engine.store.recovery import SQLITE_ERRORS, Recovery
 from localconc._engine.store.reentry import is_interrupted, used_from_handler
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from localconc._engine.store.files.lost_logs import Users
+    from localconc._engine.store.files.lost_logs import OtherProcesses
 
 Result = TypeVar("Result")
 Work = TypeVar("Work")
@@ -39,13 +40,13 @@ VERIFY_EVERY_SECONDS: Final = 0.01
 
 
 class Database:
-    """The store of one home, for this process.
+    """This process's connection to the database of one home: opened, verified, closed; and its transactions.
 
     Args:
         directory: the home.
         on_open: called after each opening, before anything else uses the connection.
         on_opened: called after that, when the store is in use; must not raise.
-        users: the other processes that use the home: nothing is rebuilt behind their backs.
+        others: the other processes that use the home: nothing is rebuilt behind their backs.
 
     Attributes:
         lock: lets one thread of this process at a time use the connection.
@@ -57,18 +58,18 @@ class Database:
         directory: Path,
         on_open: Callable[[], None],
         on_opened: Callable[[], None],
-        users: Users,
+        others: OtherProcesses,
     ) -> None:
         self.directory = directory
         self.path = directory / DATABASE_NAME
         self._path_text = str(self.path)
-        self.recovery = Recovery(self.path, users)
+        self.recovery = Recovery(self.path, others)
         self.lock = new_lock()
         self.verify_after = 0.0
         self._connection: sqlite3.Connection | None = None
         self._opening: sqlite3.Connection | None = None  # connected, but not in use yet
         self._anchors: Anchors | None = None
-        self._logs = Logs(users.close_log)
+        self._logs = Logs(others.close_log)
         self._being_opened: sqlite3.Connection | None = None  # while `on_open` runs
         self._on_open = on_open
         self._on_opened = on_opened
@@ -320,7 +321,7 @@ class Database:
 
     def was_moved(self) -> bool:
         """Return whether the open file is no longer the one at the path."""
-        return self._anchors is None or identity_at(self._path_text) != self._anchors.database_identity
+        return self._anchors is None or not is_same(self._path_text, self._anchors.database_identity)
 
     def rebuild(self) -> Path | None:
         """Set a damaged store aside and make room for a new one; None if another process did so meanwhile."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from localconc._engine.core.arguments import nearest_decay
 from localconc._engine.core.errors import Damaged
 from localconc._engine.store.rows import integrity
-from localconc._engine.store.rows.schema import INSTANT, OPERATOR, SCHEMA_VERSION, TOTALS_ROW
+from localconc._engine.store.rows.schema import INSTANT, OPERATOR, SCHEMA_VERSION, TOTALS_ROW, total_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,8 +56,7 @@ _TOTALS: Final = (
     f"SELECT drained_at, drained_at_wall, average, denied, denied_at, limit_id FROM slots WHERE owner_id = {TOTALS_ROW}"
 )
 _SET_TOTAL: Final = (
-    "UPDATE slots SET drained_at = ?, drained_at_wall = ?, average = ?, denied = ?, denied_at = ? "
-    f"WHERE limit_id = ? AND owner_id = {TOTALS_ROW} AND serial = 0"
+    f"UPDATE slots SET drained_at = ?, drained_at_wall = ?, average = ?, denied = ?, denied_at = ? WHERE {total_of()}"
 )
 
 

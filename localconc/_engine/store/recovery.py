@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from localconc._engine.store.files.anchors import Anchors
-    from localconc._engine.store.files.lost_logs import Users
+    from localconc._engine.store.files.lost_logs import OtherProcesses
 
 #: How many processes an error message lists.
 MAX_LISTED_PIDS: Final = 8
@@ -43,13 +43,13 @@ class Recovery:
 
     Args:
         path: of the database.
-        users: the other processes that use the home.
+        others: the other processes that use the home.
     """
 
-    def __init__(self, path: Path, users: Users) -> None:
+    def __init__(self, path: Path, others: OtherProcesses) -> None:
         self._path = path
         self._directory = path.parent
-        self._users = users
+        self._others = others
 
     # ---- connecting ------------------------------------------------------------------------------------------
 
@@ -70,9 +70,9 @@ class Recovery:
             with maintenance_lock(self._directory):
                 if not os.path.lexists(self._path):
                     self._create()
-        if lost_logs.may_be_lost(self._path) and self._users.lost_logs():
+        if lost_logs.may_be_lost(self._path) and self._others.lost_logs():
             with maintenance_lock(self._directory):
-                lost_logs.bring_back(self._path, self._users)
+                lost_logs.bring_back(self._path, self._others)
         connection = self._connect(self._path)
         try:
             version = self._version(connection)
@@ -240,7 +240,7 @@ class Recovery:
 
     def _require_no_others(self, state: str, remedy: str) -> None:
         """Refuse to go on beside other living processes, whose slots the new file would not know."""
-        others = self._users.living_others()
+        others = self._others.living_others()
         if others:
             raise StoreError(
                 f"The database {shown(self._path)} {state} other processes use it (pids {_listed(others)}): {remedy}."

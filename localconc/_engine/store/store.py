@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from localconc._engine.core.clock import Clock
-    from localconc._engine.store.files.lost_logs import Users
+    from localconc._engine.store.files.lost_logs import OtherProcesses
 
 Result = TypeVar("Result")
 
@@ -83,7 +83,7 @@ class Transaction:
 
 
 class Store:
-    """The database of one home, in transactions.
+    """Transactions on the database of one home, with the effects that follow a commit.
 
     Args:
         directory: the home.
@@ -92,7 +92,7 @@ class Store:
         on_opened: called after that, when the store is in use; must not raise.
         reevaluate: called before the commit of a transaction in which limits changed: answers their waiters.
         announce: called after the commit of a transaction that concerns others; must not raise.
-        users: the other processes that use the home.
+        others: the other processes that use the home.
     """
 
     def __init__(
@@ -104,14 +104,14 @@ class Store:
         on_opened: Callable[[], None],
         reevaluate: Callable[[Transaction], None],
         announce: Callable[[Transaction], None],
-        users: Users,
+        others: OtherProcesses,
     ) -> None:
         self.directory = directory
         self._clock = clock
         self._reevaluate = reevaluate
         self.announce = announce
         self._accepted: set[int] = set()  # tickets of waiters whose rows the next transaction deletes
-        self.database = Database(directory, on_open, on_opened, users)
+        self.database = Database(directory, on_open, on_opened, others)
 
     def transact(self, work: Callable[[Transaction], Result]) -> Result:
         """Do some work in a write transaction; after its commit the effects follow.

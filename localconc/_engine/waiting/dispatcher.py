@@ -84,7 +84,7 @@ def _weakly(method: Callable[[], None]) -> Callable[[], None]:
 
 
 class LoopDispatcher:
-    """One engine for one event loop. Only the loop's thread uses it."""
+    """Waits for all tasks of one loop in one home. Only the loop's thread uses it, except `_on_delivery`."""
 
     def __init__(self, engine: Engine, loop: AbstractEventLoop) -> None:
         self._engine = engine
@@ -93,10 +93,10 @@ class LoopDispatcher:
         self._thread = threading.get_ident()
         self._users = 0
         self._expected: dict[int, TaskEvent] = {}
-        self._entrance = LoopThrottle(loop, loop_budget)
-        self._told = LoopThrottle(loop)
+        self._step_throttle = LoopThrottle(loop, loop_budget)
+        self._wakeup_throttle = LoopThrottle(loop)
         self._mailbox: Mailbox | None = None
-        self._hears = False
+        self._reads_mailbox = False
         self._watched_descriptor: int | None = None
         self._watch_timer: Timer | None = None
         self._poll_timer: Timer | None = None
@@ -104,8 +104,8 @@ class LoopDispatcher:
         self._last_polled = 0
 
     def __repr__(self) -> str:
-        waiting, at_gate = len(self._expected), len(self._entrance)
-        return f"<LoopDispatcher of {self._engine.directory}: {waiting} wait, {at_gate} at the gate>"
+        waiting, before_a_step = len(self._expected), len(self._step_throttle)
+        return f"<LoopDispatcher of {self._engine.directory}: {waiting} wait, {before_a_step} wait to take a step>"
 
     # ---- users -----------------------------------------------------------------------------------------------
 
@@ -127,14 +127,14 @@ class LoopDispatcher:
         self._stop_watching()
         mailbox, self._mailbox = self._mailbox, None
         if mailbox is not None:
-            self._stop_reading(mailbox.descriptor if self._hears else None)
+            self._stop_reading(mailbox.descriptor if self._reads_mailbox else None)
             self._engine.mailboxes.put(mailbox)
 
     def mailbox(self, owner: Owner) -> Mailbox:
         """Return the mailbox of all tasks of the loop."""
         if self._mailbox is None:
             mailbox: Mailbox = self._engine.mailboxes.take(owner)
-            self._hears = self._read(mailbox.descriptor, self._collect)
+            self._reads_mailbox = self._read(mailbox.descriptor, self._collect)
             mailbox.on_delivery = _weakly(self._on_delivery)
             self._mailbox = mailbox
         return self._mailbox
@@ -154,13 +154,13 @@ class LoopDispatcher:
 
     # ---- waiting ---------------------------------------------------------------------------------------------
 
-    async def line_up(self, until: float | None) -> None:
+    async def wait_for_iteration(self, until: float | None) -> None:
         """Wait for an iteration of the loop that has time for this task, or until a moment."""
         await self._pass(until, first=False)
 
     async def back_off(self, seconds: float, until: float | None) -> None:
         """Wait for the store to be free. All tasks queue here, and one at a time tries."""
-        self._entrance.close(seconds)
+        self._step_throttle.close(seconds)
         await self._pass(until, first=True)
 
     async def _pass(self, until: float | None, *, first: bool) -> None:
@@ -168,13 +168,13 @@ class LoopDispatcher:
         alarm = None
         if until is not None:  # in real time, like the throttle, even if a test moves the engine's clock
             alarm = call_later(self._loop, until - self._engine.clock.now(), event.set)
-        self._entrance.join(event, first=first)
+        self._step_throttle.join(event, first=first)
         try:
             await event.wait()
         finally:
             if alarm is not None:
                 alarm.cancel()
-            self._entrance.leave(event)
+            self._step_throttle.leave(event)
 
     def expect(self, serial: int) -> TaskEvent:
         """Expect wakeups for a serial; return the event that the dispatcher sets when one comes."""
@@ -187,21 +187,21 @@ class LoopDispatcher:
 
     def forget(self, serial: int, event: TaskEvent) -> None:
         """Expect no more wakeups for a serial."""
-        self._told.leave(event)
+        self._wakeup_throttle.leave(event)
         if self._expected.get(serial) is event:
             del self._expected[serial]
 
     def _tell(self, serials: Iterable[int]) -> None:
         """Let tasks act on their wakeups, or look at the store if they have none."""
         events = [self._expected[serial] for serial in serials if serial in self._expected]
-        at_once = len(events) <= MAX_TASKS_AN_ITERATION and not self._told
+        at_once = len(events) <= MAX_TASKS_AN_ITERATION and not self._wakeup_throttle
         for event in events:
             if not event.wakeups:
                 event.wakeups = [_LOOK]
             if at_once:
                 event.set()
             elif not event.is_set():
-                self._told.join(event)
+                self._wakeup_throttle.join(event)
 
     # ---- wakeups ---------------------------------------------------------------------------------------------
 
@@ -253,7 +253,7 @@ class LoopDispatcher:
 
     def _poll_seconds(self) -> float:
         is_reachable = self._mailbox is None or self._mailbox.is_reachable
-        return poll_seconds(self._hears and is_reachable and self._engine.reaper.is_complete, 0)
+        return poll_seconds(self._reads_mailbox and is_reachable and self._engine.reaper.is_complete, 0)
 
     def _schedule_poll(self, seconds: float) -> None:
         if self._poll_timer is not None:

@@ -85,7 +85,7 @@ def acquire(
                 for wakeup in wakeups or ():
                     if engine.acquisitions.accept_wakeup(request, outcome, handle, wakeup):
                         return handle
-            yield from Wait(engine, call, handle, outcome, begun, deadline, polls=polls).steps(is_told=bool(wakeups))
+            yield from Wait(engine, call, handle, outcome, begun, deadline, polls=polls).steps(has_wakeup=bool(wakeups))
     except BaseException as error:
         engine.holdings.undo(handle)
         if isinstance(error, outcomes.StoreTimeout):

@@ -105,7 +105,7 @@ async def acquire(engine: Engine, call: Call, task: str, context: int) -> Handle
     begun = None
     if loop_budget.used_seconds >= MAX_SECONDS_AN_ITERATION:
         begun = engine.clock.now()
-        await _line_up(engine, None if call.timeout_seconds is None else begun + call.timeout_seconds)
+        await _wait_for_iteration(engine, None if call.timeout_seconds is None else begun + call.timeout_seconds)
     started = perf_counter()
     handle = engine.acquisitions.acquire_fast(call.request, task, context)
     loop_budget.used_seconds += perf_counter() - started
@@ -130,10 +130,10 @@ def _is_bounded(task: asyncio.Task[Any]) -> bool:
     return any(isinstance(bound, asyncio.Timeout) and getattr(bound, "_task", None) is task for bound in bounds)
 
 
-async def _line_up(engine: Engine, until: float | None) -> None:
+async def _wait_for_iteration(engine: Engine, until: float | None) -> None:
     driver = TaskDriver(engine)
     try:
-        await driver.dispatcher.line_up(until)
+        await driver.dispatcher.wait_for_iteration(until)
     finally:
         driver.end()
 

@@ -1,4 +1,4 @@
-"""All constants of waiting, with their reasons."""
+"""Times of waiting, each with its reason."""
 
 from __future__ import annotations
 
@@ -64,15 +64,15 @@ PARENT_AFTER_SECONDS: Final = 1.0
 PARENT_EVERY_SECONDS: Final = 0.1
 
 
-def poll_seconds(is_told: bool, owners_ahead: int) -> float:
+def poll_seconds(is_reachable: bool, owners_ahead: int) -> float:
     """Return how long a waiter sleeps at most before it polls the store.
 
     Only the nearest waiters poll often, because those behind them would find out nothing more.
 
     Args:
-        is_told: whether wakeups and news of deaths reach the waiter.
+        is_reachable: whether wakeups and news of deaths reach the waiter.
         owners_ahead: how many processes are queued in front.
     """
     if owners_ahead >= FAR_BEHIND:
         return SLOW_POLL_SECONDS * FAR_BEHIND_FACTOR
-    return SLOW_POLL_SECONDS if is_told else QUICK_POLL_SECONDS
+    return SLOW_POLL_SECONDS if is_reachable else QUICK_POLL_SECONDS

@@ -36,9 +36,9 @@ logger = logging.getLogger("localconc")
 class Wait:
     """One wait: the request stays in the queue until it has an outcome, the deadline passes, or no retries are left.
 
-    No wakeup is lost. The mailbox's address is in the waiter's row before another process can grant it, and a mailbox
-    keeps a wakeup that comes while its thread is awake. So a call parks right after it has enqueued or looked. Only if
-    the system drops a wakeup does the call miss it, until it polls.
+    No wakeup is lost between a look and the next pause. The mailbox's address is in the waiter's row before another
+    process can grant it, and a mailbox keeps a wakeup that comes while its thread is awake. So a call parks right after
+    it has enqueued or looked. Only if the system drops a wakeup does the call miss it, until it polls.
     """
 
     def __init__(
@@ -71,22 +71,22 @@ class Wait:
         """Return when the next report of a long wait is due; those for which it is too late are left out."""
         return next((moment for seconds in self._reports if (moment := self._begun + seconds) > now), None)
 
-    def steps(self, *, is_told: bool) -> Steps[None]:
-        """Wait for the outcome; `is_told` says that a wakeup has come which asks for a look."""
+    def steps(self, *, has_wakeup: bool) -> Steps[None]:
+        """Wait for the outcome; `has_wakeup` says that one has come which asks for a look."""
         engine, serial = self._engine, self._handle.serial
-        if is_told and (yield from self._look(is_told=True)):
+        if has_wakeup and (yield from self._look(has_wakeup=True)):
             return
         while True:
             until = self._next_moment()
             watched_fd = None if self._poll_at is None else engine.reaper.descriptor
             wakeups = yield Park(until, serial, self._queued.terms.mailbox, watched_fd)
-            is_told = False
+            has_wakeup = False
             for wakeup in wakeups or ():
                 if wakeup[0] == serial or wakeup[0] == 0:  # other wakeups are for an earlier user of the mailbox
-                    is_told = True
+                    has_wakeup = True
                     if engine.acquisitions.accept_wakeup(self._call.request, self._queued, self._handle, wakeup):
                         return
-            if (yield from self._look(is_told=is_told)):
+            if (yield from self._look(has_wakeup=has_wakeup)):
                 return
 
     def _next_moment(self) -> float | None:
@@ -112,15 +112,15 @@ class Wait:
         yield from self._retry(watch)
         self._poll_at = now + self._poll_seconds(0)
 
-    def _look(self, *, is_told: bool) -> Steps[bool]:
+    def _look(self, *, has_wakeup: bool) -> Steps[bool]:
         """Do what is due; return whether the request was granted. Raise if it was refused, or the time is up.
 
         Args:
-            is_told: whether a wakeup asks for a look at the store at any time.
+            has_wakeup: whether a wakeup asks for a look at the store at any time.
         """
         engine, queued = self._engine, self._queued
         now = engine.clock.now()
-        if not is_told and self._watch_at is not None and self._watch_at <= now:
+        if not has_wakeup and self._watch_at is not None and self._watch_at <= now:
             yield from self._watch(now)
         if self._poll_at is not None and engine.reaper.has_news():
             yield from self._retry(engine.reaper.reap_suspects)
@@ -130,7 +130,7 @@ class Wait:
             outcomes.report_wait(now - self._begun, reason)
         if self._parent_at is not None and self._parent_at <= now:
             yield from self._warn_of_parent(now)
-        if not is_told and not self._is_due(now):
+        if not has_wakeup and not self._is_due(now):
             return False  # if a death made room, there is a wakeup
         status = yield from self._retry(partial(engine.queued.check, queued))
         if not status.is_waiting:

@@ -19,6 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from localconc._engine.core.errors import shown
+from localconc._engine.homes.files import Identity, identity_of, identity_or_none, is_same
 from localconc._engine.store.files.log_index import LogIndex
 from localconc.errors import StoreError
 
@@ -42,17 +43,6 @@ _DEAD_MANS_SWITCH: Final = (128, 1)
 #: writing, but not for deleting (Microsoft's `_open`), and so does SQLite (its os_win.c).
 OPEN_FILES_CAN_MOVE: Final = sys.platform != "win32"
 
-Identity = tuple[int, int]
-
-
-def identity_at(path: str) -> Identity | None:
-    """Return device and inode of the file at a path; None if this process sees none."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
 
 class Anchors:
     """The anchors of one open store: on its database, on its log, on the index of its log.
@@ -73,16 +63,14 @@ class Anchors:
         self._sqlite_descriptors: list[tuple[int, Identity]] = []
         self.index = LogIndex(self._paths[2], None)
         if not OPEN_FILES_CAN_MOVE:
-            found = [os.stat(each) for each in self._paths]
-            self._identities = [(each.st_dev, each.st_ino) for each in found]
+            self._identities = [identity_of(each) for each in self._paths]
             self.tell = partial(int, POSITION)
             return
         try:
             for each in self._paths:
                 descriptor = os.open(each, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0))
                 self._descriptors.append(descriptor)
-                opened = os.fstat(descriptor)
-                self._identities.append((opened.st_dev, opened.st_ino))
+                self._identities.append(identity_of(descriptor))
         except BaseException:
             self.close()
             raise
@@ -104,7 +92,7 @@ class Anchors:
 
     def are_in_place(self) -> bool:
         """Whether the open files are the ones at their paths."""
-        return all(map(_is_at, self._paths, self._identities))
+        return all(map(is_same, self._paths, self._identities))
 
     def are_unlinked(self) -> bool:
         """Whether one of the open files was deleted, and nothing of use has taken its place.
@@ -115,7 +103,7 @@ class Anchors:
         """
         if not OPEN_FILES_CAN_MOVE:
             return False
-        database, log, index = [identity_at(path) for path in self._paths]
+        database, log, index = [identity_or_none(path) for path in self._paths]
         if database is None:
             return os.fstat(self._first).st_nlink == 0
         if database != self.database_identity:
@@ -126,7 +114,7 @@ class Anchors:
 
     def is_log_in_place(self) -> bool:
         """Whether the open log is the one at its path."""
-        return _is_at(self._paths[1], self._identities[1])
+        return is_same(self._paths[1], self._identities[1])
 
     # ---- letting go ------------------------------------------------------------------------------------------
 
@@ -143,7 +131,7 @@ class Anchors:
         descriptors, self._descriptors = self._descriptors, []
         for descriptor, identity in zip(descriptors, [*self._identities, None, None, None], strict=False):
             with suppress(OSError):
-                if identity is None or _identity_of(descriptor) == identity:
+                if identity is None or is_same(descriptor, identity):
                     os.close(descriptor)
 
     def close_lost(self, connection: sqlite3.Connection) -> None:
@@ -156,8 +144,8 @@ class Anchors:
         """
         index = self.index.unmap()  # it has a descriptor of its own
         self.close()
-        lost = [(number, identity) for number, identity in self._sqlite_descriptors if _identity_of(number) != identity]
-        if any(_identity_of(number) is not None for number, _ in lost) or not self._sqlite_descriptors:
+        lost = [(number, identity) for number, identity in self._sqlite_descriptors if not is_same(number, identity)]
+        if any(identity_or_none(number) is not None for number, _ in lost) or not self._sqlite_descriptors:
             _make_immortal((connection, index))
             raise self._taken_over()
         paths = dict(zip(self._identities, self._paths, strict=True))
@@ -217,23 +205,11 @@ class Anchors:
                 fcntl.fcntl(self._descriptors[index], fcntl.F_OFD_SETLK, flock)
 
 
-def _is_at(path: str, identity: Identity) -> bool:
-    return identity_at(path) == identity
-
-
 def _is_empty(path: str) -> bool:
     try:
         return os.stat(path).st_size == 0
     except OSError:
         return True
-
-
-def _identity_of(descriptor: int) -> Identity | None:
-    try:
-        found = os.fstat(descriptor)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _make_immortal(thing: object) -> None:

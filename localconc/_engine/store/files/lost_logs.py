@@ -35,7 +35,7 @@ _LOCKS: Final = 2
 _NOTICED_WITHIN_SECONDS: Final = 0.02
 
 
-class Users(Protocol):
+class OtherProcesses(Protocol):
     """The other processes that use a home."""
 
     def living_others(self) -> list[int]: ...
@@ -52,14 +52,14 @@ def may_be_lost(path: Path) -> bool:
         return True
 
 
-def bring_back(path: Path, users: Users) -> None:
+def bring_back(path: Path, others: OtherProcesses) -> None:
     """Copy a removed log back to its path; only under the maintenance lock, and before the database is opened.
 
     Raises:
         Busy: a process is writing to the removed log.
         StoreError: it can't be read.
     """
-    lost = users.lost_logs()
+    lost = others.lost_logs()
     if not lost or not may_be_lost(path):
         return
     opened = {log: _opened_by(log, lost) for log in {each.log for each in lost}}
@@ -73,7 +73,7 @@ def bring_back(path: Path, users: Users) -> None:
     links = [link for link in opened.values() if link is not None and os.stat(link).st_size > 0]
     if links:
         _copy_back(path, max(links, key=lambda link: os.stat(link).st_mtime_ns))
-    users.forget_logs(lost)
+    others.forget_logs(lost)
 
 
 def _copy_back(path: Path, link: str) -> None:

@@ -1,4 +1,4 @@
-"""Queries that find rows which break an invariant that no trigger keeps."""
+"""Checks of a database: SQLite's own, those of its parts, those of its rows; with two corrections of rows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing
 from typing import Final
 
-from localconc._engine.store.rows.schema import CREATE_ALL, TOTALS_ROW, WAITING
+from localconc._engine.store.rows.schema import CREATE_ALL, TOTALS_ROW, WAITING, total_of
 from localconc._engine.store.rows.statements import LIMITS
 
 _PARTS: Final = "SELECT type, name FROM sqlite_schema WHERE type IN ('table', 'trigger', 'view')"
@@ -77,6 +77,4 @@ def delete_place(connection: sqlite3.Connection, limit_id: int, ticket: int) -> 
 
 def set_total(connection: sqlite3.Connection, limit_id: int, held: int) -> None:
     """Write the total of a limit's holders anew."""
-    connection.execute(
-        f"UPDATE slots SET slots = ? WHERE limit_id = ? AND owner_id = {TOTALS_ROW} AND serial = 0", (held, limit_id)
-    )
+    connection.execute(f"UPDATE slots SET slots = ? WHERE {total_of()}", (held, limit_id))

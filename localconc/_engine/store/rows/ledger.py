@@ -6,8 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from localconc._engine.core.records import LimitRow, WaiterRow, limits_text
 from localconc._engine.store.rows import statements
-from localconc._engine.store.rows.schema import GRANTED, INSTANT, OPERATOR, PASSED_OVER, REFUSED, TOTALS_ROW, WAITING
-from localconc._engine.store.rows.statements import HELD, TOTAL_OF, WAITER_COLUMNS
+from localconc._engine.store.rows.schema import (
+    GRANTED,
+    INSTANT,
+    OPERATOR,
+    PASSED_OVER,
+    REFUSED,
+    TOTALS_ROW,
+    WAITING,
+    total_of,
+)
+from localconc._engine.store.rows.statements import HELD, WAITER_COLUMNS
 
 if TYPE_CHECKING:
     import sqlite3
@@ -82,17 +91,18 @@ class Ledger:
     def set_empty_at(self, limit_id: int, empty_at: float | None, empty_at_wall: float | None) -> None:
         """Record when a decaying limit will be empty, by both clocks."""
         self._execute(
-            f"UPDATE slots SET drained_at = ?, drained_at_wall = ? WHERE {TOTAL_OF}",
+            f"UPDATE slots SET drained_at = ?, drained_at_wall = ? WHERE {total_of()}",
             (empty_at, empty_at_wall, limit_id),
         )
 
     def set_denied(self, limit_id: int, denied: float, at: float) -> None:
-        self._execute(f"UPDATE slots SET denied = ?, denied_at = ? WHERE {TOTAL_OF}", (denied, at, limit_id))
+        self._execute(f"UPDATE slots SET denied = ?, denied_at = ? WHERE {total_of()}", (denied, at, limit_id))
 
     def set_pause(self, limit_id: int, until: float | None, until_wall: float | None) -> None:
         """Record until when a limit is paused, by both clocks; None ends the pause."""
         self._execute(
-            f"UPDATE slots SET paused_until = ?, paused_until_wall = ? WHERE {TOTAL_OF}", (until, until_wall, limit_id)
+            f"UPDATE slots SET paused_until = ?, paused_until_wall = ? WHERE {total_of()}",
+            (until, until_wall, limit_id),
         )
 
     def record_refusal(self, limit_id: int, refused_wall: float) -> None:
@@ -191,7 +201,7 @@ class Ledger:
             "UPDATE slots SET slots = ?, drained_at = ? WHERE limit_id = ? AND owner_id = ? AND serial = ?",
             (slots, drained_at, limit_id, owner_id, serial),
         )
-        self._execute(f"UPDATE slots SET slots = slots + ? WHERE {TOTAL_OF}", (slots - before[0], limit_id))
+        self._execute(f"UPDATE slots SET slots = slots + ? WHERE {total_of()}", (slots - before[0], limit_id))
 
     def delete_holder(self, limit_id: int, owner_id: int, serial: int) -> None:
         """Take a grant back; the history does not keep it."""
@@ -200,7 +210,7 @@ class Ledger:
             self._execute(
                 "DELETE FROM slots WHERE limit_id = ? AND owner_id = ? AND serial = ?", (limit_id, owner_id, serial)
             )
-            self._execute(f"UPDATE slots SET slots = slots - ? WHERE {TOTAL_OF}", (before[0], limit_id))
+            self._execute(f"UPDATE slots SET slots = slots - ? WHERE {total_of()}", (before[0], limit_id))
 
     def delete_unowned(self, limit_id: int) -> None:
         """Free the slots that an operator occupied."""

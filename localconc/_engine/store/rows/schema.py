@@ -183,9 +183,9 @@ TABLES: Final = (
 )
 
 
-def _total_of(limit_id: str) -> str:
-    """The condition that selects the row of a limit's total."""
-    return f"limit_id = {limit_id} AND owner_id = {TOTALS_ROW} AND serial = 0"
+def total_of(limit_id: str = "?", of: str = "") -> str:
+    """Return the condition that selects the row of a limit's total; `of` is the name of the table with a dot."""
+    return f"{of}limit_id = {limit_id} AND {of}owner_id = {TOTALS_ROW} AND {of}serial = 0"
 
 
 #: What the row of a total says of its definition; the revision is null while it is not enforced.
@@ -198,7 +198,7 @@ TRIGGERS: Final = (
     # the limit has no pause and no queue. `queue.admission` has the same conditions for every other case.
     f"""
     CREATE TRIGGER counted BEFORE INSERT ON slots WHEN new.owner_id <> {TOTALS_ROW} BEGIN
-        UPDATE slots SET slots = slots + new.slots WHERE {_total_of("new.limit_id")} AND (
+        UPDATE slots SET slots = slots + new.slots WHERE {total_of("new.limit_id")} AND (
             new.revision IS NULL OR (
                 revision = new.revision AND slots + new.slots <= "limit"
                 AND (paused_until IS NULL OR paused_until <= new.acquired_boot)
@@ -215,7 +215,7 @@ TRIGGERS: Final = (
             drained_at = max(coalesce(drained_at, 0), new.acquired_boot) + new.slots / decay,
             drained_at_wall = new.acquired_wall
                 + (max(coalesce(drained_at, 0), new.acquired_boot) + new.slots / decay - new.acquired_boot)
-        WHERE {_total_of("new.limit_id")}
+        WHERE {total_of("new.limit_id")}
             AND revision = new.revision
             AND max(coalesce(drained_at, 0) - new.acquired_boot, 0) * decay + new.slots <= "limit" + {TOLERANCE_SLOTS}
             AND (paused_until IS NULL OR paused_until <= new.acquired_boot)
@@ -236,11 +236,11 @@ TRIGGERS: Final = (
                 + (max((new.released_boot - old.acquired_boot) / max(old.slots, 1),
                        {MINIMUM_OCCUPANCY_SECONDS_PER_SLOT}) - average)
                     / ({OCCUPANCY_SAMPLES_MULTIPLIER} * max("limit", 1))
-        WHERE {_total_of("old.limit_id")};
+        WHERE {total_of("old.limit_id")};
         INSERT INTO history (limit_id, "limit", owner_id, serial, slots, acquired_wall, released_wall, waited_seconds,
             thread, label, numbers, ending)
         VALUES (
-            old.limit_id, coalesce(old."limit", (SELECT "limit" FROM slots WHERE {_total_of("old.limit_id")})),
+            old.limit_id, coalesce(old."limit", (SELECT "limit" FROM slots WHERE {total_of("old.limit_id")})),
             old.owner_id, old.serial, old.slots, old.acquired_wall,
             CASE WHEN old.ending IS NOT {UNSEEN} THEN old.acquired_wall + (new.released_boot - old.acquired_boot) END,
             coalesce(old.waited_seconds, 0), old.thread, old.label, old.numbers, old.ending
@@ -265,7 +265,7 @@ TRIGGERS: Final = (
         UPDATE slots SET
             denied = max(0.0, denied - max(0.0, new.enqueued_boot - denied_at) / average) + new.slots,
             denied_at = new.enqueued_boot
-        WHERE {_total_of("new.limit_id")};
+        WHERE {total_of("new.limit_id")};
     END
     """,
     f"""
@@ -287,7 +287,7 @@ TRIGGERS: Final = (
         INSERT INTO slots (limit_id, "limit", owner_id, serial, slots, acquired_wall, acquired_boot, thread, label,
             context, waited_seconds, ticket)
         VALUES (
-            new.limit_id, (SELECT "limit" FROM slots WHERE {_total_of("new.limit_id")}), new.owner_id, new.serial,
+            new.limit_id, (SELECT "limit" FROM slots WHERE {total_of("new.limit_id")}), new.owner_id, new.serial,
             new.slots, new.granted_wall, new.granted_boot, new.thread,
             CASE WHEN instr(new.request, '>') THEN substr(new.request, instr(new.request, '>') + 1) END, new.context,
             new.granted_boot - new.enqueued_boot, new.ticket
@@ -323,7 +323,7 @@ TRIGGERS: Final = (
     """,
     f"""
     CREATE TRIGGER redefined AFTER UPDATE ON limits BEGIN
-        UPDATE slots SET "limit" = new."limit", revision = {_REVISION}, decay = {_DECAY} WHERE {_total_of("new.id")};
+        UPDATE slots SET "limit" = new."limit", revision = {_REVISION}, decay = {_DECAY} WHERE {total_of("new.id")};
     END
     """,
     f"""

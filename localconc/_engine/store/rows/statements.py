@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from localconc._engine.core.records import OwnerRow, WaiterRow
-from localconc._engine.store.rows.schema import GRANTED, TOTALS_ROW, WAITING
+from localconc._engine.store.rows.schema import GRANTED, TOTALS_ROW, WAITING, total_of
 
 #: Selects the rows of holders, without totals and an operator's slots.
 HELD: Final = f"slots.owner_id > {TOTALS_ROW}"
-
-TOTAL_OF: Final = f"limit_id = ? AND owner_id = {TOTALS_ROW} AND serial = 0"
 
 # The fast statements are for one enforced limit without a pause; without decay, but for the one of rate_limit. Their
 # triggers keep the rules that `queue.admission` has for all other cases.
@@ -30,7 +28,7 @@ RATE_LIMIT_FAST: Final = "INSERT INTO rate_calls VALUES (?, ?, ?, ?, ?, ?, ?, ?,
 ENQUEUE_FAST: Final = f"""
     INSERT INTO waiters (owner_id, serial, state, slots, limit_id, request, thread, context, has_end, address, secret,
         waiting_since, enqueued_boot)
-    SELECT ?, ?, {WAITING}, ?, limit_id, ?, ?, ?, ?, ?, ?, ?, ? FROM slots WHERE {TOTAL_OF} AND revision = ?
+    SELECT ?, ?, {WAITING}, ?, limit_id, ?, ?, ?, ?, ?, ?, ?, ? FROM slots WHERE {total_of()} AND revision = ?
         AND (paused_until IS NULL OR paused_until <= ?)
         AND (slots + ? > "limit" OR EXISTS (SELECT 1 FROM queue WHERE queue.limit_id = slots.limit_id))
 """
@@ -56,12 +54,12 @@ ADMIT_FAST: Final = f"""
     WHERE ticket = (SELECT ticket FROM queue WHERE limit_id = ? ORDER BY ticket LIMIT 1)
         AND limit_ids IS NULL AND typeof(slots) = 'integer'
         AND EXISTS (
-            SELECT 1 FROM slots AS total WHERE {TOTAL_OF.replace("limit_id", "total.limit_id")}
+            SELECT 1 FROM slots AS total WHERE {total_of(of="total.")}
                 AND revision IS NOT NULL AND decay IS NULL AND total.slots + waiters.slots <= "limit"
                 AND (paused_until IS NULL OR paused_until <= ?)
         )
     RETURNING
-        (SELECT "limit" - total.slots FROM slots AS total WHERE {TOTAL_OF.replace("limit_id", "total.limit_id")}),
+        (SELECT "limit" - total.slots FROM slots AS total WHERE {total_of(of="total.")}),
         slots, address, serial, secret
 """
 
@@ -74,7 +72,7 @@ LIMIT_COLUMNS = """
 """
 LIMITS: Final = f"""
     limits AS definition JOIN slots AS total
-        ON total.limit_id = definition.id AND total.owner_id = {TOTALS_ROW} AND total.serial = 0
+        ON {total_of("definition.id", of="total.")}
 """
 SELECT_LIMIT = f"SELECT {LIMIT_COLUMNS} FROM {LIMITS} WHERE definition."
 LIMIT_BY_NAME: Final = f"{SELECT_LIMIT}name = ?"
