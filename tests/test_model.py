@@ -56,7 +56,7 @@ class Process:
         self._clock = clock
         assert self._engine.membership.owner is not None
         mailbox = self._engine.mailboxes.take(self._engine.membership.owner)
-        self._terms = WaitTerms(mailbox, has_end=True, needs_estimate=False, stops=())
+        self._terms = WaitTerms(mailbox, has_end=True, needs_estimate=False, stops=(), generation=1)
         self.holds: dict[ModelRequest, Handle] = {}
         self.waits: dict[ModelRequest, tuple[Request, Handle, Queued]] = {}
 

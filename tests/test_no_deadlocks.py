@@ -227,7 +227,7 @@ class Process:
 
     def __init__(self, directory: Path) -> None:
         self.engine: Engine = silent_engine(directory, ManualClock())
-        self._terms = WaitTerms(Mailbox("somewhere"), has_end=False, needs_estimate=False, stops=(1,))
+        self._terms = WaitTerms(Mailbox("somewhere"), has_end=False, needs_estimate=False, stops=(1,), generation=1)
 
     def ask(self, name: str) -> Handle | Queued | Deadlocked:
         """Acquire or enqueue, as a thread does that holds something."""

@@ -94,7 +94,9 @@ def test_a_newcomer_finds_those_admitted_who_were_due_before_it_and_no_room_for_
     acquisitions, queued = machine.engine.acquisitions, machine.engine.queued
     handle = machine.engine.holdings.begin("first", "", 0)
     first = acquisitions.try_acquire(
-        Request(("api",), 1, RATE_LIMIT), handle, WaitTerms(Mailbox(), has_end=True, needs_estimate=False, stops=())
+        Request(("api",), 1, RATE_LIMIT),
+        handle,
+        WaitTerms(Mailbox(), has_end=True, needs_estimate=False, stops=(), generation=1),
     )
     assert isinstance(first, Queued)
     machine.clock.advance(1.0)

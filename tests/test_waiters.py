@@ -16,6 +16,7 @@ from localconc._engine.holding.holdings import Handle
 from localconc._engine.liveness import reaper
 from localconc._engine.operations import limits, reading
 from localconc._engine.waiting.mailboxes.mailbox import Mailbox
+from localconc.errors import ConcurrencySlotAcquisitionError
 from tests.kit.clocks import ManualClock
 from tests.kit.engines import silent_engine
 from tests.kit.invariants import check_store
@@ -32,11 +33,15 @@ class Process:
 
     def ask(self, *names: str, slots: int = 1, **fields: Any) -> Handle:
         """Acquire, or queue."""
-        return self._ask(0, WaitTerms(self.mailbox, has_end=True, needs_estimate=False, stops=()), names, slots, fields)
+        return self._ask(
+            0, WaitTerms(self.mailbox, has_end=True, needs_estimate=False, stops=(), generation=1), names, slots, fields
+        )
 
     def ask_inside(self, *names: str) -> Handle:
         """Acquire, or queue without an end, in a thread that holds what it has acquired like this before."""
-        return self._ask(1, WaitTerms(self.mailbox, has_end=False, needs_estimate=False, stops=(1,)), names, 1, {})
+        return self._ask(
+            1, WaitTerms(self.mailbox, has_end=False, needs_estimate=False, stops=(1,), generation=1), names, 1, {}
+        )
 
     def _ask(
         self, context: int, terms: WaitTerms, names: tuple[str, ...], slots: int, fields: dict[str, Any]
@@ -364,3 +369,41 @@ def test_a_stopped_process_asks_for_all_its_slots_again_though_those_it_was_gran
     holder.release()
     assert stopped.accept() is stopped.handle
     assert stopped.held("rate") == 1
+
+
+# ---- another thread learns of a change meanwhile ---------------------------------------------------------------------
+
+
+def test_a_request_that_a_lowered_limit_can_never_admit_is_refused_although_it_looked_simple_before(
+    processes: list[Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread of the process learns of the change between the look at the request and its transaction."""
+    process, operator, _ = processes
+    limits.update(operator.engine, "db", limit=5)
+    process.ask("db")
+    process.release()
+    transact = process.engine.store.database.transact
+
+    def transact_after_a_change(*arguments: Any) -> Any:
+        monkeypatch.undo()
+        limits.update(operator.engine, "db", limit=2)
+        process.engine.acquisitions.try_acquire(
+            Request(("db",), 1), process.engine.holdings.begin("other thread", "", 0), None
+        )
+        return transact(*arguments)
+
+    monkeypatch.setattr(process.engine.store.database, "transact", transact_after_a_change)
+    with pytest.raises(ConcurrencySlotAcquisitionError, match="occupy=3"):
+        process.ask("db", slots=3)
+    assert reading.waiters(process.engine, "db") == []
+
+
+def test_a_wakeup_from_a_store_that_was_replaced_proves_no_grant(processes: list[Process], clock: ManualClock) -> None:
+    holder, waiter, _ = processes
+    holder.ask("db")
+    waiter.ask("db")
+    wakeup = (waiter.handle.serial, waiter.queued.secret, clock.wall(), clock.now())
+    waiter.engine.membership.generation += 1
+    assert waiter.engine.acquisitions.accept_wakeup(waiter.request, waiter.queued, waiter.handle, wakeup) is None
+    waiter.engine.membership.generation -= 1
+    assert waiter.engine.acquisitions.accept_wakeup(waiter.request, waiter.queued, waiter.handle, wakeup)

@@ -51,8 +51,8 @@ Meanwhile the holder leaves its block. One transaction releases its slot and adm
     do nothing if there is a queue. Then they call `acquisitions.release`.
 11. `release` runs `fast_path.release_and_admit` in a transaction. It marks the holder's row as released, and the first
     waiter's row as granted. Triggers delete both rows, and insert the new holder's row and a row of the history.
-12. After the commit, `acquisitions._follow_up` sends the wakeup, with the secret of the waiter's row. `_released` and
-    `holdings.forget` drop the holder's own record.
+12. After the commit, `acquisitions.release` drops the holder's own record (`holdings.forget`), and sends the wakeup,
+    with the secret of the waiter's row.
 
 The waiter wakes up, and needs no transaction.
 

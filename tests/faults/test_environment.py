@@ -435,7 +435,7 @@ def test_what_is_forgotten_while_it_is_released_in_the_background_ends_that_in_g
         raise StoreError("the store is gone")
 
     releases = BackgroundReleases(undo)
-    releases._pending.append((1, None, None))
+    releases._pending[1] = (None, None)
 
     releases._run()
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import shutil
 import sqlite3
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ import pytest
 from localconc import ensure_limit, read_holders, read_limits
 from localconc._engine import registry
 from localconc._engine.store.store import Transaction
-from localconc.errors import AcquireConcurrencySlotTimeoutError
+from localconc.errors import AcquireConcurrencySlotTimeoutError, StoreError
 from localconc.sync import acquire, concurrency
 from tests.faults.programs import Cast, Puppet, until
 from tests.kit.systems import needs_fork
@@ -523,3 +524,73 @@ def test_a_home_that_is_opened_by_another_path_too_lets_nobody_into_a_transactio
     finally:
         may_end.set()
         writer.join(30)
+
+
+# ---- a store that can't be used --------------------------------------------------------------------------------------
+
+
+def test_leaving_a_block_after_the_home_was_deleted_and_begun_anew_without_its_limit_raises_nothing(
+    programs: Cast, localconc_home_directory: Path
+) -> None:
+    with concurrency("L", limit=1):
+        shutil.rmtree(localconc_home_directory)
+        programs.python("from localconc.sync import concurrency\nwith concurrency('L'): pass").finish()
+        time.sleep(NOTICED_WITHIN_SECONDS)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="open files can't be moved there")
+def test_a_limit_can_not_be_made_where_the_home_is_out_of_sight_and_the_error_says_so(
+    localconc_home_directory: Path,
+) -> None:
+    ensure_limit("L", 1)
+    away = localconc_home_directory.with_name("away")
+    os.rename(localconc_home_directory, away)
+    time.sleep(NOTICED_WITHIN_SECONDS)
+    try:
+        with pytest.raises(StoreError, match="No such file"), concurrency("M", limit=1):
+            pass
+    finally:
+        os.rename(away, localconc_home_directory)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="open files can't be moved there")
+def test_each_call_says_that_the_home_was_replaced_by_a_file(localconc_home_directory: Path) -> None:
+    with concurrency("L", limit=1):
+        pass
+    shutil.rmtree(localconc_home_directory)
+    localconc_home_directory.write_text("no directory")
+    time.sleep(NOTICED_WITHIN_SECONDS)
+    try:
+        for _ in range(5):
+            with pytest.raises(StoreError), concurrency("L", limit=1):
+                pass
+    finally:
+        localconc_home_directory.unlink()
+
+
+def test_calls_that_fail_leave_neither_threads_nor_work_behind(localconc_home_directory: Path) -> None:
+    ensure_limit("L", 1)
+    with closing(sqlite3.connect(localconc_home_directory / "localconc.db")) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    registry.forget_all()
+    before = _thread._count()
+    for _ in range(50):
+        with pytest.raises(StoreError, match="newer"), concurrency("L"):
+            pass
+    holdings = registry.current().holdings
+    assert holdings.being_released() == set()
+    assert not holdings.has_unfinished
+    assert _thread._count() <= before + 1
+
+
+def test_releases_that_the_store_does_not_allow_need_one_thread(localconc_home_directory: Path) -> None:
+    ensure_limit("L", 100)
+    occupancies = [acquire("L") for _ in range(20)]
+    holdings = registry.current().holdings
+    before = _thread._count()
+    with closing(sqlite3.connect(localconc_home_directory / "localconc.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        occupancies.clear()
+        until(lambda: len(holdings.being_released()) == 20, "all are released in the background")
+        until(lambda: _thread._count() <= before + 1, "one thread does so")
+    until(lambda: not read_holders(), "all are released")

@@ -17,6 +17,7 @@ def look_at(directory: Path) -> sqlite3.Connection:
 def check_store(directory: Path) -> None:
     """Totals equal their rows, the queue follows from the waiters, every holder has an owner, and the file is sound."""
     with closing(look_at(directory)) as connection:
+        connection.execute("BEGIN")  # all of it at one moment: programs may be at work
         differing = totals_that_differ(connection)
         assert differing == [], f"totals differ from their rows: {differing}"
         check_queue(connection)

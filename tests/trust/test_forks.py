@@ -14,10 +14,13 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from localconc import create_limit, read_holders
+from localconc._engine import registry
+from localconc._engine.store.store import Transaction
 from localconc.errors import AcquireConcurrencySlotTimeoutError
 from localconc.sync import concurrency
 
@@ -154,6 +157,57 @@ def test_a_fork_from_a_thread_works(home_directory: Path) -> None:
     with ThreadPoolExecutor(2) as threads:
         for future in [threads.submit(fork_and_use) for _ in range(6)]:
             future.result(PATIENCE_SECONDS)
+    assert held(home_directory) == 0
+    assert_sound(home_directory)
+
+
+def test_a_handler_that_forks_inside_a_transaction_lets_no_other_process_write_meanwhile(home_directory: Path) -> None:
+    """And the child, which must not take the parent's locks for its own, gets in after the parent's commit."""
+    create_limit("gate", 1)
+    engine = registry.current()
+    reading, writing = os.pipe()
+    children: list[int] = []
+
+    def is_locked() -> bool:
+        code = (
+            "import sqlite3, sys\nconnection = sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None)\n"
+            "try: connection.execute('BEGIN IMMEDIATE')\n"
+            "except sqlite3.OperationalError as error: sys.exit('locked' not in str(error))\nsys.exit(2)"
+        )
+        return subprocess.call([sys.executable, "-c", code, str(engine.store.database.path)], timeout=60) == 0
+
+    def work(txn: Transaction) -> bool:
+        txn.ledger.set_meta("written by", "the parent")
+        children.append(os.fork())
+        if children == [0]:
+            os.read(reading, 1)
+            os._exit(0 if is_free("gate") else 3)
+        return is_locked()
+
+    assert engine.store.transact(work)
+    os.write(writing, b"x")
+    assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 0
+    assert engine.store.read(lambda ledger: ledger.meta("written by")) == "the parent"
+    assert is_free("gate")
+    for descriptor in (reading, writing):
+        os.close(descriptor)
+    assert_sound(home_directory)
+
+
+def test_a_handler_that_forks_while_the_store_is_opened_leaves_it_usable(home_directory: Path) -> None:
+    create_limit("gate", 1)
+    registry.forget_all()
+    engine = registry.current()
+    join = engine.membership.join
+
+    def join_and_fork(*arguments: Any) -> bool:
+        engine.membership.join = join  # type: ignore[method-assign]
+        with forked(lambda: None):
+            return join(*arguments)
+
+    engine.membership.join = join_and_fork  # type: ignore[method-assign]
+    with concurrency("gate", timeout_seconds=10):
+        assert held(home_directory) == 1
     assert held(home_directory) == 0
     assert_sound(home_directory)
 

@@ -79,13 +79,10 @@ class Acquisitions:
             path = self._fast_paths.by_request.get(request)
             if path is None:
                 return None
-            handle = self._acquire_one(request, path, thread, context) if len(path.refs) == 1 else None
-        if len(path.refs) > 1:
-            return self._acquire_all(request, thread, context)
-        grant = None if handle is None else handle.grant
-        if handle is not None and grant is not None and events.subscribers:
-            owner_id = self._membership.owner_id
-            events.publish(events.ACQUIRED, grant.acquired_wall, grant.refs, grant.slots, owner_id, handle.serial)
+            acquire = self._acquire_one if len(path.refs) == 1 else self._acquire_all
+            handle = acquire(request, path, thread, context)
+        if handle is not None and events.subscribers:
+            self._holdings.publish_acquired(handle)
         return handle
 
     def _acquire_one(self, request: Request, path: FastPath, thread: str, context: int) -> Handle | None:
@@ -115,7 +112,7 @@ class Acquisitions:
             holdings.forget(serial)  # nobody will release it
         return handle
 
-    def _acquire_all(self, request: Request, thread: str, context: int) -> Handle | None:
+    def _acquire_all(self, request: Request, _: FastPath, thread: str, context: int) -> Handle | None:
         """Acquire slots of several limits by the fast statements; return None if the rules are needed."""
         handle = self._holdings.begin(thread, request.label, context)
         grant = None
@@ -131,7 +128,8 @@ class Acquisitions:
             self._holdings.forget(handle.serial)
             self._fast_paths.by_request.pop(request, None)
             return None
-        return self._holdings.hold(handle, grant, request)
+        self._holdings.hold(handle, grant, request)
+        return handle
 
     def _is_usable(self) -> bool:
         try:
@@ -153,7 +151,6 @@ class Acquisitions:
             Busy: another process is writing; nothing was done.
             ConcurrencySlotAcquisitionError: the limits can never admit the request as they are.
         """
-        handle.limit_ids = None
         ref = self._fast_paths.limits.get(request.names[0])
         if (
             terms is not None
@@ -166,31 +163,36 @@ class Acquisitions:
             and request.slots <= max(ref.limit, 1)
             and (request.limit is None or (request.limit == ref.limit and not request.slot_decay_per_second))
         ):
-            outcome = self._acquire_or_enqueue(request, handle, terms)
+            outcome = self._acquire_or_enqueue(request, handle, terms, ref)
             if outcome is not None:
                 return outcome
         return self._try_by_rules(request, handle, terms, is_retry)
 
-    def _acquire_or_enqueue(self, request: Request, handle: Handle, terms: WaitTerms) -> Handle | Queued | None:
+    def _acquire_or_enqueue(
+        self, request: Request, handle: Handle, terms: WaitTerms, ref: LimitRef
+    ) -> Handle | Queued | None:
         """Acquire or enqueue by the fast statements, in one transaction; return None if they don't apply any more."""
-        what = (self._membership, self._clock, request, handle, self._fast_paths, terms)
-        outcome = self._store.database.transact("BEGIN IMMEDIATE", enqueue_or_acquire, what)
-        if outcome is None:
-            self._fast_paths.limits.pop(request.names[0], None)
-            return None
-        if isinstance(outcome, Queued):
-            handle.ticket = outcome.ticket  # before `limit_ids`: with these and no ticket, it counts as not queued
-            handle.limit_ids = (outcome.refs[0].limit_id,)
-            self._fast_paths.note_crowd(request)
-            return outcome
-        handle.limit_ids = (outcome.refs[0].limit_id,)
-        self._fast_paths.remember(request, outcome.refs)
-        return self._holdings.hold(handle, outcome, request)
+        what = (self._membership, self._clock, request, handle, self._fast_paths, terms, ref)
+        with self._store.database.lock:
+            outcome = self._store.database.transact("BEGIN IMMEDIATE", enqueue_or_acquire, what)
+            if outcome is None:
+                self._fast_paths.limits.pop(ref.name, None)
+                return None
+            if isinstance(outcome, Queued):
+                handle.ticket = outcome.ticket  # before `limit_ids`: with these and no ticket, it counts as not queued
+                handle.limit_ids = (ref.limit_id,)
+                self._fast_paths.note_crowd(request)
+                return outcome
+            handle.limit_ids = (ref.limit_id,)
+            self._fast_paths.remember(request, outcome.refs)
+            self._holdings.hold(handle, outcome, request)
+        return self._holdings.publish_acquired(handle)
 
     def _try_by_rules(
         self, request: Request, handle: Handle, terms: WaitTerms | None, is_retry: bool
     ) -> Handle | Queued | Refused | Deadlocked:
         def work(txn: Transaction) -> tuple[Grant | Queued | Refused | Deadlocked, list[LimitRow]]:
+            handle.limit_ids = None
             requester = Requester(self._membership.owner_id, handle.serial, handle.thread, handle.label, handle.context)
             rows = admission.resolve(txn, request, requester.owner_id)
             if any(row.decay > 0 and row.first_ticket is not None for row in rows):
@@ -207,15 +209,19 @@ class Acquisitions:
             being_released = self._holdings.being_released
             return enqueue(txn, request, requester, rows, terms, block.until, being_released), rows
 
-        outcome, rows = self._store.transact(work)
-        self._fast_paths.learn(LimitRef.of(row) for row in rows)
-        if isinstance(outcome, Grant):
-            self._fast_paths.remember(request, outcome.refs)
-        elif isinstance(outcome, Queued):
-            handle.ticket = outcome.ticket
-            self._fast_paths.note_crowd(request)
-        handle.limit_ids = () if isinstance(outcome, (Refused, Deadlocked)) else tuple(row.id for row in rows)
-        return self._holdings.hold(handle, outcome, request) if isinstance(outcome, Grant) else outcome
+        def note(result: tuple[Grant | Queued | Refused | Deadlocked, list[LimitRow]]) -> None:
+            outcome, rows = result
+            self._fast_paths.learn(LimitRef.of(row) for row in rows)
+            if isinstance(outcome, Queued):
+                handle.ticket = outcome.ticket
+                self._fast_paths.note_crowd(request)
+            handle.limit_ids = () if isinstance(outcome, (Refused, Deadlocked)) else tuple(row.id for row in rows)
+            if isinstance(outcome, Grant):
+                self._fast_paths.remember(request, outcome.refs)
+                self._holdings.hold(handle, outcome, request)
+
+        outcome, _ = self._store.transact(work, note)
+        return self._holdings.publish_acquired(handle) if isinstance(outcome, Grant) else outcome
 
     def accept_wakeup(
         self, request: Request, queued: Queued, handle: Handle, wakeup: tuple[int, int, float, float]
@@ -247,7 +253,11 @@ class Acquisitions:
             handle.label,
             handle.context,
         )
-        return self._holdings.hold(handle, grant, request)
+        with self._store.database.lock:
+            if self._membership.generation != queued.terms.generation:
+                return None  # the store of this grant was replaced meanwhile
+            self._holdings.hold(handle, grant, request)
+        return self._holdings.publish_acquired(handle)
 
     # ---- releasing -------------------------------------------------------------------------------------------
 
@@ -264,19 +274,25 @@ class Acquisitions:
             if ref.decay or ref.name in self._fast_paths.crowded:
                 return False
         try:
-            if len(grant.refs) == 1:
-                holder = (now, grant.refs[0].limit_id, self._membership.owner_id, serial)
-                is_released = database.execute_fast(RELEASE_FAST, holder) == 1
-            else:
-                what = (self._membership, now, self._holdings.grants, serial)
-                is_released = database.transact("BEGIN IMMEDIATE", release_all, what)
+            with database.lock:  # another thread may make this process join another store, or release these slots
+                grant = self._holdings.grants.get(serial)
+                if grant is None:
+                    return False
+                if len(grant.refs) == 1:
+                    holder = (now, grant.refs[0].limit_id, self._membership.owner_id, serial)
+                    is_released = database.execute_fast(RELEASE_FAST, holder) == 1
+                else:
+                    what = (self._membership, now, self._holdings.grants, serial)
+                    is_released = database.transact("BEGIN IMMEDIATE", release_all, what)
+                if is_released:
+                    self._holdings.forget(serial)
         except (Busy, Damaged, StoreError):
             return False
         except BaseException:
             self._holdings.undo(handle)
             raise
         if is_released:
-            self._released(serial, grant, now)
+            self._publish_released(serial, grant, now)
         return is_released
 
     def release(self, handle: Handle) -> bool:
@@ -290,28 +306,21 @@ class Acquisitions:
             return False  # released before, or the slots of the parent of this forked child
         if len(grant.refs) == 1 and not grant.refs[0].decay:
             what = (self._membership, self._clock, self._holdings.grants, handle.serial)
-            released = self._store.database.transact("BEGIN IMMEDIATE", release_and_admit, what)
+            with self._store.database.lock:
+                released = self._store.database.transact("BEGIN IMMEDIATE", release_and_admit, what)
+                if released is not None:
+                    self._holdings.forget(handle.serial)
             if released is not None:
-                return self._follow_up(handle.serial, grant, *released)
+                now, woken, more = released
+                if woken is not None:
+                    self._wake([woken])
+                elif more is None:
+                    self._fast_paths.crowded.discard(grant.refs[0].name)
+                if more is not None:
+                    self._store.announce(more)
+                self._publish_released(handle.serial, grant, now)
+                return woken is not None or (more is not None and bool(more.admitted))
         return self._release_by_rules(handle.serial)
-
-    def _follow_up(
-        self,
-        serial: int,
-        grant: Grant,
-        now: float,
-        woken: tuple[str, tuple[int, int, float, float]] | None,
-        more: Transaction | None,
-    ) -> bool:
-        """Wake the waiters that a release has admitted; return whether there were any."""
-        if woken is not None:
-            self._wake([woken])
-        elif more is None:
-            self._fast_paths.crowded.discard(grant.refs[0].name)
-        if more is not None:
-            self._store.announce(more)
-        self._released(serial, grant, now)
-        return woken is not None or (more is not None and bool(more.admitted))
 
     def _release_by_rules(self, serial: int) -> bool:
         grants = self._holdings.grants
@@ -324,15 +333,16 @@ class Acquisitions:
             admission.admit_waiters(txn, held)
             return grant, bool(held)
 
-        (grant, was_held), txn = self._store.transact_with_effects(work)
-        if grant is not None and was_held:
-            self._released(serial, grant, txn.now)
-        else:
+        def note(_: object) -> None:
             self._holdings.forget(serial)
+
+        (grant, was_held), txn = self._store.transact_with_effects(work, note)
+        if grant is not None and was_held:
+            self._publish_released(serial, grant, txn.now)
         return bool(txn.admitted)
 
-    def _released(self, serial: int, grant: Grant, now: float) -> None:
-        self._holdings.forget(serial)
+    def _publish_released(self, serial: int, grant: Grant, now: float) -> None:
+        """Tell the subscribers of this process of a release."""
         if events.subscribers:
             released_wall = grant.acquired_wall + (now - grant.acquired_boot)  # the moment in the history
             owner_id = self._membership.owner_id

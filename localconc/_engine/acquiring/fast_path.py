@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from localconc._engine.holding.holdings import Handle
     from localconc._engine.liveness.membership import Membership
 
-#: How many limits, and how many different requests, a process remembers.
+#: How many limits, how many different requests, and how many crowded limits a process remembers.
 _MAX_REMEMBERED: Final = 10_000
 
 
@@ -109,6 +109,8 @@ class FastPaths:
 
     def note_crowd(self, request: Request) -> None:
         """Let the fast statements try no more until a request is admitted at once, because this one waits."""
+        if len(self.crowded) >= _MAX_REMEMBERED:
+            self.crowded.clear()
         self.crowded.update(request.names)
         self.by_request.clear()
 
@@ -125,6 +127,7 @@ def acquire_all(connection: Connection, what: tuple[Membership, Clock, FastPaths
         return None
     wall, now, slots = clock.wall(), clock.now(), request.slots
     thread, label, context = handle.thread, handle.label, handle.context
+    handle.limit_ids = path.limit_ids
     more = (membership.owner_id, handle.serial, slots, wall, now, thread, label or None, context)
     try:
         is_acquired = connection.executemany(path.statement, [each + more for each in path.columns]).rowcount
@@ -133,16 +136,13 @@ def acquire_all(connection: Connection, what: tuple[Membership, Clock, FastPaths
     if is_acquired != len(path.limit_ids):
         connection.rollback()
         return None
-    handle.limit_ids = path.limit_ids
     return Grant(path.refs, slots, wall, now, 0.0, thread, label, context)
 
 
 def release_all(connection: Connection, what: tuple[Membership, float, dict[int, Grant], int]) -> bool:
     """Release the slots of several limits; return False, with nothing done, if the rules are needed."""
     membership, now, grants, serial = what
-    grant = grants.get(serial)
-    if grant is None:
-        return False  # another thread has released it meanwhile
+    grant = grants[serial]
     rows = [(now, ref.limit_id, membership.owner_id, serial) for ref in grant.refs]
     is_released = connection.executemany(RELEASE_FAST, rows).rowcount == len(rows)
     if not is_released:
@@ -151,13 +151,13 @@ def release_all(connection: Connection, what: tuple[Membership, float, dict[int,
 
 
 def enqueue_or_acquire(
-    connection: Connection, what: tuple[Membership, Clock, Request, Handle, FastPaths, WaitTerms]
+    connection: Connection, what: tuple[Membership, Clock, Request, Handle, FastPaths, WaitTerms, LimitRef]
 ) -> Grant | Queued | None:
-    """Enqueue a simple request, or acquire its slots if there is room; return None if neither applies."""
-    membership, clock, request, handle, paths, terms = what
-    ref = paths.limits.get(request.names[0])
-    if ref is None:
-        return None
+    """Enqueue a simple request on a limit, or acquire its slots if there is room; return None if neither applies."""
+    membership, clock, request, handle, paths, terms, ref = what
+    if paths.limits.get(ref.name) is not ref:
+        return None  # another thread has learned of a change since the caller looked whether the request is simple
+    handle.limit_ids = None
     owner_id, serial = membership.owner_id, handle.serial
     thread, label, context = handle.thread, handle.label, handle.context
     wall, now, slots, limit_id = clock.wall(), clock.now(), request.slots, ref.limit_id
@@ -187,8 +187,8 @@ def release_and_admit(
     membership, clock, grants, serial = what
     wall, now = clock.wall(), clock.now()
     grant = grants.get(serial)
-    if grant is None:
-        return None  # another thread has released it meanwhile
+    if grant is None or len(grant.refs) != 1:
+        return None  # another thread has released it meanwhile, or the store was replaced, and lacks the limit
     limit_id = grant.refs[0].limit_id
     if connection.execute(RELEASE, (now, limit_id, membership.owner_id, serial)).rowcount != 1:
         return None

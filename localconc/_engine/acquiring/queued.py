@@ -143,9 +143,13 @@ class QueuedRequests:
                 return self._rejoin(txn, request, queued, waiter)
             return queued
 
-        outcome = self._store.transact(work)
+        def note(outcome: Grant | Queued | Deadlocked | str | None) -> None:
+            if isinstance(outcome, Grant):
+                self._holdings.hold(handle, outcome, request)
+
+        outcome = self._store.transact(work, note)
         if isinstance(outcome, Grant):
-            return self._holdings.hold(handle, outcome, request)
+            return self._holdings.publish_acquired(handle)
         if isinstance(outcome, str):
             raise ConcurrencySlotAcquisitionError(outcome)
         if outcome is None:

@@ -18,12 +18,14 @@ class WaitTerms(NamedTuple):
         has_end: whether it waits with a time-out, or with retries.
         needs_estimate: whether it goes by `retry_after`, which the fast statements don't tell.
         stops: the threads and tasks of this process that hold something and can't go on while it waits.
+        generation: which store the process had joined before the request was queued (`Membership.generation`).
     """
 
     mailbox: Mailbox
     has_end: bool
     needs_estimate: bool
     stops: tuple[int, ...]
+    generation: int
 
 
 class Queued(NamedTuple):

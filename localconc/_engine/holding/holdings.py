@@ -36,7 +36,8 @@ class Handle:
         label: the label of the call.
         context: identifies the thread or task; 0 if any thread or task may release the slots.
         grant: the granted slots; None before the grant.
-        limit_ids: the limits of which it may have slots; None while this process does not know them.
+        limit_ids: the limits of which it may have slots: none before anything was written, None while this process does
+            not know them.
         ticket: the ticket of the queued request; None if it was not queued.
     """
 
@@ -79,17 +80,26 @@ class Holdings:
         finalizers = self._finalizers
         finalizers[serial] = finalizers.reference(handle, finalizers.start)
         handle.thread, handle.label, handle.context = thread, label, context
-        handle.grant = handle.limit_ids = handle.ticket = None
+        handle.grant = handle.ticket = None
+        handle.limit_ids = ()
         return handle
 
-    def hold(self, handle: Handle, grant: Grant, request: Request) -> Handle:
-        """Note a grant. Slots that no caller will release (of rate_limit, or of no limit) need no finalizer."""
+    def hold(self, handle: Handle, grant: Grant, request: Request) -> None:
+        """Note a grant. Slots that no caller will release (of rate_limit, or of no limit) need no finalizer.
+
+        The caller has the lock of the database since the grant. Otherwise another thread could make this process join
+        another store in between, and would not take these slots along.
+        """
         handle.grant = grant
         if grant.refs and request.mode == CONCURRENCY:
             self.grants[handle.serial] = grant
         else:
             self.forget(handle.serial)
-        if events.subscribers:
+
+    def publish_acquired(self, handle: Handle) -> Handle:
+        """Tell the subscribers of this process of an acquisition; return it. The caller has no lock."""
+        grant = handle.grant
+        if events.subscribers and grant is not None:
             owner_id = self._membership.owner_id
             events.publish(events.ACQUIRED, grant.acquired_wall, grant.refs, grant.slots, owner_id, handle.serial)
         return handle
@@ -125,9 +135,10 @@ class Holdings:
         grant = self.grants.get(serial)
         if grant is not None and (not grant.numbers or None in grant.numbers):  # a decay may have ended since
             what = (self._membership, self.grants, serial)
-            grant = self._store.database.transact("BEGIN IMMEDIATE", give_numbers, what)
-            if grant is not None:
-                self.grants[serial] = grant
+            with self._store.database.lock:  # so that no other thread releases it in between, and it would come back
+                grant = self._store.database.transact("BEGIN IMMEDIATE", give_numbers, what)
+                if grant is not None and serial in self.grants:
+                    self.grants[serial] = grant
         return {} if grant is None else {ref.name: own for ref, own in zip(grant.refs, grant.numbers, strict=True)}
 
     # ---- undoing ---------------------------------------------------------------------------------------------
@@ -149,9 +160,9 @@ class Holdings:
             ids = limit_ids if grant is None else tuple(ref.limit_id for ref in grant.refs)
             cleanup.undo(txn, self._membership.owner_id, serial, ids, ticket)
 
-        was_refused = ticket is None and limit_ids == () and serial not in self.grants
+        has_nothing = ticket is None and limit_ids == () and serial not in self.grants
         with self._store.database.lock:  # a process that has left the store must not join it again for this
-            if self._membership.has_joined and not was_refused:
+            if self._membership.has_joined and not has_nothing:
                 self._store.transact(work)
         self.forget(serial)
 

@@ -45,6 +45,7 @@ class Membership:
     Attributes:
         owner: the locked file of this process; None until it has joined.
         owner_id: the number of this process in the store.
+        generation: how often this process has joined a store: what it knew of the one before, it must not use any more.
     """
 
     def __init__(self, directory: Path, clock: Clock, on_joined: Callable[[Transaction], None]) -> None:
@@ -54,6 +55,7 @@ class Membership:
         self._joined: object = None
         self.owner: Owner | None = None
         self.owner_id = NOT_JOINED
+        self.generation = 0
 
     @property
     def has_joined(self) -> bool:
@@ -77,6 +79,7 @@ class Membership:
         if owner_id is not None and store == self._joined:
             self.owner_id = int(str(owner_id))
             return False
+        self.generation += 1
         transact(lambda txn: self._join(txn, owner))
         self._joined = store
         return True

@@ -22,7 +22,7 @@ from localconc._engine.store.files import checkpoints
 from localconc._engine.store.files.anchors import POSITION, Anchors, Logs
 from localconc._engine.store.files.log_index import glance
 from localconc._engine.store.recovery import SQLITE_ERRORS, Recovery
-from localconc._engine.store.reentry import is_interrupted, used_from_handler
+from localconc._engine.store.reentry import InterruptedUses, is_interrupted, used_from_handler
 from localconc._locks import new_lock
 from localconc.errors import LocalconcError
 
@@ -71,6 +71,7 @@ class Database:
         self._anchors: Anchors | None = None
         self._logs = Logs(others.close_log)
         self._being_opened: sqlite3.Connection | None = None  # while `on_open` runs
+        self._interrupted = InterruptedUses()
         self._on_open = on_open
         self._on_opened = on_opened
 
@@ -88,8 +89,12 @@ class Database:
         """Return whether SQLite would wait for a process that is stopped, in place of saying that it is busy."""
         if self._anchors is None:
             return True
-        changes, copy, frames, *marks = glance(self._anchors.index.words)
-        return (changes != copy or frames in marks) and self._anchors.index.is_held_up()
+        index = self._anchors.index
+        try:
+            changes, copy, frames, *marks = glance(index.words)
+            return (changes != copy or frames in marks) and index.is_held_up()
+        except ValueError:  # a handler of a signal has forked at this moment, which closed the index
+            return True
 
     def execute_fast(self, statement: str, parameters: Sequence[Any]) -> int:
         """Run one statement as a transaction of its own; return how many rows it changed, -1 if a trigger refused it.
@@ -106,7 +111,7 @@ class Database:
             except sqlite3.IntegrityError:
                 return -1
             except SQLITE_ERRORS as error:
-                raise self._explained(error) from error
+                raise self._explained(error, connection) from error
 
     # A signal's exception can strike at the first instruction of any Python function. If that is the exit of a context
     # manager, the transaction stays open for as long as a program keeps the traceback. So only `with` blocks written in
@@ -123,6 +128,7 @@ class Database:
             Busy: another process is writing; nothing was done.
         """
         with self.lock:
+            connection = None
             try:
                 connection = self._ready()
                 if self._is_held_up():
@@ -133,7 +139,7 @@ class Database:
             except LocalconcError:  # a time-out is an OSError as well
                 raise
             except (*SQLITE_ERRORS, OSError) as error:
-                raise self._explained(error) from error
+                raise self._explained(error, connection) from error
 
     def make_durable(self) -> None:
         """Write committed transactions to the disk itself, so that they survive a power loss, not only a crash."""
@@ -152,10 +158,6 @@ class Database:
             except sqlite3.Error as error:
                 raise self._explained(error) from error
 
-    def _checkpoint_if_due(self, connection: sqlite3.Connection) -> None:
-        if self._anchors is not None and checkpoints.is_due(self._anchors):
-            checkpoints.checkpoint(connection, self._anchors, self.directory)
-
     # ---- opening and closing ---------------------------------------------------------------------------------
 
     def ensure_open(self) -> None:
@@ -169,36 +171,46 @@ class Database:
     def close(self) -> None:
         """Let go of the connection; the next use opens anew."""
         with self.lock:
-            connection, self._connection = self._connection, None
-            opening, self._opening = self._opening, None
-            anchors, self._anchors = self._anchors, None
-            self.verify_after = 0.0
+            connections, anchors = self._let_go()
+            in_use = next((each for each in connections if each.in_transaction), self._being_opened)
+            if in_use is not None:
+                self._interrupted.append((in_use, anchors))
+                return
             self._logs.before_closing(anchors)
-            for each in (connection, opening):
-                if each is not None and not each.in_transaction:
-                    each.close()
+            for each in connections:
+                each.close()
             self._logs.after_closing(anchors)
 
-    def close_in_child(self) -> None:
-        """Close the copy of the parent's connection, after a fork that Python did not notice.
+    def _let_go(self) -> tuple[list[sqlite3.Connection], Anchors | None]:
+        connections = [each for each in (self._connection, self._opening) if each is not None]
+        anchors = self._anchors
+        self._connection = self._opening = self._anchors = None
+        self.verify_after = 0.0
+        return connections, anchors
 
-        SQLite in this process would otherwise believe that it holds the locks that only the parent holds. Closing the
-        copy does not touch the parent's connection.
+    def close_in_child(self) -> None:
+        """Close the copies of the parent's connections, which does not touch the parent's own.
+
+        SQLite in this process would otherwise believe that it holds the locks that only the parent holds.
         """
         self.lock = new_lock()
-        connection, self._connection = self._connection, None
-        opening, self._opening = self._opening, None
-        anchors, self._anchors = self._anchors, None
-        for each in (connection, opening):
-            if each is not None:
-                each.close()
+        connections, anchors = self._let_go()
+        for each in connections:
+            each.close()
         if anchors is not None:
             anchors.close()
+        self._interrupted.close()
 
     def _ready(self) -> sqlite3.Connection:
+        if self._interrupted:
+            if is_interrupted(self, Database.transact) or is_interrupted(self, Database._open):
+                raise used_from_handler(self.path, "its own use of the database, and forked")
+            self._interrupted.close()
         connection = self._connection
         if connection is not None and not self._is_intact():
-            self._begin_anew()
+            _, anchors = self._let_go()
+            if anchors is not None:
+                anchors.close_lost(connection)  # other code has closed its descriptors
             connection = None
         if connection is not None and connection.in_transaction:
             # Only this very thread can be here: it interrupted itself, in a signal handler, inside a transaction; or an
@@ -233,9 +245,11 @@ class Database:
             raise
         finally:
             self._being_opened = None
+        if self._interrupted.has(connection):
+            raise Busy
         self._connection = connection
         self.verify_after = monotonic() + VERIFY_EVERY_SECONDS
-        self._checkpoint_if_due(connection)  # a process may never do more than this one transaction
+        checkpoints.checkpoint_if_due(connection, self._anchors, self.directory)
         self._on_opened()
         if self._connection is None:  # `on_opened` found it damaged or read-only, and closed it
             raise Busy
@@ -279,31 +293,24 @@ class Database:
 
     # ---- a store that was deleted, replaced, or lost ---------------------------------------------------------
 
-    def _begin_anew(self) -> None:
-        """Drop a connection whose descriptors other code has closed: another file may have taken a number over."""
-        connection, self._connection = self._connection, None
-        anchors, self._anchors = self._anchors, None
-        assert connection is not None
-        assert anchors is not None
-        anchors.close_lost(connection)
-
     def _verify(self) -> None:
         """Notice a store that was deleted or replaced while it was open, and restore a deleted one from memory.
 
         Where all is in its place, bring a log that has grown long into the database.
         """
-        self.verify_after = monotonic() + VERIFY_EVERY_SECONDS
         anchors = self._anchors
         assert anchors is not None
         assert self._connection is not None
         if anchors.are_in_place():
-            self._checkpoint_if_due(self._connection)
+            self.verify_after = monotonic() + VERIFY_EVERY_SECONDS
+            checkpoints.checkpoint_if_due(self._connection, anchors, self.directory)
             return
         if anchors.are_unlinked():
             prepare(self.directory)
             self.recovery.restore(self._connection, anchors)
-        elif not os.path.lexists(self._path_text):
-            return  # this process does not see the path any more (it changed its root, say), but others do
+        elif not os.path.lexists(self._path_text):  # this process changed its root, say, but others see the path
+            self.verify_after = monotonic() + VERIFY_EVERY_SECONDS
+            return
         self.close()
 
     @property
@@ -329,10 +336,13 @@ class Database:
             self.close()
             return self.recovery.rebuild()
 
-    def _explained(self, error: Exception) -> Exception:
+    def _explained(self, error: Exception, connection: sqlite3.Connection | None = None) -> Exception:
+        """Return the error to raise for one that a use of this connection has raised."""
+        if connection is not None and connection is not self._connection:
+            return Busy()  # a handler of a signal has forked just before this use, which closed the connection
         if isinstance(error, sqlite3.Error) and error_code(error) & 0xFF == READONLY:
             self.close()  # a connection that was opened read-only stays so, even if the file becomes writable
-        if isinstance(error, FileNotFoundError):
+        if isinstance(error, FileNotFoundError) and (self._connection is None or os.path.isdir(self.directory)):
             return Busy()  # another process replaces the file at this moment
         if "no such table" in str(error) and self.was_moved():
             self.verify_after = 0.0  # another process restored it

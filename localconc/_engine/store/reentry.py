@@ -9,19 +9,43 @@ from localconc._engine.core.errors import shown
 from localconc.errors import StoreError
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable
     from pathlib import Path
     from types import FrameType
     from typing import Any
 
+    from localconc._engine.store.files.anchors import Anchors
+
+
+class InterruptedUses(list["tuple[sqlite3.Connection, Anchors | None]"]):
+    """Connections, with their anchors, that this thread was using as its own signal handler, or finalizer, forked.
+
+    A fork closes the connection. But these are used further after the handler, and to close their anchors would drop
+    SQLite's locks in the middle of a transaction. So they are closed at the next use of the database; in the child too,
+    where SQLite would otherwise believe that it holds the parent's locks.
+    """
+
+    def has(self, connection: sqlite3.Connection) -> bool:
+        """Return whether a connection is among them."""
+        return any(each is connection for each, _ in self)
+
+    def close(self) -> None:
+        """Close the connections, whose uses have ended."""
+        while self:
+            connection, anchors = self.pop()
+            connection.close()
+            if anchors is not None:
+                anchors.close()
+
 
 def is_interrupted(instance: object, method: Callable[..., Any]) -> bool:
-    """Return whether this thread is inside a method of an object, further down its stack.
+    """Return whether this thread is inside a method of an object, below the method that calls the caller of this.
 
     A lock can't tell: this very thread holds it, and may take it again.
     """
     code = method.__code__
-    frame: FrameType | None = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(3)
     while frame is not None:
         if frame.f_code is code and frame.f_locals.get("self") is instance:
             return True

@@ -113,21 +113,26 @@ class Store:
         self._accepted: set[int] = set()  # tickets of waiters whose rows the next transaction deletes
         self.database = Database(directory, on_open, on_opened, others)
 
-    def transact(self, work: Callable[[Transaction], Result]) -> Result:
+    def transact(self, work: Callable[[Transaction], Result], note: Callable[[Result], None] | None = None) -> Result:
         """Do some work in a write transaction; after its commit the effects follow.
 
-        Raises:
-            Busy: another process is writing; nothing was done.
-        """
-        return self.transact_with_effects(work)[0]
-
-    def transact_with_effects(self, work: Callable[[Transaction], Result]) -> tuple[Result, Transaction]:
-        """Do some work in a write transaction; return its result with the transaction, which lists the effects.
+        Args:
+            note: called with the result after the commit, before another thread can make this process join another
+                store; must not block.
 
         Raises:
             Busy: another process is writing; nothing was done.
         """
-        txn, result = self.database.transact("BEGIN IMMEDIATE", self._decide, work)
+        return self.transact_with_effects(work, note)[0]
+
+    def transact_with_effects(
+        self, work: Callable[[Transaction], Result], note: Callable[[Result], None] | None = None
+    ) -> tuple[Result, Transaction]:
+        """Do the same as `transact`; return the result with the transaction, which lists the effects."""
+        with self.database.lock:
+            txn, result = self.database.transact("BEGIN IMMEDIATE", self._decide, work)
+            if note is not None:
+                note(result)
         if txn.is_durable:
             self.database.make_durable()
         self.announce(txn)

@@ -113,7 +113,8 @@ def _terms(
     if not has_end and engine.holdings.grants:
         contexts = engine.holdings.contexts
         stops = tuple(context for context in stopped() if context in contexts)
-    return WaitTerms(mailboxes.take(owner), has_end, call.max_retries is not None, stops)
+    generation = engine.membership.generation
+    return WaitTerms(mailboxes.take(owner), has_end, call.max_retries is not None, stops, generation)
 
 
 def _reap_and_try_again(

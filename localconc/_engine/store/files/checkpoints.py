@@ -24,18 +24,20 @@ if TYPE_CHECKING:
     from localconc._engine.store.files.anchors import Anchors
 
 
-def is_due(anchors: Anchors) -> bool:
-    """Return whether the log is long, and a part of it is not in the database."""
+def checkpoint_if_due(connection: sqlite3.Connection, anchors: Anchors | None, directory: Path) -> None:
+    """Bring the log into the database if it is long, and a part of it is not there yet."""
+    if anchors is None:
+        return
     written, brought_in = anchors.index.frames()
-    return written >= CHECKPOINT_PAGES and brought_in < written
+    if written >= CHECKPOINT_PAGES and brought_in < written:
+        checkpoint(connection, anchors, directory)
 
 
-def checkpoint(connection: sqlite3.Connection, anchors: Anchors, directory: Path) -> bool:
-    """Bring the log into the database, as far as no reader needs it; return whether a checkpoint ran."""
+def checkpoint(connection: sqlite3.Connection, anchors: Anchors, directory: Path) -> None:
+    """Bring the log into the database, as far as no reader needs it."""
     # Where it can't run, a later one brings in the same, and more.
     with suppress(Busy, StoreError, sqlite3.Error, OSError), maintenance_lock(directory):
-        return _checkpoint_locked(connection, anchors, "PASSIVE")
-    return False
+        _checkpoint_locked(connection, anchors, "PASSIVE")
 
 
 def compact(connection: sqlite3.Connection, anchors: Anchors, directory: Path) -> None:
@@ -49,9 +51,7 @@ def compact(connection: sqlite3.Connection, anchors: Anchors, directory: Path) -
         _checkpoint_locked(connection, anchors, "TRUNCATE")
 
 
-def _checkpoint_locked(connection: sqlite3.Connection, anchors: Anchors, mode: str) -> bool:
+def _checkpoint_locked(connection: sqlite3.Connection, anchors: Anchors, mode: str) -> None:
     written, brought_in = anchors.index.frames()
-    if brought_in >= written:
-        return False
-    connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
-    return True
+    if brought_in < written:
+        connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
