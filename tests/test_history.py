@@ -312,6 +312,17 @@ def test_a_refused_call_counts_once_however_often_it_retried(localconc_clock: Vi
     held.release()
 
 
+def test_a_wait_that_was_cancelled_counts_as_one_that_gave_up() -> None:
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(for_tasks.acquire("db"), 0.05)
+
+    with concurrency("db", limit=1):
+        asyncio.run(main())
+        assert read_statistics("db").refusals == 1
+    assert read_statistics("db").acquisitions == 1
+
+
 def test_one_that_waited_and_got_in_is_no_refusal(localconc_clock: VirtualClock) -> None:
     rate_limit("api", 3, limit=3, slot_decay_per_second=1.0)
     rate_limit("api", 3, timeout_seconds=30)

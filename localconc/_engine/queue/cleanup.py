@@ -51,11 +51,17 @@ def undo(txn: Transaction, owner_id: int, serial: int, limit_ids: Collection[int
         ticket: the ticket of its queued request; None if it was not queued, or the caller does not know it.
     """
     if ticket is not None:
-        cancel(txn, ticket, owner_id)
+        waiter = txn.ledger.waiter(ticket)
+        waiters = [] if waiter is None or waiter.owner_id != owner_id else [waiter]
     elif limit_ids is None:  # the interruption may have come between the commit and the record of it
-        for waiter in txn.ledger.waiters_of(owner_id):
-            if waiter.serial == serial:
-                _remove(txn, waiter)
+        waiters = [waiter for waiter in txn.ledger.waiters_of(owner_id) if waiter.serial == serial]
+    else:
+        waiters = []
+    for waiter in waiters:
+        if waiter.state == WAITING:
+            for limit_id in waiter.queued_on:
+                txn.ledger.record_refusal(limit_id, txn.wall)  # it gave up
+        _remove(txn, waiter)
     if limit_ids is None:
         limit_ids = [limit_id for limit_id, held in txn.ledger.held_by(owner_id) if held == serial]
     undo_grant(txn, limit_ids, owner_id, serial)
@@ -71,9 +77,11 @@ def reap(txn: Transaction, owner: OwnerRow, *, was_seen: bool) -> None:
     """Release everything that a dead process held or waited for.
 
     Args:
-        was_seen: whether a process noticed the death as it happened; if not, the history does not tell the moment.
+        was_seen: whether a process noticed the death as it happened; if not, the history does not tell the moment. The
+            end of a command, which its `localconc run` is about to report, is no sign that it was killed.
     """
-    _remove_owner(txn, owner.id, txn.ledger.held_by(owner.id), KILLED if was_seen else UNSEEN)
+    ending = UNSEEN if not was_seen else None if owner.is_command else KILLED
+    _remove_owner(txn, owner.id, txn.ledger.held_by(owner.id), ending)
 
 
 def leave(txn: Transaction, owner_id: int, *, may_hold: bool) -> None:
