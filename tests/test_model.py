@@ -25,8 +25,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from localconc._engine.acquiring.deadlocked import Deadlocked
-from localconc._engine.acquiring.terms import Queued, Refused, WaitTerms
+from localconc._engine.acquiring.terms import Deadlocked, Queued, Refused, WaitTerms
 from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, Request
 from localconc._engine.holding.holdings import Handle
 from localconc._engine.operations import limits as operations

@@ -12,8 +12,7 @@ import pytest
 
 from localconc import asyncio as for_tasks
 from localconc import ensure_limit, pause_limit, read_waiters, update_limit
-from localconc._engine.acquiring.deadlocked import Deadlocked
-from localconc._engine.acquiring.terms import Queued, WaitTerms
+from localconc._engine.acquiring.terms import Deadlocked, Queued, WaitTerms
 from localconc._engine.core.calls import Request
 from localconc._engine.engine import Engine
 from localconc._engine.holding.holdings import Handle

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from localconc._engine.acquiring.deadlocked import Deadlocked
-from localconc._engine.acquiring.terms import Queued, WaitTerms
+from localconc._engine.acquiring.terms import Deadlocked, Queued, WaitTerms
 from localconc._engine.core.calls import Request
 from localconc._engine.engine import Engine
 from localconc._engine.holding.holdings import Handle

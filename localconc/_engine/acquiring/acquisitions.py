@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from localconc._engine import events
-from localconc._engine.acquiring.deadlocked import Deadlocked
 from localconc._engine.acquiring.fast_path import (
     FastPath,
     FastPaths,
@@ -14,7 +13,7 @@ from localconc._engine.acquiring.fast_path import (
     release_all,
     release_and_admit,
 )
-from localconc._engine.acquiring.terms import Queued, Refused, WaitTerms
+from localconc._engine.acquiring.terms import Deadlocked, Queued, Refused, WaitTerms
 from localconc._engine.acquiring.unadmitted import enqueue, refuse
 from localconc._engine.core.calls import CONCURRENCY, Request
 from localconc._engine.core.clock import monotonic

@@ -43,11 +43,8 @@ def of_caller() -> int:
 
     A block of `localconc.sync` in a coroutine is held by the task: it lasts while the task awaits, and other tasks run.
     """
-    asyncio = sys.modules.get("asyncio")  # programs without tasks don't load it
-    loop = None if asyncio is None else _running_loop()
-    if asyncio is None or loop is None:
-        return _thread.number
-    return of_task(asyncio.current_task(loop))
+    loop = _running_loop()
+    return _thread.number if loop is None else of_task(sys.modules["asyncio"].current_task(loop))
 
 
 def running() -> tuple[int, ...]:

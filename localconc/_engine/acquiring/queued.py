@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from localconc._engine.acquiring.deadlocked import Deadlocked, would_deadlock
-from localconc._engine.acquiring.terms import Queued
-from localconc._engine.acquiring.unadmitted import running_caller
+from localconc._engine.acquiring.terms import Deadlocked, Queued
+from localconc._engine.acquiring.unadmitted import running_caller, would_deadlock
 from localconc._engine.core.errors import shown
 from localconc._engine.core.records import Grant, LimitRef, limits_text
 from localconc._engine.queue import admission
@@ -91,11 +90,8 @@ class QueuedRequests:
         return self._store.read(lambda ledger: [each for each in ids if self._is_overdue(ledger, each)])
 
     def _is_overdue(self, ledger: Ledger, limit_id: int) -> bool:
-        first = ledger.first_waiter(limit_id)
-        if first is None:
-            return False
-        rows = ledger.limits_with_ids(first.queued_on)
-        return admission.blocked(first.slots, rows, self._clock.now(), first.ticket) is None
+        first = admission.first_in_queue(ledger, limit_id, self._clock.now())
+        return first is not None and first[2] is None
 
     def admit_overdue(self, limit_ids: Iterable[int]) -> float | None:
         """Admit waiters whose processes should have acted; return when the next one can be, or None if none was."""

@@ -59,3 +59,15 @@ class Refused(NamedTuple):
 
     reason: Reason
     limit_ids: list[int]
+
+
+class Deadlocked(NamedTuple):
+    """A request that was not queued, because it would have waited for something that its own caller holds.
+
+    Attributes:
+        text: the circle, in words.
+        owner_ids: the processes that wait in it or behind it; if one of them is dead, there may be no circle.
+    """
+
+    text: str
+    owner_ids: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Queueing or refusing a request that the rules don't admit."""
+"""Queueing or refusing a request that the rules don't admit, or that would wait for its own caller."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import os
 from typing import TYPE_CHECKING
 
 from localconc._engine.acquiring import contexts
-from localconc._engine.acquiring.deadlocked import Deadlocked, would_deadlock
-from localconc._engine.acquiring.terms import Queued, Refused
+from localconc._engine.acquiring.terms import Deadlocked, Queued, Refused
 from localconc._engine.core.calls import CONCURRENCY
 from localconc._engine.core.records import LimitRef, WaiterRow, limits_text
-from localconc._engine.queue import admission
+from localconc._engine.queue import admission, deadlocks
 from localconc._engine.queue.explain import Caller, LedgerAt, explain
 from localconc._engine.store.rows import owner_rows
-from localconc._engine.store.rows.schema import WAITING
+from localconc._engine.store.rows.schema import MAX_TICKET, WAITING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,3 +87,31 @@ def refuse(txn: Transaction, request: Request, requester: Requester, rows: list[
 def running_caller(requester: Requester) -> Caller:
     """Return the caller: the running thread and task, even if another one may release the slots later."""
     return Caller(requester.owner_id, contexts.running())
+
+
+def would_deadlock(
+    txn: Transaction,
+    request: Request,
+    requester: Requester,
+    limit_ids: list[int],
+    stops: tuple[int, ...],
+    ticket: int = MAX_TICKET,
+) -> Deadlocked | None:
+    """Return the circle that a request would close; None if it would not wait for its own caller.
+
+    Args:
+        stops: the threads and tasks of this process that hold something and can't go on while it waits.
+        ticket: its place in the order of arrival, if it has one already.
+    """
+    contexts = tuple((requester.owner_id, context) for context in stops)
+    caller = f"this very thread or task ({requester.thread})"
+    asked = deadlocks.Waiting(
+        ticket, requester.owner_id, contexts, request.slots, tuple(limit_ids), caller, request.to_text()
+    )
+    waiting, held, sizes = deadlocks.situation(txn.ledger, [asked])
+    stuck = deadlocks.find_stuck(waiting, held, sizes)
+    if asked not in stuck:
+        return None
+    circle = deadlocks.circle_of(asked, stuck, held)
+    owner_ids = {each.owner_id for each in stuck} - {requester.owner_id}
+    return Deadlocked(deadlocks.described(circle, held), tuple(owner_ids))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from localconc._engine.core.records import LimitRow, Requester, WaiterRow
+    from localconc._engine.store.rows.ledger import Ledger
     from localconc._engine.store.store import Transaction
 
 #: The kind of warning for a call whose limit does not exist.
@@ -214,11 +215,10 @@ def admit_waiters(txn: Transaction, limit_ids: Iterable[int], *, has_new_first: 
             if may_admit_more:
                 pending.append((limit_id, True))
             continue
-        waiter = txn.ledger.first_waiter(limit_id) if may_admit_more else None
-        if waiter is None:
+        first = first_in_queue(txn.ledger, limit_id, txn.now) if may_admit_more else None
+        if first is None:
             continue
-        rows = txn.ledger.limits_with_ids(waiter.queued_on)
-        block = blocked(waiter.slots, rows, txn.now, waiter.ticket)
+        waiter, rows, block = first
         if block is None:
             _admit(txn, waiter, rows)
             pending.extend((row.id, True) for row in rows)
@@ -226,16 +226,24 @@ def admit_waiters(txn: Transaction, limit_ids: Iterable[int], *, has_new_first: 
             txn.to_wake.append((waiter.address, waiter.serial))
 
 
+def first_in_queue(
+    ledger: Ledger, limit_id: int, now: float
+) -> tuple[WaiterRow, list[LimitRow], Blocked | None] | None:
+    """Return the first waiter of a limit, all limits that it is queued on, and what keeps it from being admitted."""
+    waiter = ledger.first_waiter(limit_id)
+    if waiter is None:
+        return None
+    rows = ledger.limits_with_ids(waiter.queued_on)
+    return waiter, rows, blocked(waiter.slots, rows, now, waiter.ticket)
+
+
 def next_due(txn: Transaction, limit_ids: Iterable[int]) -> float | None:
     """Return when the first waiter of one of these queues can be admitted, if it only waits for a moment."""
     moments = []
     for limit_id in limit_ids:
-        waiter = txn.ledger.first_waiter(limit_id)
-        if waiter is not None:
-            rows = txn.ledger.limits_with_ids(waiter.queued_on)
-            block = blocked(waiter.slots, rows, txn.now, waiter.ticket)
-            if block is not None and block.until is not None:
-                moments.append(block.until)
+        first = first_in_queue(txn.ledger, limit_id, txn.now)
+        if first is not None and first[2] is not None and first[2].until is not None:
+            moments.append(first[2].until)
     return min(moments, default=None)
 
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from localconc._engine.acquiring.deadlocked import Deadlocked
-from localconc._engine.acquiring.terms import Queued, Refused, WaitTerms
+from localconc._engine.acquiring.terms import Deadlocked, Queued, Refused, WaitTerms
 from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.holding.holdings import Handle
 from localconc._engine.holding.releases import report_late_release

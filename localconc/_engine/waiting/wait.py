@@ -6,8 +6,8 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
-from localconc._engine.acquiring.deadlocked import Deadlocked
 from localconc._engine.acquiring.parents import warning_of_parent
+from localconc._engine.acquiring.terms import Deadlocked
 from localconc._engine.core.clock import InPassing
 from localconc._engine.holding.holdings import Handle
 from localconc._engine.waiting import outcomes
