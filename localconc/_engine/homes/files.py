@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from localconc._engine.core.errors import shown
 from localconc._locks import new_lock
 from localconc.errors import StoreError
 
@@ -69,17 +70,13 @@ def open_or_create_file(path: Path, mode: int) -> int:
 
 def not_writable(path: Path, error: OSError) -> StoreError:
     """Return the error for a file that this user may not write, with the way out."""
-    from localconc._engine.core.arguments import printable
-
-    shown, owner, remedy = printable(str(path)), "", "make it writable"
+    owner, remedy = "", "make it writable"
     with suppress(OSError):
         uid = os.lstat(path).st_uid
         if sys.platform != "win32" and uid != os.geteuid():
             owner = f", which belongs to {_user_name(uid)}"
-            remedy = (
-                f"give it to the owner of the home (sudo chown --reference '{printable(str(path.parent))}' '{shown}')"
-            )
-    return StoreError(f"The file {shown}{owner} can't be written ({error.strerror}): {remedy}.")
+            remedy = f"give it to the owner of the home (sudo chown --reference '{shown(path.parent)}' '{shown(path)}')"
+    return StoreError(f"The file {shown(path)}{owner} can't be written ({error.strerror}): {remedy}.")
 
 
 def _user_name(uid: int) -> str:

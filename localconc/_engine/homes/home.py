@@ -84,7 +84,7 @@ def user_home() -> Path:
     except (RuntimeError, KeyError, OSError) as error:
         raise _no_home(str(error)) from error
     if not directory.is_absolute():
-        raise _no_home(f"it would be {printable(str(directory))!r}, which depends on the working directory")
+        raise _no_home(f"it would be {shown(directory)!r}, which depends on the working directory")
     if os.environ.get("HOME") == "" and directory.parts[1:2] == (".local",):  # before platformdirs ignored such a HOME
         raise _no_home("HOME is empty")
     return directory
@@ -187,13 +187,13 @@ def prepare(directory: Path) -> None:
             _open_to_group(owners)
     except (FileExistsError, NotADirectoryError):
         raise StoreError(
-            f"The home {printable(str(directory))} is not a directory: move that file away, or set LOCALCONC_HOME to a "
+            f"The home {shown(directory)} is not a directory: move that file away, or set LOCALCONC_HOME to a "
             "directory."
         ) from None
     except PermissionError as error:
         if os.path.isdir(directory) and not os.access(directory, os.R_OK | os.X_OK):
             raise StoreError(
-                f"You do not have permission to use the home {printable(str(directory))}: change its owner or mode, or "
+                f"You do not have permission to use the home {shown(directory)}: change its owner or mode, or "
                 "set LOCALCONC_HOME to another directory."
             ) from error
         raise _cannot_create(directory, error) from error
@@ -201,19 +201,19 @@ def prepare(directory: Path) -> None:
         raise _cannot_create(directory, error) from error
     if os.path.islink(owners):
         raise StoreError(
-            f"The directory {printable(str(owners))} is a symbolic link, which localconc does not follow: remove it."
+            f"The directory {shown(owners)} is a symbolic link, which localconc does not follow: remove it."
         )
     kind = filesystem_type(directory)
     if is_network_filesystem(kind):
         raise StoreError(
-            f"The home {printable(str(directory))} is on a network filesystem ({printable(kind)}), where file locks "
+            f"The home {shown(directory)} is on a network filesystem ({printable(kind)}), where file locks "
             "can't be trusted: set LOCALCONC_HOME to a directory on a local disk."
         )
 
 
 def _cannot_create(directory: Path, error: OSError) -> StoreError:
     return StoreError(
-        f"The home {printable(str(directory))} can't be created ({error.strerror}): make its parent writable and free "
+        f"The home {shown(directory)} can't be created ({error.strerror}): make its parent writable and free "
         "some space, or set LOCALCONC_HOME to a directory that you can write."
     )
 
