@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from localconc import ensure_limit, read_waiters
 from localconc._engine.queue.deadlocks import Held, Waiting, find_stuck
+from localconc.asyncio import concurrency as concurrency_of_tasks
 from localconc.errors import DeadlockError
 from localconc.sync import acquire, concurrency
 from tests.kit.processes import wait_until
@@ -134,3 +136,63 @@ def test_who_takes_a_slot_twice_is_told_by_whom_it_is_held() -> None:
     ensure_limit("gpu", 1)
     with concurrency("gpu"), pytest.raises(DeadlockError, match=r"MainThread.*'gpu'"), concurrency("gpu"):
         pass
+
+
+def test_a_blocking_call_in_a_loop_is_told_which_other_task_holds_what_it_waits_for() -> None:
+    async def main() -> None:
+        async with concurrency_of_tasks("gpu"):
+            with pytest.raises(DeadlockError, match=r"\(MainThread\).*'gpu'.*by the holder, which can't go on"):
+                await asyncio.create_task(block())
+
+    async def block() -> None:
+        with concurrency("gpu"):
+            pass
+
+    async def named() -> None:
+        await asyncio.create_task(main(), name="the holder")
+
+    ensure_limit("gpu", 1)
+    asyncio.run(named())
+
+
+def test_a_circle_through_a_queue_names_the_request_that_is_ahead() -> None:
+    """`first` could have its slot beside the holder, but for the greater request in front of it."""
+    ensure_limit("a", 1)
+    ensure_limit("b", 2)
+    messages: list[str] = []
+    done = threading.Event()
+
+    def hold_b_and_ask_for_a() -> None:
+        with concurrency("b"):
+            ready.set()
+            wait_until(lambda: len(read_waiters("b")) == 2)
+            try:
+                concurrency("a").__enter__()
+            except DeadlockError as error:
+                messages.append(str(error))
+
+    def ask_for_all_of_b() -> None:
+        with concurrency("b", occupy=2):
+            pass
+
+    def hold_a_and_ask_for_b() -> None:
+        with concurrency("a"):
+            wait_until(lambda: len(read_waiters("b")) == 1)
+            with concurrency("b"):
+                done.set()
+
+    ready = threading.Event()
+    threads = [
+        threading.Thread(target=work, name=name)
+        for name, work in (("last", hold_b_and_ask_for_a), ("ahead", ask_for_all_of_b), ("first", hold_a_and_ask_for_b))
+    ]
+    threads[0].start()
+    assert ready.wait(60)
+    for thread in threads[1:]:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert done.is_set()
+    assert len(messages) == 1
+    for name in ("last", "ahead", "first"):
+        assert name in messages[0]

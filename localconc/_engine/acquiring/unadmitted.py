@@ -112,6 +112,6 @@ def would_deadlock(
     stuck = deadlocks.find_stuck(waiting, held, sizes)
     if asked not in stuck:
         return None
-    circle = deadlocks.circle_of(asked, stuck, held)
+    circle = deadlocks.circle_of(asked, stuck, held, sizes)
     owner_ids = {each.owner_id for each in stuck} - {requester.owner_id}
     return Deadlocked(deadlocks.described(circle, held), tuple(owner_ids))

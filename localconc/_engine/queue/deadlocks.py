@@ -54,6 +54,7 @@ class Held(NamedTuple):
     name: str
     since: str
     label: str = ""
+    thread: str = ""
 
 
 def find_stuck(waiting: Iterable[Waiting], held: Iterable[Held], sizes: Mapping[int, int]) -> list[Waiting]:
@@ -107,23 +108,27 @@ def _can_be_admitted(
     return True
 
 
-def circle_of(request: Waiting, stuck: Sequence[Waiting], held: Sequence[Held]) -> list[Waiting]:
+def circle_of(
+    request: Waiting, stuck: Sequence[Waiting], held: Sequence[Held], sizes: Mapping[int, int]
+) -> list[Waiting]:
     """Return a circle of requests, each of which waits for the next one, that a stuck request leads into."""
     path: list[Waiting] = []
     current: Waiting | None = request
     while current is not None and current not in path:
         path.append(current)
-        current = _waits_for(current, stuck, held)
+        current = _waits_for(current, stuck, held, sizes)
     return path if current is None else path[path.index(current) :]
 
 
-def _waits_for(request: Waiting, stuck: Sequence[Waiting], held: Sequence[Held]) -> Waiting | None:
+def _waits_for(
+    request: Waiting, stuck: Sequence[Waiting], held: Sequence[Held], sizes: Mapping[int, int]
+) -> Waiting | None:
     """Return the request of the caller that holds what another one waits for, or that is ahead of it in a queue."""
-    for each in held:
-        if each.limit_id in request.limit_ids:
-            holder = next((other for other in stuck if each.context in other.contexts), None)
-            if holder is not None:
-                return holder
+    callers = {context: each for each in reversed(stuck) for context in each.contexts}
+    for limit_id in request.limit_ids:
+        kept = [each for each in held if each.limit_id == limit_id and each.context in callers]
+        if kept and sum(each.slots for each in kept) + request.slots > sizes[limit_id]:
+            return callers[kept[0].context]
     ahead = (each for each in stuck if each.ticket < request.ticket and set(each.limit_ids) & set(request.limit_ids))
     return next(ahead, None)
 
@@ -135,13 +140,19 @@ def described(circle: Sequence[Waiting], held: Sequence[Held]) -> str:
 
 def _described(request: Waiting, held: Sequence[Held]) -> str:
     holds = [
-        f"{each.name!r} ({each.slots} slot(s){label_text(each.label)} since {each.since})"
+        f"{each.name!r} ({each.slots} slot(s){label_text(each.label)} since {each.since}{_by_another(each, request)})"
         for each in held
         if each.context in request.contexts
     ]
     wanted = ", ".join(map(repr, request.names))
     has = f" holds {', '.join(dict.fromkeys(holds))} and" if holds else ""
     return f"{request.caller_with_label}{has} waits for {request.slots} slot(s) of {wanted}"
+
+
+def _by_another(hold: Held, request: Waiting) -> str:
+    """Return who holds slots, if it is another task that the caller stops: it blocks the thread of their loop."""
+    name = printable(hold.thread)
+    return "" if request.caller.endswith((name, f"({name})")) else f" by {name}, which can't go on meanwhile"
 
 
 def label_text(label: str) -> str:
@@ -175,7 +186,15 @@ def situation(ledger: Ledger, more: Iterable[Waiting] = ()) -> Situation:
     sizes = {row.id: row.limit for row in rows if row.decay == 0 and row.limit > 0}
     stopped = {context for each in waiting for context in each.contexts}
     held = [
-        Held(entry.limit_id, (entry.owner_id, entry.context), entry.slots, entry.name, entry.shown_since(), entry.label)
+        Held(
+            entry.limit_id,
+            (entry.owner_id, entry.context),
+            entry.slots,
+            entry.name,
+            entry.shown_since(),
+            entry.label,
+            entry.thread,
+        )
         for limit_id in sorted(sizes)
         for entry in listings.holders(connection, limit_id)
         if (entry.owner_id, entry.context) in stopped
@@ -203,7 +222,7 @@ def circles(ledger: Ledger) -> list[Circle]:
     found_circles: list[Circle] = []
     told: set[int] = set()
     for request in stuck:
-        circle = circle_of(request, stuck, found.held)
+        circle = circle_of(request, stuck, found.held, found.sizes)
         tickets = frozenset(each.ticket for each in circle)
         if not tickets & told:
             told |= tickets
