@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import signal
 from contextlib import ExitStack, contextmanager
@@ -102,7 +103,8 @@ def run(
                 block = concurrency(**call)
             child.check_exists(words)
             _check_limits_exist(call)
-            occupancy = holding.enter_context(block)
+            with _refusing_to_go_without_limits(call):
+                occupancy = holding.enter_context(block)
         environment = slot_environment.with_numbers(occupancy, slot_env)
         descriptor = engine_access.descriptor_to_hand_on()
         if descriptor is None:
@@ -133,7 +135,8 @@ def rate(names: list[str], exit_code: int, **asked: Any) -> None:
     call = _call(names, **asked)
     with _waiting(call, exit_code, needs_decay=True), refused_arguments():
         _check_limits_exist(call)
-        rate_limit(**call)
+        with _refusing_to_go_without_limits(call):
+            rate_limit(**call)
 
 
 def _call(
@@ -174,14 +177,52 @@ def _check_limits_exist(call: dict[str, Any]) -> None:
     Raises:
         CommandError: one of the limits is not defined.
     """
-    may_be_missing = call["limit"] is not None or call.get("strict") is False
-    if may_be_missing or engine_access.limits_are_off():
+    if _may_be_missing(call) or engine_access.limits_are_off():
         return
     missing = engine_access.missing_names(call["names"])
     if missing:
-        what = " ".join(_lack(name, is_placeholder) for name, is_placeholder in missing.items())
-        it, one = ("it", "one") if len(missing) == 1 else ("them", "them")
-        raise CommandError(f"{what} --limit N makes {it}, --allow-missing goes ahead without {one}")
+        raise _without(missing)
+
+
+@contextmanager
+def _refusing_to_go_without_limits(call: dict[str, Any]) -> Iterator[None]:
+    """Refuse a call whose limits were deleted or renamed while it waited in the block, as `_check_limits_exist` does.
+
+    The library goes ahead without them and logs a warning. The refusal takes the place of that warning.
+
+    Raises:
+        CommandError: the call went ahead without one of its limits.
+    """
+    gone: dict[str, bool] = {}
+
+    def keep_back(record: logging.LogRecord) -> bool:
+        if getattr(record, "localconc_kind", None) != "not configured":
+            return True
+        gone[getattr(record, "localconc_limit", "")] = False
+        return False
+
+    if _may_be_missing(call):
+        yield
+        return
+    logger = logging.getLogger("localconc")
+    logger.addFilter(keep_back)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep_back)
+    if gone:
+        raise _without({**gone, **engine_access.missing_names(gone)})
+
+
+def _may_be_missing(call: dict[str, Any]) -> bool:
+    return call["limit"] is not None or call.get("strict") is False
+
+
+def _without(missing: dict[str, bool]) -> CommandError:
+    """Build the refusal for missing limits (False) and placeholders (True)."""
+    what = " ".join(_lack(name, is_placeholder) for name, is_placeholder in missing.items())
+    it, one = ("it", "one") if len(missing) == 1 else ("them", "them")
+    return CommandError(f"{what} --limit N makes {it}, --allow-missing goes ahead without {one}")
 
 
 def _lack(name: str, is_placeholder: bool) -> str:
