@@ -6,7 +6,9 @@ import math
 import operator
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+from localconc.errors import LimitNotFoundError
 
 FORBIDDEN_IN_NAMES: Final = "/%&><"
 
@@ -27,6 +29,8 @@ _BOOL_NAMES: Final = frozenset(["bool", "bool_"])
 
 _valid_names: set[str] = set()
 _MAX_VALID_NAMES: Final = 10_000
+
+Reference = TypeVar("Reference")
 
 
 # ---- texts -----------------------------------------------------------------------------------------------------------
@@ -64,6 +68,17 @@ def limit_names(value: Any) -> tuple[str, ...]:
     if not isinstance(value, Iterable) or isinstance(value, (bytes, bytearray)):
         raise TypeError(f"names must be a string or an iterable of strings, not {value!r}")
     return tuple(dict.fromkeys(limit_name("names", name) for name in value))
+
+
+def name_or_id(value: Reference) -> Reference:
+    """Return what a limit is looked up by, unless it is a text that the store can't even be asked for.
+
+    Raises:
+        LimitNotFoundError: UTF-8 can't encode the text, so no limit has that name.
+    """
+    if isinstance(value, str) and printable(value) != value:
+        raise LimitNotFoundError(f"There is no limit {printable(value)!r}.")
+    return value
 
 
 def label(value: Any) -> str:

@@ -11,7 +11,7 @@ import click
 
 from localconc import limits
 from localconc.cli import options
-from localconc.cli.engine_access import MAX_PAUSE_SECONDS, missing_names
+from localconc.cli.engine_access import MAX_PAUSE_SECONDS, check_name, missing_names
 from localconc.cli.engine_access import reset as reset_limit
 from localconc.cli.errors import CommandError, WrongUsage, refused_arguments
 from localconc.cli.names import chosen, find, naming
@@ -112,6 +112,7 @@ def ensure(
     decay = options.decay(slot_decay_per_second, rate) or 0.0
     wanted = _asked_for_slots("ensure", name, limit)
     with refused_arguments():
+        check_name(name)
         before = None if name in missing_names([name]) else limits.read_limit(name)
         ensured = limits.ensure_limit(name, wanted, active=not disable, slot_decay_per_second=decay)
     done = "Created" if before is None else "Unchanged" if before.updated == ensured.updated else "Updated"
