@@ -203,7 +203,8 @@ def pause(name: str, seconds: float, as_json: bool) -> None:
         _show_result("Paused", paused, as_json)
         return
     end = paused.paused_until.timestamp()
-    print(f"Paused {paused.name!r} until {clock_time(end)}, for {span(end - time.time())}")
+    done = f"Paused {paused.name!r} until {clock_time(end)}, for {span(end - time.time())}"
+    print(done if paused.active else f"{done}. It is disabled: until it is enabled, it admits every request")
 
 
 @click.command(cls=options.Command, examples=("resume api",))

@@ -86,7 +86,10 @@ def _facts(status: LimitStatus, snapshot: Snapshot) -> list[str]:
     elif status.unowned_slots:
         facts[0] += f", {status.unowned_slots} of them set by an operator"
     if pause := pause_seconds(status, wall):
-        facts.append(f"Paused for {span(pause)} more, until {clock_time(wall + pause)}: no request is admitted")
+        effect = "no request is admitted" if status.active else "no effect while it is disabled"
+        facts.append(f"Paused for {span(pause)} more, until {clock_time(wall + pause)}: {effect}")
+    if not status.active:
+        facts.append(f"{'Disabled' if status.configured else 'Not set'}: every request is admitted")
     wait = estimate_wait(status, wall) if status.active else None
     if wait is not None:
         facts.append(f"A new request would {_wait_text(wait)}")

@@ -1,0 +1,16 @@
+"""The command line: what it says of pauses."""
+
+from __future__ import annotations
+
+from localconc import create_limit
+from tests.kit.command_line import ok
+
+
+def test_pause_and_inspect_say_that_a_disabled_limit_admits_every_request() -> None:
+    create_limit("api", 1, active=False)
+    assert "It is disabled: until it is enabled, it admits every request" in ok("pause", "api", "30s")
+    shown = ok("inspect", "api")
+    assert "Disabled: every request is admitted" in shown
+    assert "no request is admitted" not in shown
+    ok("enable", "api")
+    assert "no request is admitted" in ok("inspect", "api")
