@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+import pytest
+
 from localconc import create_limit
 from tests.kit.command_line import ok
 
@@ -14,3 +18,12 @@ def test_pause_and_inspect_say_that_a_disabled_limit_admits_every_request() -> N
     assert "no request is admitted" not in shown
     ok("enable", "api")
     assert "no request is admitted" in ok("inspect", "api")
+
+
+@pytest.mark.parametrize(
+    ("duration", "moment"), [("30d", r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"), ("2h", r"\d\d:\d\d:\d\d")]
+)
+def test_a_pause_that_ends_a_day_ahead_or_later_shows_its_date(duration: str, moment: str) -> None:
+    create_limit("api", 1)
+    assert re.search(rf"until {moment}, for ", ok("pause", "api", duration))
+    assert re.search(rf"more, until {moment}: ", ok("inspect", "api"))
