@@ -117,6 +117,7 @@ def test_an_interrupted_question_changes_nothing() -> None:
         screen.shows(r"\[y/N\]")
         screen.child.sendintr()
         assert screen.end() == 130
+        assert screen.raw.endswith("^C\r\n")  # so that the shell's prompt gets a line of its own
 
 
 def test_yes_does_not_ask() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -202,8 +203,10 @@ def pause(name: str, seconds: float, as_json: bool) -> None:
     if as_json or paused.paused_until is None:
         _show_result("Paused", paused, as_json)
         return
-    end = paused.paused_until.timestamp()
-    done = f"Paused {paused.name!r} until {clock_time(end)}, for {span(end - time.time())}"
+    end, now = paused.paused_until.timestamp(), time.time()
+    done = f"Paused {paused.name!r} until {clock_time(end)}, for {span(end - now)}"
+    if end > now + seconds:
+        done += ": it was paused already, and of two pauses the later end counts"
     print(done if paused.active else f"{done}. It is disabled: until it is enabled, it admits every request")
 
 
@@ -213,7 +216,13 @@ def pause(name: str, seconds: float, as_json: bool) -> None:
 def resume(name: str, as_json: bool) -> None:
     """End a pause at once."""
     with naming(name):
-        _show_result("Resumed", limits.resume_limit(name), as_json)
+        before = limits.read_limit(name)
+        resumed = limits.resume_limit(name)
+    if as_json or before.paused_until is not None:
+        _show_result("Resumed", resumed, as_json)
+        return
+    remedy = "" if resumed.limit else f". Raise it with localconc update {shlex.quote(resumed.name)} --limit N"
+    print(f"There was no pause to end. {describe_limit(resumed)}{remedy}")
 
 
 @click.command(cls=options.Command, examples=("delete gpu", "delete gpu --yes"))
@@ -280,7 +289,11 @@ def _ask(question: str, yes: bool) -> None:
         return
     asked_on = sys.stderr if sys.stderr.isatty() else sys.stdout
     print(f"{question} [y/N] ", end="", file=asked_on, flush=True)
-    answer = sys.stdin.readline()
+    try:
+        answer = sys.stdin.readline()
+    except KeyboardInterrupt:
+        print(file=asked_on)
+        raise
     if not answer.endswith("\n"):
         print(file=asked_on)
     if answer.strip().lower() not in ("y", "yes"):
