@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
 import threading
@@ -252,6 +253,15 @@ def test_a_name_in_capitals_is_near_the_same_one_in_small_letters() -> None:
 @pytest.mark.parametrize("command", ["run", "rate"])
 def test_the_help_of_a_call_says_that_limit_makes_a_missing_one(command: str) -> None:
     assert "If there is no such limit, make it" in " ".join(ok(command, "--help").split())
+
+
+def test_every_command_that_the_help_of_label_names_shows_labels() -> None:
+    listed = re.search(r"What ([\w, ]+) show beside the command", " ".join(ok("run", "--help").split()))
+    assert listed is not None
+    create_limit("gpu", 1)
+    with holding("gpu", options=("--label", "seed 1")):
+        for command in re.findall(r"\w+", listed[1].replace(" and ", ", ")):
+            assert "seed 1" in ok(command, *(["gpu"] if command == "inspect" else [])), command
 
 
 def test_reset_tells_labels() -> None:

@@ -204,7 +204,7 @@ timeout = click.option(
     callback=read_seconds,
     help="How long to wait at most, such as 30, 500ms or 2m; 0 tries once.",
 )
-label = click.option("--label", metavar="TEXT", help="What ls, inspect and watch show beside the command.")
+label = click.option("--label", metavar="TEXT", help="What inspect, watch and history show beside the command.")
 allow_missing = click.option("--allow-missing", is_flag=True, help="Go ahead without a limit that does not exist.")
 strict = click.option("--strict", is_flag=True, help="Fail if a limit is missing or disabled.")
 exit_code = click.option(
