@@ -46,6 +46,8 @@ class Command(click.Command):
             return super().parse_args(ctx, args)
         except click.UsageError as error:
             error.ctx = error.ctx or ctx  # not every error of the parser says whose it is
+            if isinstance(error, click.NoSuchOption) and re.fullmatch(r"-[\d.]", error.option_name):
+                error.message = f"No option begins with {error.option_name!r}, and no number may be below 0"
             raise
 
     def get_short_help_str(self, limit: int = 45) -> str:
@@ -91,7 +93,9 @@ def _read_number(ctx: click.Context, param: click.Parameter, value: str | None) 
         number = float(value)
     except ValueError:
         raise WrongUsage(f"{_option(param)} must be a number, not {value!r}") from None
-    if not 0 <= number < math.inf:
+    if not math.isfinite(number):
+        raise WrongUsage(f"{_option(param)} must be a finite number, not {value.strip()}")
+    if number < 0:
         raise WrongUsage(f"{_option(param)} must be 0 or more, but is {value.strip()}")
     return number
 
