@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
 from localconc.errors import LimitNotFoundError
@@ -169,7 +169,14 @@ def since(value: Any) -> float | None:
     """Return a `datetime` in seconds since 1970 (a naive one counts as local time); None for None."""
     if value is not None and not isinstance(value, datetime):
         raise TypeError(f"since must be a datetime, not {value!r}")
-    return None if value is None else value.timestamp()
+    if value is None:
+        return None
+    try:
+        seconds = value.timestamp()
+        datetime.fromtimestamp(seconds, UTC)  # what is read says when the window begins
+    except (ValueError, OverflowError, OSError):
+        raise ValueError(f"since must be a moment that this system's clock can show, but is {value!r}") from None
+    return seconds
 
 
 def lease_duration(value: Any) -> float | None:
