@@ -387,6 +387,17 @@ def test_statistics_of_many_limits_take_no_longer_for_each(localconc_home_direct
     assert time.process_time() - begun < 1.5
 
 
+def test_all_durations_are_floats() -> None:
+    create_limit("db", 2)
+    with concurrency("db"):
+        pass
+    with concurrency("db"):
+        waited = read_statistics("db").waited_seconds
+        durations = [acquisition.waited_seconds for acquisition in read_history()]
+    assert waited is not None
+    assert {type(each) for each in [waited.p50, waited.p90, waited.p99, waited.max, *durations]} == {float}
+
+
 def test_a_moment_that_no_clock_can_show_is_refused_before_the_store_is_touched(localconc_home_directory: Path) -> None:
     for since in (datetime.max, datetime.max.replace(tzinfo=UTC), datetime.min):
         for read in (read_history, read_events, partial(read_statistics, "db")):
