@@ -190,7 +190,8 @@ def _deadline(options: dict[str, Any], deadline: float | None, timeout_seconds: 
     try:
         yield
     except AcquireConcurrencySlotTimeoutError as error:
-        error.args = (f"{error} (localconc_timeout is {timeout_seconds:g} s)",)
+        text = str(error).replace(f"after {remaining} second(s)", f"after {timeout_seconds:g} second(s)", 1)
+        error.args = (f"{text} (localconc_timeout is {timeout_seconds:g} s)",)
         raise
 
 
