@@ -166,12 +166,14 @@ def acquire(
 
 @contextmanager
 def _naming_marker(test: str, demand: Demand) -> Iterator[None]:
-    """Begin what is said of a bad argument with the marker that has it."""
+    """Begin what is said of a bad argument, or of a refusal, with the marker that caused it."""
+    marker = f"@pytest.mark.{demand.call} of {test}: "
     try:
         yield
-    except (ValueError, TypeError) as error:
-        if not isinstance(error, LocalconcError):
-            error.args = (f"@pytest.mark.{demand.call} of {test}: {error}",)
+    except (ValueError, TypeError, ConcurrencySlotAcquisitionError) as error:
+        is_of_marker = isinstance(error, ConcurrencySlotAcquisitionError) or not isinstance(error, LocalconcError)
+        if is_of_marker and not str(error).startswith(marker):
+            error.args = (f"{marker}{error}",)
         raise
 
 
