@@ -15,7 +15,7 @@ from localconc.cli import options
 from localconc.cli.engine_access import MAX_PAUSE_SECONDS, check_name, missing_names
 from localconc.cli.engine_access import reset as reset_limit
 from localconc.cli.errors import CommandError, WrongUsage, refused_arguments
-from localconc.cli.names import chosen, find, naming
+from localconc.cli.names import chosen, complete_file, find, naming
 from localconc.cli.output import json
 from localconc.cli.output.text import clock_time, counted, describe_limit, literal, span
 from localconc.cli.snapshot import deadlocks_with, take_snapshot
@@ -44,7 +44,7 @@ def ls(names: tuple[str, ...], as_json: bool) -> None:
 @click.command(cls=options.Command, examples=("inspect gpu", "inspect gpu -o json | jq '.holders[].pid'"))
 @options.name
 @options.output
-@click.option("--file", "-f", metavar="FILE", help="Write it there.")
+@click.option("--file", "-f", metavar="FILE", help="Write it there.", shell_complete=complete_file)
 def inspect(name: str, as_json: bool, file: str | None) -> None:
     """Show a limit, its holders and its waiters."""
     if file is not None and not as_json:

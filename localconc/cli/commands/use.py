@@ -12,7 +12,7 @@ import click
 
 from localconc.cli import child, engine_access, options, slot_environment
 from localconc.cli.errors import INTERRUPTED, CommandError, WrongUsage, refused_arguments
-from localconc.cli.names import suggestion
+from localconc.cli.names import complete_file, suggestion
 from localconc.cli.output.status_line import telling_of_the_wait
 from localconc.cli.snapshot import take_snapshot
 from localconc.errors import AcquireConcurrencySlotTimeoutError, ConcurrencySlotAcquisitionError, LimitExistsError
@@ -58,7 +58,14 @@ class _Run(options.Command):
     ),
 )
 @options.names
-@click.argument("command", cls=options.Argument, metavar="-- COMMAND [ARG...]", nargs=-1, help="What to run.")
+@click.argument(
+    "command",
+    cls=options.Argument,
+    metavar="-- COMMAND [ARG...]",
+    nargs=-1,
+    help="What to run.",
+    shell_complete=complete_file,
+)
 @options.occupy
 @options.limit_if_missing
 @options.slot_decay
