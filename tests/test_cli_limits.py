@@ -299,6 +299,7 @@ def test_a_time_below_0_is_refused_for_what_it_is_even_if_it_looks_like_an_optio
     create_limit("api", 1)
     assert "no number may be below 0" in fails("pause", "api", "-5s", status=2)
     assert "No such option '--five'" in fails("pause", "api", "--five", status=2)
+    assert "No such option '-5'. Put -- before the command." in fails("run", "api", "head", "-5", status=2)
 
 
 @pytest.mark.parametrize("number", ["inf", "nan"])

@@ -47,8 +47,14 @@ class Command(click.Command):
         except click.UsageError as error:
             error.ctx = error.ctx or ctx  # not every error of the parser says whose it is
             if isinstance(error, click.NoSuchOption) and re.fullmatch(r"-[\d.]", error.option_name):
-                error.message = f"No option begins with {error.option_name!r}, and no number may be below 0"
+                raise self._refused_number(error.option_name, ctx) from None
             raise
+
+    def _refused_number(self, option: str, ctx: click.Context) -> click.UsageError:
+        """Build the error for a number below 0, which looks like an option; in `run` it may be one of its command."""
+        if any(parameter.name == "command" for parameter in self.params):
+            return click.NoSuchOption(option, ctx=ctx)
+        return click.UsageError(f"No option begins with {option!r}, and no number may be below 0", ctx)
 
     def get_short_help_str(self, limit: int = 45) -> str:
         return (self.help or "").partition(". ")[0].split("\n\n")[0].replace("\n", " ").rstrip(".") + "."
