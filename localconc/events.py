@@ -83,4 +83,4 @@ def read_events(
     """
     if newest is not None:
         newest = arguments.whole("newest", newest, 0)
-    return registry.keeper().events(name_or_id, arguments.since(since), newest)
+    return registry.keeper().events(arguments.name_or_id(name_or_id), arguments.since(since), newest)

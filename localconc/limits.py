@@ -122,7 +122,7 @@ def read_limit(name_or_id: str | UUID) -> Limit:
         LimitNotFoundError: there is none.
         StoreError: the database can't be used.
     """
-    return registry.keeper().read(name_or_id)
+    return registry.keeper().read(arguments.name_or_id(name_or_id))
 
 
 def read_limits() -> list[Limit]:
@@ -184,7 +184,7 @@ def update_limit(
             f"update_limit({str(name_or_id)!r}) was given nothing to change: pass name, limit, active, active_slots or "
             "slot_decay_per_second"
         )
-    return registry.keeper().update(name_or_id, **changes)
+    return registry.keeper().update(arguments.name_or_id(name_or_id), **changes)
 
 
 def delete_limit(name_or_id: str | UUID) -> None:
@@ -199,7 +199,7 @@ def delete_limit(name_or_id: str | UUID) -> None:
         LimitNotFoundError: there is none.
         StoreError: the database can't be used.
     """
-    registry.keeper().delete(name_or_id)
+    registry.keeper().delete(arguments.name_or_id(name_or_id))
 
 
 def read_holders(name_or_id: str | UUID | None = None) -> list[Holder]:
@@ -218,7 +218,7 @@ def read_holders(name_or_id: str | UUID | None = None) -> list[Holder]:
         LimitNotFoundError: there is no such limit.
         StoreError: the database can't be used.
     """
-    return registry.keeper().holders(name_or_id)
+    return registry.keeper().holders(arguments.name_or_id(name_or_id))
 
 
 def read_waiters(name_or_id: str | UUID | None = None) -> list[Waiter]:
@@ -237,7 +237,7 @@ def read_waiters(name_or_id: str | UUID | None = None) -> list[Waiter]:
         LimitNotFoundError: there is no such limit.
         StoreError: the database can't be used.
     """
-    return registry.keeper().waiters(name_or_id)
+    return registry.keeper().waiters(arguments.name_or_id(name_or_id))
 
 
 def pause_limit(name_or_id: str | UUID, seconds: float) -> Limit:
@@ -260,8 +260,8 @@ def pause_limit(name_or_id: str | UUID, seconds: float) -> Limit:
         ValueError, TypeError: `seconds` is out of range.
         StoreError: the database can't be used.
     """
-    argument = f"a pause of {str(name_or_id)!r}: seconds"
-    return registry.keeper().pause(name_or_id, arguments.seconds(argument, seconds, MAX_PAUSE_SECONDS))
+    duration = arguments.seconds(f"a pause of {str(name_or_id)!r}: seconds", seconds, MAX_PAUSE_SECONDS)
+    return registry.keeper().pause(arguments.name_or_id(name_or_id), duration)
 
 
 def resume_limit(name_or_id: str | UUID) -> Limit:
@@ -279,7 +279,7 @@ def resume_limit(name_or_id: str | UUID) -> Limit:
         LimitNotFoundError: there is none.
         StoreError: the database can't be used.
     """
-    return registry.keeper().resume(name_or_id)
+    return registry.keeper().resume(arguments.name_or_id(name_or_id))
 
 
 def read_history(
@@ -305,7 +305,7 @@ def read_history(
     """
     if newest is not None:
         newest = arguments.whole("newest", newest, 0)
-    return list(registry.keeper().history(name_or_id, arguments.since(since), newest))
+    return list(registry.keeper().history(arguments.name_or_id(name_or_id), arguments.since(since), newest))
 
 
 def read_statistics(name_or_id: str | UUID, *, since: datetime | None = None) -> Statistics:
@@ -327,4 +327,4 @@ def read_statistics(name_or_id: str | UUID, *, since: datetime | None = None) ->
         TypeError: `since` is no datetime.
         StoreError: the database can't be used.
     """
-    return registry.keeper().statistics(name_or_id, arguments.since(since))
+    return registry.keeper().statistics(arguments.name_or_id(name_or_id), arguments.since(since))

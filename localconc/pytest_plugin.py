@@ -245,13 +245,13 @@ def localconc_slots(request: pytest.FixtureRequest) -> dict[str, tuple[int, ...]
     """The numbers of the slots that this test holds by its `concurrency` markers, by the names of their limits.
 
     At the same time, no other test has the same number of the same limit: use it to tell databases or ports apart.
+    Slots of a limit with decay have no numbers: to look its name up is a `ValueError`.
     """
-    from localconc.testing.marked import demands_of
+    from localconc.testing.marked import SlotNumbers, demands_of
 
     held = request.node.stash.get(_occupancies, {})
     demands = demands_of(request.node.nodeid, _markers(request.node))
-    names = [demand.name for demand in demands if demand.call == "concurrency"]
-    return {name: held[name].numbers_of(name) if name in held else () for name in names}
+    return SlotNumbers(held, [demand.name for demand in demands if demand.call == "concurrency"])
 
 
 # ---- homes -----------------------------------------------------------------------------------------------------------

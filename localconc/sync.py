@@ -330,10 +330,16 @@ def _release(keeper: Keeper | None, handle: Handle | None) -> None:
 
 
 def _refuse_early_returns(function: Any) -> None:
-    """Refuse functions that return before their body runs, because the slot would be released by then."""
+    """Refuse what is no function, and functions whose body runs after the call, when the slot would be released."""
     while isinstance(function, partial):
         function = function.func
-    called = function if hasattr(function, "__code__") or not callable(function) else type(function).__call__
+    if isinstance(function, type):
+        raise TypeError(f"{function!r} is a class: decorate its __init__, or the function that uses it")
+    if isinstance(function, (classmethod, staticmethod)):
+        raise TypeError(f"{function!r} can't be decorated: put concurrency(…) below @{type(function).__name__}")
+    if not callable(function):
+        raise TypeError(f"{function!r} is no function, so concurrency(…) can't decorate it")
+    called = function if hasattr(function, "__code__") else type(function).__call__
     flags = getattr(getattr(called, "__code__", None), "co_flags", 0)
     if flags & _CO_ASYNCHRONOUS:
         raise TypeError(f"{function!r} is asynchronous: decorate it with localconc.asyncio.concurrency")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from localconc._engine.core import arguments
+from localconc.sync import concurrency
 
 
 class Index:
@@ -151,3 +152,13 @@ def test_a_flag_is_no_text() -> None:
 def test_a_lease_lasts_some_time(value: Any) -> None:
     with pytest.raises(ValueError, match="lease_duration"):
         arguments.lease_duration(value)
+
+
+@pytest.mark.parametrize("huge", [10**5000, -(10**5000)], ids=["above 0", "below 0"])
+@pytest.mark.parametrize(
+    "argument",
+    ["occupy", "limit", "timeout_seconds", "max_retries", "slot_decay_per_second", "lease_duration"],
+)
+def test_an_int_of_thousands_of_digits_is_refused_by_the_name_of_its_argument(argument: str, huge: int) -> None:
+    with pytest.raises(ValueError, match=rf"^{argument} .* a number with too many digits to show$"):
+        concurrency("db", **{argument: huge})

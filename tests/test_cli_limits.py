@@ -295,6 +295,18 @@ def test_what_is_no_time_to_pause_is_wrong_usage(time: str) -> None:
     fails("pause", "api", "--", time, status=2)
 
 
+def test_a_time_below_0_is_refused_for_what_it_is_even_if_it_looks_like_an_option() -> None:
+    create_limit("api", 1)
+    assert "no number may be below 0" in fails("pause", "api", "-5s", status=2)
+    assert "No such option '--five'" in fails("pause", "api", "--five", status=2)
+    assert "No such option '-5'. Put -- before the command." in fails("run", "api", "head", "-5", status=2)
+
+
+@pytest.mark.parametrize("number", ["inf", "nan"])
+def test_a_time_that_is_not_finite_is_refused_for_what_it_is(number: str) -> None:
+    assert f"--timeout must be a finite number, not {number}" in fails("rate", "api", "--timeout", number, status=2)
+
+
 @pytest.mark.parametrize("command", [("pause", "databse", "1s"), ("resume", "databse")])
 def test_a_missing_limit_can_not_be_paused(command: tuple[str, ...]) -> None:
     create_limit("database", 1)

@@ -26,6 +26,8 @@ pyte = pytest.importorskip("pyte")
 
 pytestmark = needs_fork  # pexpect forks
 
+needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+
 
 class Terminal:
     """A terminal with a command on it, and what is on its screen."""
@@ -117,6 +119,7 @@ def test_an_interrupted_question_changes_nothing() -> None:
         screen.shows(r"\[y/N\]")
         screen.child.sendintr()
         assert screen.end() == 130
+        assert screen.raw.endswith("^C\r\n")  # so that the shell's prompt gets a line of its own
 
 
 def test_yes_does_not_ask() -> None:
@@ -419,11 +422,10 @@ def test_ls_fits_80_columns() -> None:
         assert "a few seconds ago" in screen.text
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
-def test_bash_completes_commands_and_names(tmp_path: Path) -> None:
-    create_limit("database", 2)
-    create_limit("data lake", 2)
-    program = tmp_path / "bin" / "localconc"
+@contextmanager
+def bash(directory: Path) -> Iterator[Terminal]:
+    """A bash that completes `localconc`."""
+    program = directory / "bin" / "localconc"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec {" ".join(COMMAND)} "$@"\n')
     program.chmod(0o755)
@@ -432,6 +434,16 @@ def test_bash_completes_commands_and_names(tmp_path: Path) -> None:
         screen.shows("ready>")
         screen.child.sendline('eval "$(localconc completion bash)"; echo loaded')
         screen.shows("(?m)^loaded")
+        yield screen
+        screen.child.send("\x15exit\n")
+        screen.end()
+
+
+@needs_bash
+def test_bash_completes_commands_and_names(tmp_path: Path) -> None:
+    create_limit("database", 2)
+    create_limit("data lake", 2)
+    with bash(tmp_path) as screen:
         screen.child.send("localconc insp\t")
         screen.shows("localconc inspect$")
         screen.child.send("datab\t")
@@ -440,5 +452,21 @@ def test_bash_completes_commands_and_names(tmp_path: Path) -> None:
         screen.shows("localconc run other,database")
         screen.child.send("\x15localconc ls data\\ \t-o json\n")
         screen.shows('"name": "data lake"')
-        screen.child.send("\x15exit\n")
-        screen.end()
+
+
+@needs_bash
+def test_bash_completes_files_where_a_file_is_meant(tmp_path: Path) -> None:
+    create_limit("database", 2)
+    (tmp_path / "figures.json").touch()
+    with bash(tmp_path) as screen:
+        screen.child.sendline(f"cd {tmp_path}; clear")
+        for typed, completed in (
+            ("import ./fig", "import ./figures.json"),
+            ("export fig", "export figures.json"),
+            ("timeline -o fig", "timeline -o figures.json"),
+            ("inspect database -f fig", "inspect database -f figures.json"),
+            ("run database -- cat -n fig", "run database -- cat -n figures.json"),
+            ("run database --time", "run database --timeout"),
+        ):
+            screen.child.send(f"\x15localconc {typed}\t")
+            screen.shows(f"localconc {re.escape(completed)}")

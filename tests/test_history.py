@@ -9,7 +9,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pendulum
@@ -30,6 +31,7 @@ from localconc import asyncio as for_tasks
 from localconc._engine.store.rows import schema
 from localconc._engine.waiting import timing
 from localconc.errors import AcquireConcurrencySlotTimeoutError, ConcurrencySlotAcquisitionError
+from localconc.events import read_events
 from localconc.sync import acquire, concurrency, rate_limit
 from localconc.testing import VirtualClock
 from tests.kit.processes import Worker, crew, wait_until
@@ -394,3 +396,22 @@ def test_statistics_of_many_limits_take_no_longer_for_each(localconc_home_direct
     begun = time.process_time()
     assert sum(read_statistics(limit.id).acquisitions for limit in read_limits()) == schema.HISTORY_ROWS
     assert time.process_time() - begun < 1.5
+
+
+def test_all_durations_are_floats() -> None:
+    create_limit("db", 2)
+    with concurrency("db"):
+        pass
+    with concurrency("db"):
+        waited = read_statistics("db").waited_seconds
+        durations = [acquisition.waited_seconds for acquisition in read_history()]
+    assert waited is not None
+    assert {type(each) for each in [waited.p50, waited.p90, waited.p99, waited.max, *durations]} == {float}
+
+
+def test_a_moment_that_no_clock_can_show_is_refused_before_the_store_is_touched(localconc_home_directory: Path) -> None:
+    for since in (datetime.max, datetime.max.replace(tzinfo=UTC), datetime.min):
+        for read in (read_history, read_events, partial(read_statistics, "db")):
+            with pytest.raises(ValueError, match=r"since must be a moment .*, but is datetime.datetime"):
+                read(since=since)
+    assert not (localconc_home_directory / "localconc.db").exists()

@@ -10,6 +10,7 @@ from typing import Any
 import pendulum
 import pytest
 
+import localconc
 from localconc import (
     LimitExistsError,
     LimitNotFoundError,
@@ -25,6 +26,7 @@ from localconc import (
 )
 from localconc._engine import registry
 from localconc._engine.store import definitions_log
+from localconc.events import read_events
 from localconc.sync import concurrency
 
 
@@ -179,3 +181,35 @@ def test_definitions_are_kept_beside_the_database(localconc_home_directory: Path
     definitions = definitions_log.replay(localconc_home_directory)
     assert set(definitions) == {"renamed"}
     assert (definitions["renamed"]["limit"], definitions["renamed"]["slot_decay_per_second"]) == (3, 0.5)
+
+
+@pytest.mark.parametrize(
+    "look_up",
+    [
+        read_limit,
+        delete_limit,
+        localconc.resume_limit,
+        localconc.read_history,
+        localconc.read_statistics,
+        read_events,
+        read_holders,
+        read_waiters,
+        lambda name: localconc.pause_limit(name, 1),
+        lambda name: update_limit(name, limit=3),
+    ],
+)
+def test_a_name_that_utf8_can_not_encode_is_no_limits(look_up: Any) -> None:
+    with pytest.raises(LimitNotFoundError) as caught:
+        look_up("caf\udce9")
+    assert str(caught.value) == "There is no limit 'caf\N{REPLACEMENT CHARACTER}'."
+
+
+def test_no_limit_is_made_with_a_name_that_utf8_can_not_encode() -> None:
+    create_limit("db", 1)
+    for make in (
+        lambda name: create_limit(name, 1),
+        lambda name: ensure_limit(name, 1),
+        lambda name: update_limit("db", name=name),
+    ):
+        with pytest.raises(ValueError, match=r"^name: .*'caf\\udce9'$"):
+            make("caf\udce9")

@@ -79,6 +79,24 @@ def test_tests_that_run_at_once_have_different_numbers(pytester: pytest.Pytester
     pytester.runpytest_subprocess(*WORKERS, "--localconc-home", str(tmp_path)).assert_outcomes(passed=2)
 
 
+def test_a_marker_with_decay_leaves_the_others_their_numbers(pytester: pytest.Pytester, tmp_path: Path) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.concurrency("api", limit=2, slot_decay_per_second=1)
+        @pytest.mark.concurrency("database", limit=2)
+        def test_marked(localconc_slots):
+            assert localconc_slots == {"database": (0,)}
+            with pytest.raises(ValueError, match="'api' drain"):
+                localconc_slots["api"]
+            with pytest.raises(KeyError):
+                localconc_slots["other"]
+        """
+    )
+    pytester.runpytest_subprocess(*ALONE, "--localconc-home", str(tmp_path)).assert_outcomes(passed=1)
+
+
 def test_switched_off_limits_have_no_numbers(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCALCONC_DISABLED", "1")
     pytester.makepyfile(

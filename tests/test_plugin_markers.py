@@ -196,7 +196,7 @@ def test_a_bad_marker_is_an_error_of_its_test(pytester: pytest.Pytester, shared_
         [
             "ERROR *::test_option - Failed: TypeError: @pytest.mark.concurrency of *::test_option: *'colour'*",
             "ERROR *::test_name - Failed: ValueError: @pytest.mark.concurrency of *::test_name: *'a/b'*",
-            "ERROR *::test_no_decay - Failed: ConcurrencySlotAcquisitionError: rate_limit needs*'database'*",
+            "ERROR *::test_no_decay - *: @pytest.mark.rate_limit of *::test_no_decay: rate_limit needs*'database'*",
         ]
     )
 
@@ -326,3 +326,19 @@ def test_a_run_in_which_there_is_no_home_at_all_is_not_disturbed(
     monkeypatch.setenv("LOCALCONC_HOME", "~nobody-of-this-name/limits")
     pytester.makepyfile("def test_it(): pass")
     pytester.runpytest_subprocess(*ALONE).assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    ("marker", "said"),
+    [
+        ('rate_limit("api", limit=2)', "rate_limit needs limits with slot decay"),
+        ('concurrency("gpu", occupy=3, limit=2)', "occupy=3 can never be satisfied"),
+    ],
+)
+def test_a_refusal_names_the_marker_and_the_test(
+    pytester: pytest.Pytester, tmp_path: Path, marker: str, said: str
+) -> None:
+    pytester.makepyfile(f"import pytest\n\n@pytest.mark.{marker}\ndef test_marked(): pass\n")
+    result = pytester.runpytest_subprocess(*ALONE, "--localconc-home", str(tmp_path))
+    call = marker.partition("(")[0]
+    result.stdout.fnmatch_lines([f"ConcurrencySlotAcquisitionError: @pytest.mark.{call} of *::test_marked: {said}*"])

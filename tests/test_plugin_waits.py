@@ -6,14 +6,16 @@ import re
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from queue import Queue
+from typing import Any
 
 import pytest
 
 from localconc import ensure_limit, read_limit
 from localconc.sync import concurrency
-from localconc.testing import hold
+from localconc.testing import hold, marked
 from tests.kit.pytest_runs import ALONE, WORKERS, quick_runs  # noqa: F401
 
 PATIENCE_SECONDS = 60.0
@@ -225,7 +227,25 @@ def test_a_test_that_waits_for_too_long_fails(pytester: pytest.Pytester, shared_
     )
 
 
-def test_one_timeout_covers_all_that_a_test_waits_for(pytester: pytest.Pytester, shared_home: Path) -> None:
+def test_one_timeout_covers_all_that_a_test_waits_for(shared_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+
+    class Recording(concurrency):
+        def __init__(self, name: str, **options: Any) -> None:
+            given.append(options["timeout_seconds"])
+            super().__init__(name, **options)
+
+    monkeypatch.setattr(marked.sync, "concurrency", Recording)
+    demands = [marked.Demand("concurrency", name, {"limit": 1}) for name in ("api", "database")]
+    with ExitStack() as held:
+        marked.acquire("test", demands, shared_home, 60.0, print, held)
+    first, second = given
+    assert 0 < second < first <= 60
+
+
+def test_a_timeout_names_the_time_that_was_set_not_what_was_left_of_it(
+    pytester: pytest.Pytester, shared_home: Path
+) -> None:
     pytester.makepyfile(
         """
         import pytest
@@ -236,7 +256,7 @@ def test_one_timeout_covers_all_that_a_test_waits_for(pytester: pytest.Pytester,
     )
     with hold("database", limit=1):
         result = pytester.runpytest_subprocess(*ALONE, f"--localconc-home={shared_home}", "--localconc-timeout", "0.05")
-    result.stdout.fnmatch_lines(["*timed out after 0.0[0-4]* second(s): 'database'*"])
+    result.stdout.fnmatch_lines(["*timed out after 0.05 second(s): 'database'*"])
 
 
 def test_the_time_out_of_a_marker_counts_if_it_ends_earlier(pytester: pytest.Pytester, shared_home: Path) -> None:

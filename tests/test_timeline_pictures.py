@@ -227,3 +227,16 @@ def test_an_axis_has_a_few_round_moments(seconds: float):
     assert 1 <= len(found) <= 9
     assert all(BEGIN - 1e-3 <= moment <= BEGIN + seconds + 1e-3 for moment, _ in found)
     assert len({label for _, label in found}) == len(found) or seconds > 31_000_000
+
+
+@pytest.mark.parametrize("width", range(40, 130, 3))
+def test_what_stands_before_a_bar_ends_with_an_ellipsis_if_it_is_cut_and_process_ids_are_whole(width):
+    job = Job(0, 30, pid=19859, label="import", command="python a_long_script.py --seed 271828")
+    found = timeline_of(served("db", 1, [job]), until=BEGIN + 60, limits=[limit("db", 1)])
+    [line] = [line for line in lines(found, width) if line.startswith("import")]
+    name = re.split(r"\s*│", line)[0]
+    whole = "import  a_long_script.py --seed 271828 · pid 19859"
+    kept = name.removesuffix("…")
+    assert whole.startswith(kept)
+    assert kept == whole or name.endswith("…") or name == "import"
+    assert re.search(r"\d", kept) is None or re.search(r"271828( · pid 19859)?$", kept), name

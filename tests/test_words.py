@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
 import threading
@@ -230,8 +231,9 @@ def test_where_the_environment_is_strict_a_disabled_limit_refuses_in_the_words_o
     assert run_localconc("run", "gpu", "--allow-missing", "--", "true").returncode == 0
 
 
-def test_two_commands_that_disagree_are_told_how_to_end_it_in_a_shell() -> None:
-    ok("run", "two words", "--limit", "1", "--", "true")
+def test_a_command_that_disagrees_with_a_program_is_told_how_to_end_it_in_a_shell() -> None:
+    with concurrency("two words", limit=1):
+        pass
     disagreed = run_localconc("run", "two words", "--limit", "2", "--", "true")
     assert disagreed.stderr == (
         "localconc: warning: two calls disagree about the limit 'two words'; the first one counts: limit=2 in this "
@@ -251,6 +253,15 @@ def test_a_name_in_capitals_is_near_the_same_one_in_small_letters() -> None:
 @pytest.mark.parametrize("command", ["run", "rate"])
 def test_the_help_of_a_call_says_that_limit_makes_a_missing_one(command: str) -> None:
     assert "If there is no such limit, make it" in " ".join(ok(command, "--help").split())
+
+
+def test_every_command_that_the_help_of_label_names_shows_labels() -> None:
+    listed = re.search(r"What ([\w, ]+) show beside the command", " ".join(ok("run", "--help").split()))
+    assert listed is not None
+    create_limit("gpu", 1)
+    with holding("gpu", options=("--label", "seed 1")):
+        for command in re.findall(r"\w+", listed[1].replace(" and ", ", ")):
+            assert "seed 1" in ok(command, *(["gpu"] if command == "inspect" else [])), command
 
 
 def test_reset_tells_labels() -> None:

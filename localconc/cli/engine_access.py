@@ -67,6 +67,15 @@ def check_names(names: list[str]) -> None:
     arguments.limit_names(names)
 
 
+def check_name(name: str) -> None:
+    """Check the name of a limit that a command may make.
+
+    Raises:
+        ValueError: no limit can have it.
+    """
+    arguments.limit_name("name", name)
+
+
 def limits_are_off() -> bool:
     """Tell whether the environment switches all limits off."""
     return environment.is_disabled()

@@ -1,4 +1,4 @@
-"""Limits by the names that a user types, whole or in part."""
+"""What a user types, whole or in part: names of limits, which are found, suggested and completed, and of files."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from localconc.errors import LimitNotFoundError, LocalconcError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from click.shell_completion import CompletionItem
 
     from localconc.cli.snapshot import LimitStatus, Snapshot
 
@@ -97,6 +99,13 @@ def complete_names(context: object, parameter: object, incomplete: str) -> list[
     names = [name.replace(",", "\\,") for name in _names()]
     given = re.split(r"(?<!\\),", before)
     return _beginning_with(incomplete, [before + comma + name for name in names if name not in given])
+
+
+def complete_file(context: object, parameter: object, incomplete: str) -> list[CompletionItem[str]]:
+    """Let the shell complete the name of a file, which it knows how to do."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
 
 
 def _beginning_with(incomplete: str, words: list[str]) -> list[str]:

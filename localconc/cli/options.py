@@ -46,7 +46,15 @@ class Command(click.Command):
             return super().parse_args(ctx, args)
         except click.UsageError as error:
             error.ctx = error.ctx or ctx  # not every error of the parser says whose it is
+            if isinstance(error, click.NoSuchOption) and re.fullmatch(r"-[\d.]", error.option_name):
+                raise self._refused_number(error.option_name, ctx) from None
             raise
+
+    def _refused_number(self, option: str, ctx: click.Context) -> click.UsageError:
+        """Build the error for a number below 0, which looks like an option; in `run` it may be one of its command."""
+        if any(parameter.name == "command" for parameter in self.params):
+            return click.NoSuchOption(option, ctx=ctx)
+        return click.UsageError(f"No option begins with {option!r}, and no number may be below 0", ctx)
 
     def get_short_help_str(self, limit: int = 45) -> str:
         return (self.help or "").partition(". ")[0].split("\n\n")[0].replace("\n", " ").rstrip(".") + "."
@@ -91,7 +99,9 @@ def _read_number(ctx: click.Context, param: click.Parameter, value: str | None) 
         number = float(value)
     except ValueError:
         raise WrongUsage(f"{_option(param)} must be a number, not {value!r}") from None
-    if not 0 <= number < math.inf:
+    if not math.isfinite(number):
+        raise WrongUsage(f"{_option(param)} must be a finite number, not {value.strip()}")
+    if number < 0:
         raise WrongUsage(f"{_option(param)} must be 0 or more, but is {value.strip()}")
     return number
 
@@ -204,7 +214,7 @@ timeout = click.option(
     callback=read_seconds,
     help="How long to wait at most, such as 30, 500ms or 2m; 0 tries once.",
 )
-label = click.option("--label", metavar="TEXT", help="What ls, inspect and watch show beside the command.")
+label = click.option("--label", metavar="TEXT", help="What inspect, watch and history show beside the command.")
 allow_missing = click.option("--allow-missing", is_flag=True, help="Go ahead without a limit that does not exist.")
 strict = click.option("--strict", is_flag=True, help="Fail if a limit is missing or disabled.")
 exit_code = click.option(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from localconc._engine.core.records import LimitRow
     from localconc._engine.holding.occupancy import Occupancy
 
-__all__ = ["Demand", "acquire", "demands_of", "home_of"]
+__all__ = ["Demand", "SlotNumbers", "acquire", "demands_of", "home_of"]
 
 #: After this long, a test that waits says so.
 NOTICE_SECONDS: Final = 2.0
@@ -79,6 +79,29 @@ def demands_of(test: str, markers: Iterable[tuple[str, Mark]]) -> list[Demand]:
         except (TypeError, ValueError) as error:
             raise type(error)(f"@pytest.mark.{call} of {test}: {error}") from None
     return [demands[key] for key in sorted(demands)]
+
+
+class SlotNumbers(dict[str, tuple[int, ...]]):
+    """Slot numbers by the names of limits. Of a limit whose slots have none, a look-up says why.
+
+    Args:
+        held: the occupancies by the names of their limits.
+        names: of the limits; one that is not held has no numbers.
+    """
+
+    def __init__(self, held: Mapping[str, Occupancy], names: Iterable[str]) -> None:
+        super().__init__()
+        self._reasons: dict[str, str] = {}
+        for name in names:
+            try:
+                self[name] = held[name].numbers_of(name) if name in held else ()
+            except ValueError as error:  # the limit has a decay
+                self._reasons[name] = str(error)
+
+    def __missing__(self, name: str) -> tuple[int, ...]:
+        if name in self._reasons:
+            raise ValueError(self._reasons[name])
+        raise KeyError(name)
 
 
 def home_of(variables: Mapping[str, str | None]) -> Path:
@@ -143,12 +166,14 @@ def acquire(
 
 @contextmanager
 def _naming_marker(test: str, demand: Demand) -> Iterator[None]:
-    """Begin what is said of a bad argument with the marker that has it."""
+    """Begin what is said of a bad argument, or of a refusal, with the marker that caused it."""
+    marker = f"@pytest.mark.{demand.call} of {test}: "
     try:
         yield
-    except (ValueError, TypeError) as error:
-        if not isinstance(error, LocalconcError):
-            error.args = (f"@pytest.mark.{demand.call} of {test}: {error}",)
+    except (ValueError, TypeError, ConcurrencySlotAcquisitionError) as error:
+        is_of_marker = isinstance(error, ConcurrencySlotAcquisitionError) or not isinstance(error, LocalconcError)
+        if is_of_marker and not str(error).startswith(marker):
+            error.args = (f"{marker}{error}",)
         raise
 
 
@@ -167,7 +192,8 @@ def _deadline(options: dict[str, Any], deadline: float | None, timeout_seconds: 
     try:
         yield
     except AcquireConcurrencySlotTimeoutError as error:
-        error.args = (f"{error} (localconc_timeout is {timeout_seconds:g} s)",)
+        text = str(error).replace(f"after {remaining} second(s)", f"after {timeout_seconds:g} second(s)", 1)
+        error.args = (f"{text} (localconc_timeout is {timeout_seconds:g} s)",)
         raise
 
 

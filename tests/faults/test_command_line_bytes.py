@@ -14,6 +14,7 @@ from localconc import ensure_limit, read_holders, read_limit, read_waiters
 from localconc.asyncio import concurrency as task_concurrency
 from localconc.sync import concurrency
 from tests.faults.programs import Cast, Program, in_line, until
+from tests.kit.command_line import fails
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="arguments are Unicode there")
 
@@ -155,3 +156,21 @@ def test_an_error_about_a_home_whose_path_is_not_utf8_is_one_line(programs: Cast
     assert program.end(30)[0] != 0
     assert program.errors().startswith("localconc: ")
     assert "Traceback" not in program.errors()
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        *(((*words, _NOT_UTF8), 1) for words in (("delete", "--yes"), ("reset", "--yes"), ("resume",), ("enable",))),
+        *(((word, _NOT_UTF8), 1) for word in ("disable", "history", "stats", "timeline", "inspect", "ls")),
+        (("pause", _NOT_UTF8, "3s"), 1),
+        (("update", _NOT_UTF8, "--limit", "3"), 1),
+        (("create", _NOT_UTF8, "--limit", "1"), 2),
+        (("ensure", _NOT_UTF8, "--limit", "1"), 2),
+        (("update", "L", "--name", _NOT_UTF8), 2),
+    ],
+)
+def test_a_name_that_is_not_utf8_is_refused_in_one_line(command: tuple[str, ...], status: int) -> None:
+    ensure_limit("L", 1)
+    said = fails(*command, status=status)
+    assert ("There is no limit 'caf\\udce9.jpg'" if status == 1 else "what UTF-8 can't encode: 'caf") in said

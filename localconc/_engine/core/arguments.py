@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable
-from datetime import datetime, timedelta
-from typing import Any, Final
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeVar
+
+from localconc.errors import LimitNotFoundError
 
 FORBIDDEN_IN_NAMES: Final = "/%&><"
 
@@ -28,6 +30,8 @@ _BOOL_NAMES: Final = frozenset(["bool", "bool_"])
 _valid_names: set[str] = set()
 _MAX_VALID_NAMES: Final = 10_000
 
+Reference = TypeVar("Reference")
+
 
 # ---- texts -----------------------------------------------------------------------------------------------------------
 
@@ -39,7 +43,7 @@ def limit_name(argument: str, value: Any) -> str:
         TypeError, ValueError: the value is no such name.
     """
     if not isinstance(value, str):
-        raise TypeError(f"{argument} must be a string, not {value!r}")
+        raise TypeError(f"{argument} must be a string, not {shown(value)}")
     if value in _valid_names:
         return value
     if not value:
@@ -62,8 +66,19 @@ def limit_names(value: Any) -> tuple[str, ...]:
     if value is None:
         return ()
     if not isinstance(value, Iterable) or isinstance(value, (bytes, bytearray)):
-        raise TypeError(f"names must be a string or an iterable of strings, not {value!r}")
+        raise TypeError(f"names must be a string or an iterable of strings, not {shown(value)}")
     return tuple(dict.fromkeys(limit_name("names", name) for name in value))
+
+
+def name_or_id(value: Reference) -> Reference:
+    """Return what a limit is looked up by, unless it is a text that the store can't even be asked for.
+
+    Raises:
+        LimitNotFoundError: UTF-8 can't encode the text, so no limit has that name.
+    """
+    if isinstance(value, str) and printable(value) != value:
+        raise LimitNotFoundError(f"There is no limit {printable(value)!r}.")
+    return value
 
 
 def label(value: Any) -> str:
@@ -71,7 +86,7 @@ def label(value: Any) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise TypeError(f"label must be a string, not {value!r}")
+        raise TypeError(f"label must be a string, not {shown(value)}")
     if len(value) > MAX_LABEL_LENGTH:
         raise ValueError(f"label must have at most {MAX_LABEL_LENGTH} characters, but {value!r} has {len(value)}")
     return printable(value)
@@ -93,26 +108,34 @@ def printable(text: str) -> str:
     return text
 
 
+def shown(value: object) -> str:
+    """Return a value as an error shows it. Python refuses to write out an int of more than 4,300 digits."""
+    try:
+        return repr(value)
+    except ValueError:
+        return "a number with too many digits to show"
+
+
 # ---- numbers ---------------------------------------------------------------------------------------------------------
 
 
 def whole(argument: str, value: Any, at_least: int, at_most: int = MAX_SLOTS) -> int:
     """Return a whole number in the allowed range. Any type with `__index__` counts, numpy's too, but no bool."""
     if _is_bool(value) or not hasattr(type(value), "__index__"):
-        raise TypeError(f"{argument} must be a whole number, not {value!r}")
+        raise TypeError(f"{argument} must be a whole number, not {shown(value)}")
     try:
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f"{argument} must be a whole number, not {value!r}") from None
+        raise TypeError(f"{argument} must be a whole number, not {shown(value)}") from None
     if not at_least <= number <= at_most:
-        raise ValueError(f"{argument} must be from {at_least} to {at_most}, but is {value!r}")
+        raise ValueError(f"{argument} must be from {at_least} to {at_most}, but is {shown(value)}")
     return int(number)  # a subclass of int may print or compare in its own way
 
 
 def flag(argument: str, value: Any) -> bool:
     """Return a truth value; 0 and 1 are accepted for False and True."""
     if not _is_bool(value) and (not isinstance(value, int) or value not in (0, 1)):
-        raise TypeError(f"{argument} must be True or False, not {value!r}")
+        raise TypeError(f"{argument} must be True or False, not {shown(value)}")
     return bool(value)
 
 
@@ -120,7 +143,9 @@ def decay(value: Any) -> float:
     """Return a slot decay per second: 0, or a number from `MIN_DECAY` to `MAX_DECAY`."""
     number = float(_number("slot_decay_per_second", value))
     if number != 0 and not MIN_DECAY <= number <= MAX_DECAY:
-        raise ValueError(f"slot_decay_per_second must be 0, or from {MIN_DECAY:g} to {MAX_DECAY:g}, but is {value!r}")
+        raise ValueError(
+            f"slot_decay_per_second must be 0, or from {MIN_DECAY:g} to {MAX_DECAY:g}, but is {shown(value)}"
+        )
     return abs(number)  # of -0.0
 
 
@@ -138,7 +163,7 @@ def timeout(value: Any) -> float | None:
         return None
     seconds = value.total_seconds() if isinstance(value, timedelta) else _number("timeout_seconds", value)
     if not seconds >= 0:
-        raise ValueError(f"timeout_seconds must be 0 or more, but is {value!r}")
+        raise ValueError(f"timeout_seconds must be 0 or more, but is {shown(value)}")
     return None if seconds == math.inf else seconds
 
 
@@ -146,15 +171,22 @@ def seconds(argument: str, value: Any, at_most: float) -> float:
     """Return a duration in seconds, above 0; a `timedelta` is one, too."""
     number = value.total_seconds() if isinstance(value, timedelta) else float(_number(argument, value))
     if not 0 < number <= at_most:
-        raise ValueError(f"{argument} must be above 0 and at most {at_most:.10g}, but is {value!r}")
+        raise ValueError(f"{argument} must be above 0 and at most {at_most:.10g}, but is {shown(value)}")
     return number
 
 
 def since(value: Any) -> float | None:
     """Return a `datetime` in seconds since 1970 (a naive one counts as local time); None for None."""
     if value is not None and not isinstance(value, datetime):
-        raise TypeError(f"since must be a datetime, not {value!r}")
-    return None if value is None else value.timestamp()
+        raise TypeError(f"since must be a datetime, not {shown(value)}")
+    if value is None:
+        return None
+    try:
+        seconds = value.timestamp()
+        datetime.fromtimestamp(seconds, UTC)  # what is read says when the window begins
+    except (ValueError, OverflowError, OSError):
+        raise ValueError(f"since must be a moment that this system's clock can show, but is {shown(value)}") from None
+    return seconds
 
 
 def lease_duration(value: Any) -> float | None:
@@ -163,7 +195,7 @@ def lease_duration(value: Any) -> float | None:
         return None
     seconds = value.total_seconds() if isinstance(value, timedelta) else _number("lease_duration", value)
     if not 0 < seconds < math.inf:
-        raise ValueError(f"lease_duration must be above 0, and finite, but is {value!r}")
+        raise ValueError(f"lease_duration must be above 0, and finite, but is {shown(value)}")
     return seconds
 
 
@@ -174,7 +206,7 @@ def create_if_missing(value: Any) -> bool:
     if value is False or value is None:
         return False
     raise TypeError(
-        f"create_if_missing must be True, False or None, not {value!r}: since Prefect 3.0.2 the fourth positional "
+        f"create_if_missing must be True, False or None, not {shown(value)}: since Prefect 3.0.2 the fourth positional "
         "argument there is max_retries, which localconc takes by name (max_retries=…)"
     )
 
@@ -186,7 +218,7 @@ def _number(argument: str, value: Any) -> float:
         _check_size(argument, value)
         return value  # type: ignore[no-any-return]
     if _is_bool(value) or not (hasattr(kind, "__index__") or hasattr(kind, "__float__")):
-        raise TypeError(f"{argument} must be a number, not {value!r}")
+        raise TypeError(f"{argument} must be a number, not {shown(value)}")
     try:
         if hasattr(kind, "__index__"):
             number = int(operator.index(value))
@@ -194,16 +226,16 @@ def _number(argument: str, value: Any) -> float:
             return number
         return float(value)
     except OverflowError:
-        raise ValueError(f"{argument} is too large: {value!r}") from None
+        raise ValueError(f"{argument} is too large: {shown(value)}") from None
     except (TypeError, ValueError):
-        raise TypeError(f"{argument} must be a number, not {value!r}") from None
+        raise TypeError(f"{argument} must be a number, not {shown(value)}") from None
 
 
 def _check_size(argument: str, number: float) -> None:
     try:
         float(number)
     except OverflowError:
-        raise ValueError(f"{argument} is too large: {number!r}") from None
+        raise ValueError(f"{argument} is too large: {shown(number)}") from None
 
 
 def _is_bool(value: Any) -> bool:

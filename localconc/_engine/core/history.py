@@ -138,7 +138,9 @@ class Hold(NamedTuple):
 def acquisitions_of(rows: Iterable[AcquisitionRow]) -> list[Acquisition]:
     """Turn rows into what callers read, in the same order."""
     return [
-        Acquisition(*row[:8], moment(row[8]), None if row[9] is None else moment(row[9]), row[10], row[11])
+        Acquisition(
+            *row[:7], float(row[7]), moment(row[8]), None if row[9] is None else moment(row[9]), row[10], row[11]
+        )
         for row in rows
     ]
 
@@ -186,7 +188,7 @@ def percentiles(durations: list[float]) -> Percentiles | None:
     if not durations:
         return None
     # A duration is negative if the wall clock was set back in the meantime; it counts as 0.
-    ordered = sorted(max(duration, 0.0) for duration in durations)
+    ordered = sorted(float(max(duration, 0.0)) for duration in durations)  # 0 for a holder that did not wait
     ranks = (math.ceil(len(ordered) * hundredths / 100) - 1 for hundredths in (50, 90, 99, 100))
     return Percentiles(*(ordered[rank] for rank in ranks))
 

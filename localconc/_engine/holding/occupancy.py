@@ -45,6 +45,7 @@ class Occupancy:
     _release: Callable[[Keeper | None, Handle | None], Any]
     _handle: Handle | None = None  # a block keeps it itself: its slots are released when it is dropped
     _numbers: Mapping[str, tuple[int, ...] | None] | None = None
+    _has_released: bool = False
 
     @property
     def slots(self) -> int:
@@ -112,6 +113,7 @@ class Occupancy:
         It never raises. Of `localconc.asyncio` it is awaited, and raises nothing but a cancellation.
         """
         handle, self._handle = self._handle, None
+        self._has_released = True
         if handle is None and self._keeper is not None:
             handle = self._keeper.handle_of(self._serial)
         return self._release(self._keeper, handle)
@@ -119,6 +121,7 @@ class Occupancy:
     def __enter__(self) -> Occupancy:
         if self._is_awaited():
             raise self._refused("this occupancy is of localconc.asyncio: use `async with`")
+        self._check_not_released()
         return self
 
     def __exit__(
@@ -132,6 +135,7 @@ class Occupancy:
     async def __aenter__(self) -> Occupancy:
         if not self._is_awaited():
             raise self._refused("this occupancy is of localconc.sync: use `with`")
+        self._check_not_released()
         return self
 
     async def __aexit__(
@@ -146,6 +150,18 @@ class Occupancy:
         """Drop the slots, which releases them, and return the error for the other kind of `with`."""
         self._handle = None
         return TypeError(message)
+
+    def _check_not_released(self) -> None:
+        """Refuse a `with` whose body would hold nothing.
+
+        Raises:
+            RuntimeError: the slots were released, by `release` or at the end of the block that acquired them.
+        """
+        is_released = self._has_released
+        if not is_released and self._handle is None and self._keeper is not None and self._grant.refs:
+            is_released = self._keeper.handle_of(self._serial) is None
+        if is_released:
+            raise RuntimeError("these slots were released: acquire them again for another `with`")
 
     def _is_awaited(self) -> bool:
         """Return whether a coroutine function releases the slots."""

@@ -14,7 +14,7 @@ import click
 from localconc import limits
 from localconc.cli import options
 from localconc.cli.errors import CommandError, WrongUsage
-from localconc.cli.names import complete_name, naming
+from localconc.cli.names import complete_file, complete_name, naming
 from localconc.cli.output import json
 from localconc.cli.output.text import duration_text, write_file
 
@@ -147,6 +147,7 @@ def stats(name: str | None, since: float | None, form: str) -> None:
     "--output",
     "-o",
     metavar="FILE",
+    shell_complete=complete_file,
     help="Draw it into a file: .html a page, .svg a picture, .json for Perfetto and chrome://tracing.",
 )
 def timeline(names: tuple[str, ...], since: float | None, file: str | None) -> None:

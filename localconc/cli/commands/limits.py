@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -11,10 +12,10 @@ import click
 
 from localconc import limits
 from localconc.cli import options
-from localconc.cli.engine_access import MAX_PAUSE_SECONDS, missing_names
+from localconc.cli.engine_access import MAX_PAUSE_SECONDS, check_name, missing_names
 from localconc.cli.engine_access import reset as reset_limit
 from localconc.cli.errors import CommandError, WrongUsage, refused_arguments
-from localconc.cli.names import chosen, find, naming
+from localconc.cli.names import chosen, complete_file, find, naming
 from localconc.cli.output import json
 from localconc.cli.output.text import clock_time, counted, describe_limit, literal, span
 from localconc.cli.snapshot import deadlocks_with, take_snapshot
@@ -43,7 +44,7 @@ def ls(names: tuple[str, ...], as_json: bool) -> None:
 @click.command(cls=options.Command, examples=("inspect gpu", "inspect gpu -o json | jq '.holders[].pid'"))
 @options.name
 @options.output
-@click.option("--file", "-f", metavar="FILE", help="Write it there.")
+@click.option("--file", "-f", metavar="FILE", help="Write it there.", shell_complete=complete_file)
 def inspect(name: str, as_json: bool, file: str | None) -> None:
     """Show a limit, its holders and its waiters."""
     if file is not None and not as_json:
@@ -112,6 +113,7 @@ def ensure(
     decay = options.decay(slot_decay_per_second, rate) or 0.0
     wanted = _asked_for_slots("ensure", name, limit)
     with refused_arguments():
+        check_name(name)
         before = None if name in missing_names([name]) else limits.read_limit(name)
         ensured = limits.ensure_limit(name, wanted, active=not disable, slot_decay_per_second=decay)
     done = "Created" if before is None else "Unchanged" if before.updated == ensured.updated else "Updated"
@@ -201,8 +203,11 @@ def pause(name: str, seconds: float, as_json: bool) -> None:
     if as_json or paused.paused_until is None:
         _show_result("Paused", paused, as_json)
         return
-    end = paused.paused_until.timestamp()
-    print(f"Paused {paused.name!r} until {clock_time(end)}, for {span(end - time.time())}")
+    end, now = paused.paused_until.timestamp(), time.time()
+    done = f"Paused {paused.name!r} until {clock_time(end)}, for {span(end - now)}"
+    if end > now + seconds:
+        done += ": it was paused already, and of two pauses the later end counts"
+    print(done if paused.active else f"{done}. It is disabled: until it is enabled, it admits every request")
 
 
 @click.command(cls=options.Command, examples=("resume api",))
@@ -211,7 +216,13 @@ def pause(name: str, seconds: float, as_json: bool) -> None:
 def resume(name: str, as_json: bool) -> None:
     """End a pause at once."""
     with naming(name):
-        _show_result("Resumed", limits.resume_limit(name), as_json)
+        before = limits.read_limit(name)
+        resumed = limits.resume_limit(name)
+    if as_json or before.paused_until is not None:
+        _show_result("Resumed", resumed, as_json)
+        return
+    remedy = "" if resumed.limit else f". Raise it with localconc update {shlex.quote(resumed.name)} --limit N"
+    print(f"There was no pause to end. {describe_limit(resumed)}{remedy}")
 
 
 @click.command(cls=options.Command, examples=("delete gpu", "delete gpu --yes"))
@@ -278,7 +289,11 @@ def _ask(question: str, yes: bool) -> None:
         return
     asked_on = sys.stderr if sys.stderr.isatty() else sys.stdout
     print(f"{question} [y/N] ", end="", file=asked_on, flush=True)
-    answer = sys.stdin.readline()
+    try:
+        answer = sys.stdin.readline()
+    except KeyboardInterrupt:
+        print(file=asked_on)
+        raise
     if not answer.endswith("\n"):
         print(file=asked_on)
     if answer.strip().lower() not in ("y", "yes"):

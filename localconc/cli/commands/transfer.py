@@ -11,6 +11,7 @@ import click
 
 from localconc.cli import engine_access, options
 from localconc.cli.errors import CommandError
+from localconc.cli.names import complete_file
 from localconc.cli.output import json
 from localconc.cli.output.text import counted
 from localconc.cli.snapshot import take_snapshot
@@ -22,7 +23,14 @@ _FIELDS = {"name", "limit", "active", "slot_decay_per_second"}
 
 
 @click.command(cls=options.Command, examples=("export limits.json", "export | ssh other localconc import -"))
-@click.argument("file", cls=options.Argument, default="-", metavar="[FILE]", help="Where to; - or nothing for stdout.")
+@click.argument(
+    "file",
+    cls=options.Argument,
+    default="-",
+    metavar="[FILE]",
+    help="Where to; - or nothing for stdout.",
+    shell_complete=complete_file,
+)
 def export(file: str) -> None:
     """Write the definitions of all limits as JSON. What is in use is left out."""
     definitions = [
@@ -39,7 +47,13 @@ def export(file: str) -> None:
 
 
 @click.command(cls=options.Command, examples=("import limits.json",))
-@click.argument("file", cls=options.Argument, metavar="FILE", help="What export wrote; - for stdin.")
+@click.argument(
+    "file",
+    cls=options.Argument,
+    metavar="FILE",
+    help="What export wrote; - for stdin.",
+    shell_complete=complete_file,
+)
 @options.output
 def import_(file: str, as_json: bool) -> None:
     """Make or change the limits that a file defines. All of them, or none; others stay as they are."""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import signal
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from localconc.cli import child, engine_access, options, slot_environment
 from localconc.cli.errors import INTERRUPTED, CommandError, WrongUsage, refused_arguments
-from localconc.cli.names import suggestion
+from localconc.cli.names import complete_file, suggestion
 from localconc.cli.output.status_line import telling_of_the_wait
 from localconc.cli.snapshot import take_snapshot
-from localconc.errors import AcquireConcurrencySlotTimeoutError, ConcurrencySlotAcquisitionError
+from localconc.errors import AcquireConcurrencySlotTimeoutError, ConcurrencySlotAcquisitionError, LimitExistsError
+from localconc.limits import create_limit
 from localconc.sync import concurrency, rate_limit
 
 if TYPE_CHECKING:
@@ -56,7 +58,14 @@ class _Run(options.Command):
     ),
 )
 @options.names
-@click.argument("command", cls=options.Argument, metavar="-- COMMAND [ARG...]", nargs=-1, help="What to run.")
+@click.argument(
+    "command",
+    cls=options.Argument,
+    metavar="-- COMMAND [ARG...]",
+    nargs=-1,
+    help="What to run.",
+    shell_complete=complete_file,
+)
 @options.occupy
 @options.limit_if_missing
 @options.slot_decay
@@ -101,8 +110,10 @@ def run(
             with refused_arguments():
                 block = concurrency(**call)
             child.check_exists(words)
+            _declare_missing_limits(call)
             _check_limits_exist(call)
-            occupancy = holding.enter_context(block)
+            with _refusing_to_go_without_limits(call):
+                occupancy = holding.enter_context(block)
         environment = slot_environment.with_numbers(occupancy, slot_env)
         descriptor = engine_access.descriptor_to_hand_on()
         if descriptor is None:
@@ -132,8 +143,10 @@ def rate(names: list[str], exit_code: int, **asked: Any) -> None:
         raise WrongUsage("Which limit? localconc rate NAME")
     call = _call(names, **asked)
     with _waiting(call, exit_code, needs_decay=True), refused_arguments():
+        _declare_missing_limits(call, needs_decay=True)
         _check_limits_exist(call)
-        rate_limit(**call)
+        with _refusing_to_go_without_limits(call):
+            rate_limit(**call)
 
 
 def _call(
@@ -168,20 +181,71 @@ def _call(
     return call
 
 
+def _declare_missing_limits(call: dict[str, Any], *, needs_decay: bool = False) -> None:
+    """Make the limits that --limit is to make, as localconc create does: what an operator declares wins silently.
+
+    Where the call is going to be refused for good, it makes none.
+    """
+    limit, decay = call["limit"], call["slot_decay_per_second"] or 0.0
+    if limit is None or engine_access.limits_are_off() or (needs_decay and not decay) or 0 < limit < call["occupy"]:
+        return
+    for name in engine_access.missing_names(call["names"]):
+        with suppress(LimitExistsError):  # another process was faster
+            create_limit(name, limit, slot_decay_per_second=decay)
+
+
 def _check_limits_exist(call: dict[str, Any]) -> None:
     """Refuse to go ahead without a limit, unless --limit makes it or --allow-missing says so.
 
     Raises:
         CommandError: one of the limits is not defined.
     """
-    may_be_missing = call["limit"] is not None or call.get("strict") is False
-    if may_be_missing or engine_access.limits_are_off():
+    if _may_be_missing(call) or engine_access.limits_are_off():
         return
     missing = engine_access.missing_names(call["names"])
     if missing:
-        what = " ".join(_lack(name, is_placeholder) for name, is_placeholder in missing.items())
-        it, one = ("it", "one") if len(missing) == 1 else ("them", "them")
-        raise CommandError(f"{what} --limit N makes {it}, --allow-missing goes ahead without {one}")
+        raise _without(missing)
+
+
+@contextmanager
+def _refusing_to_go_without_limits(call: dict[str, Any]) -> Iterator[None]:
+    """Refuse a call whose limits were deleted or renamed while it waited in the block, as `_check_limits_exist` does.
+
+    The library goes ahead without them and logs a warning. The refusal takes the place of that warning.
+
+    Raises:
+        CommandError: the call went ahead without one of its limits.
+    """
+    gone: dict[str, bool] = {}
+
+    def keep_back(record: logging.LogRecord) -> bool:
+        if getattr(record, "localconc_kind", None) != "not configured":
+            return True
+        gone[getattr(record, "localconc_limit", "")] = False
+        return False
+
+    if _may_be_missing(call):
+        yield
+        return
+    logger = logging.getLogger("localconc")
+    logger.addFilter(keep_back)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep_back)
+    if gone:
+        raise _without({**gone, **engine_access.missing_names(gone)})
+
+
+def _may_be_missing(call: dict[str, Any]) -> bool:
+    return call["limit"] is not None or call.get("strict") is False
+
+
+def _without(missing: dict[str, bool]) -> CommandError:
+    """Build the refusal for missing limits (False) and placeholders (True)."""
+    what = " ".join(_lack(name, is_placeholder) for name, is_placeholder in missing.items())
+    it, one = ("it", "one") if len(missing) == 1 else ("them", "them")
+    return CommandError(f"{what} --limit N makes {it}, --allow-missing goes ahead without {one}")
 
 
 def _lack(name: str, is_placeholder: bool) -> str:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from localconc.cli.output.columns import Column, fitted_table
 from localconc.cli.output.json import time_text
-from localconc.cli.output.tables import console, new_table
+from localconc.cli.output.tables import console
 from localconc.cli.output.text import duration_text, literal
 from localconc.cli.output.timeline.lanes import MAIN_THREADS, program
 
@@ -22,23 +23,34 @@ _ENDING_STYLES = {"killed": "red", "held": "green", "unseen": "yellow"}
 
 def print_history(acquisitions: Sequence[Acquisition], now: float) -> None:
     """Print acquisitions, one a line."""
-    table = new_table("ACQUIRED", "LIMIT", "SLOTS", "WAITED", "HELD", "PID", "HOLDER", "COMMAND")
-    today = datetime.fromtimestamp(now).date()
-    for acquisition in acquisitions:
-        acquired = datetime.fromtimestamp(acquisition.acquired_at.timestamp())
-        waited = acquisition.waited_seconds
-        table.add_row(
-            Text(f"{acquired:%H:%M:%S}" if acquired.date() == today else f"{acquired:%Y-%m-%d %H:%M:%S}"),
-            Text(literal(acquisition.name), style="bold"),
-            Text(_slots(acquisition)),
-            Text(duration_text(waited) if waited >= 0.001 else "-", style="yellow" if waited >= 0.1 else "dim"),
-            Text(held_text(acquisition, now), style=_ENDING_STYLES.get(acquisition.ending, "")),
-            Text(str(acquisition.pid)),
-            _holder(acquisition),
-            # On a screen, a line for each acquisition: what there is no room for is left out.
-            Text(program(literal(acquisition.command)), no_wrap=True, overflow="ellipsis"),
-        )
-    console().print(table)
+    columns = [
+        Column("ACQUIRED", [_acquired(one, now) for one in acquisitions]),
+        Column("LIMIT", [Text(literal(one.name), style="bold") for one in acquisitions], gives_way=True),
+        Column("SLOTS", [Text(_slots(one)) for one in acquisitions]),
+        Column("WAITED", [_waited(one) for one in acquisitions]),
+        Column("HELD", [Text(held_text(one, now), _ENDING_STYLES.get(one.ending, "")) for one in acquisitions]),
+        Column("PID", [Text(str(one.pid)) for one in acquisitions]),
+        Column("HOLDER", [_holder(one) for one in acquisitions], gives_way=True),
+        Column("COMMAND", [_shortened(program(literal(one.command))) for one in acquisitions], gives_way=True),
+    ]
+    screen = console()
+    screen.print(fitted_table(columns, screen.width, ("SLOTS", "COMMAND", "HOLDER", "WAITED", "HELD", "ACQUIRED")))
+
+
+def _acquired(acquisition: Acquisition, now: float) -> Text:
+    acquired = datetime.fromtimestamp(acquisition.acquired_at.timestamp())
+    is_today = acquired.date() == datetime.fromtimestamp(now).date()
+    return Text(f"{acquired:%H:%M:%S}" if is_today else f"{acquired:%Y-%m-%d %H:%M:%S}")
+
+
+def _waited(acquisition: Acquisition) -> Text:
+    waited = acquisition.waited_seconds
+    return Text(duration_text(waited) if waited >= 0.001 else "-", style="yellow" if waited >= 0.1 else "dim")
+
+
+def _shortened(text: str) -> Text:
+    """Show as much as there is room for: each acquisition has one line on a screen."""
+    return Text(text, no_wrap=True, overflow="ellipsis")
 
 
 def held_text(acquisition: Acquisition, now: float) -> str:
@@ -75,7 +87,7 @@ def acquisition_object(acquisition: Acquisition) -> dict[str, Any]:
 
 def _holder(acquisition: Acquisition) -> Text:
     name = literal(acquisition.label or acquisition.thread)
-    return Text("-", style="dim") if name in MAIN_THREADS else Text(name)
+    return Text("-", style="dim") if name in MAIN_THREADS else _shortened(name)
 
 
 def _slots(acquisition: Acquisition) -> str:

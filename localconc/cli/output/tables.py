@@ -6,9 +6,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from localconc.cli.output.columns import Column, fitted_table
 from localconc.cli.output.text import ago, clock_time, literal, rate_text, span
 from localconc.cli.snapshot import estimate_wait, has_been_released, pause_seconds
 
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from localconc.cli.snapshot import Entry, Estimate, LimitStatus, Snapshot
 
 BAR_CELLS = 8
-
-#: How many cells of a name stay on one line of a narrow screen, however large the figures are.
-MIN_NAME_CELLS = 8
 
 #: Wide enough to wrap nothing if no screen sets a width.
 UNBOUNDED_CELLS = 10_000
@@ -32,28 +29,35 @@ def console() -> Console:
 
 def print_list(snapshot: Snapshot) -> None:
     """Print all limits, one a line."""
-    if not snapshot.limits:
+    limits = snapshot.limits
+    if not limits:
         print("There are no limits yet. Make one: localconc create NAME --limit N")
         return
     screen = console()
-    headers = ["NAME", "SLOTS", "WAITING", "DECAY", "STATE", "CHANGED"]
-    table = new_table(*(["NAME", "SLOTS", "DECAY", "STATE"] if snapshot.untold else headers))
-    names = [Text(literal(status.name), style="bold" if status.active else "dim") for status in snapshot.limits]
-    table.columns[0].overflow = "fold"
-    table.columns[0].min_width = min(MIN_NAME_CELLS, max(name.cell_len for name in names))
-    for status, name in zip(snapshot.limits, names, strict=True):
-        decay = status.slot_decay_per_second
-        slots = slots_text(status, is_ascii_only(screen))
-        rate = Text(rate_text(decay) or "-", style="" if decay else "dim")
-        state = state_text(status, snapshot.wall)
-        if snapshot.untold:
-            table.add_row(name, slots, rate, state)
-            continue
-        waiting = Text(str(len(status.waiters)) if status.waiters else "-", style="yellow" if status.waiters else "dim")
-        table.add_row(name, slots, waiting, rate, state, Text(ago(status.updated)))
-    screen.print(table)
+    names = [Text(literal(status.name), style="bold" if status.active else "dim") for status in limits]
+    columns = [
+        Column("NAME", names, gives_way=True),
+        Column("SLOTS", [slots_text(status, is_ascii_only(screen)) for status in limits]),
+        Column("WAITING", [_count_text(status) for status in limits]),
+        Column("DECAY", [_decay_text(status) for status in limits]),
+        Column("STATE", [state_text(status, snapshot.wall) for status in limits]),
+        Column("CHANGED", [Text(ago(status.updated)) for status in limits]),
+    ]
+    if snapshot.untold:
+        columns = [column for column in columns if column.header not in ("WAITING", "CHANGED")]
+    screen.print(fitted_table(columns, screen.width, ("CHANGED", "DECAY", "WAITING", "STATE")))
     if snapshot.untold:
         screen.print(Text(snapshot.untold, style="dim"))
+
+
+def _count_text(status: LimitStatus) -> Text:
+    count = len(status.waiters)
+    return Text(str(count), style="yellow") if count else Text("-", style="dim")
+
+
+def _decay_text(status: LimitStatus) -> Text:
+    rate = rate_text(status.slot_decay_per_second)
+    return Text(rate or "-", style="" if rate else "dim")
 
 
 def print_inspection(status: LimitStatus, snapshot: Snapshot) -> None:
@@ -82,7 +86,10 @@ def _facts(status: LimitStatus, snapshot: Snapshot) -> list[str]:
     elif status.unowned_slots:
         facts[0] += f", {status.unowned_slots} of them set by an operator"
     if pause := pause_seconds(status, wall):
-        facts.append(f"Paused for {span(pause)} more, until {clock_time(wall + pause)}: no request is admitted")
+        effect = "no request is admitted" if status.active else "no effect while it is disabled"
+        facts.append(f"Paused for {span(pause)} more, until {clock_time(wall + pause)}: {effect}")
+    if not status.active:
+        facts.append(f"{'Disabled' if status.configured else 'Not set'}: every request is admitted")
     wait = estimate_wait(status, wall) if status.active else None
     if wait is not None:
         facts.append(f"A new request would {_wait_text(wait)}")
@@ -109,7 +116,7 @@ def _print_entries(screen: Console, title: str, entries: list[Entry], wall: floa
         screen.print(Text(f"{title}: nobody"))
         return
     screen.print(Text(f"{title}: {len(entries)}"))
-    columns = {
+    texts = {
         "#": [str(position) if numbered else "" for position in range(1, len(entries) + 1)],
         "PID": [str(entry.pid or "?") for entry in entries],
         "SLOTS": [str(entry.slots) for entry in entries],
@@ -119,20 +126,12 @@ def _print_entries(screen: Console, title: str, entries: list[Entry], wall: floa
         "LABEL": [entry.label for entry in entries],
         "COMMAND": [entry.command for entry in entries],
     }
-    columns = {header: cells for header, cells in columns.items() if any(cells)}
-    table = new_table(*columns)
-    table.columns[-1].overflow = "fold"
-    for row in zip(*columns.values(), strict=True):
-        table.add_row(*(Text(literal(cell)) for cell in row))
-    screen.print(table)
-
-
-def new_table(*headers: str) -> Table:
-    """Begin a table without lines."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for header in headers:
-        table.add_column(header, no_wrap=header not in ("NAME", "COMMAND"))
-    return table
+    columns = [
+        Column(header, [Text(literal(cell)) for cell in cells], gives_way=header in ("THREAD", "LABEL", "COMMAND"))
+        for header, cells in texts.items()
+        if any(cells)
+    ]
+    screen.print(fitted_table(columns, screen.width, ("THREAD", "NUMBERS", "SLOTS", "LABEL", "#", "FOR")))
 
 
 def is_ascii_only(screen: Console) -> bool:

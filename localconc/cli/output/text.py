@@ -100,8 +100,9 @@ def span(seconds: float) -> str:
 
 
 def clock_time(seconds_since_1970: float) -> str:
-    """Say when something will be, on this machine's clock: `14:03:22`."""
-    return time.strftime("%H:%M:%S", time.localtime(seconds_since_1970))
+    """Say when something will be, on this machine's clock: `14:03:22`; from a day ahead, `2026-03-02 14:03:22`."""
+    is_far = round(seconds_since_1970 - time.time()) >= UNIT_SECONDS["day"]
+    return time.strftime("%Y-%m-%d %H:%M:%S" if is_far else "%H:%M:%S", time.localtime(seconds_since_1970))
 
 
 def ago(seconds_since_1970: float) -> str:

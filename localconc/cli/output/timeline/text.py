@@ -21,6 +21,9 @@ MIN_WIDTH = 40
 _MAX_NAME_CELLS = 36
 _CAUSED_CELLS = 7
 
+#: With fewer cells than these, what tells a holder from others is left out.
+_MIN_DETAIL_CELLS = 4
+
 
 class Signs:
     """What stands for what, in Unicode or in ASCII."""
@@ -34,6 +37,20 @@ class Signs:
 
 
 _STYLES = {"waiting": "yellow", "holding": "blue", "notable": "bold red", "killed": "bold magenta"}
+
+
+def end_shortened(text: str, cells: int) -> str:
+    """Shorten a text at its end, but not within a number, and no process id; "" if nothing useful would remain."""
+    if cell_len(text) <= cells:
+        return text
+    before, _, last = text.rpartition("pid ")
+    if last.isdigit():
+        text = before
+    kept = text[: len(set_cell_size(text, max(cells - 1, 0)).rstrip())]
+    if kept[-1:].isdigit() and text[len(kept) : len(kept) + 1].isdigit():
+        kept = kept.rstrip("0123456789,")
+    kept = kept.rstrip(" ·")
+    return f"{kept}…" if len(kept) >= _MIN_DETAIL_CELLS else ""
 
 
 def timeline_text(timeline: Timeline, width: int, *, ascii_only: bool) -> list[Text]:
@@ -73,7 +90,8 @@ class _Lines:
             self._lane(lane, group)
         if group.waiting.peak:
             levels = [(self._level(level, group.waiting.peak), "yellow") for level in self._peaks(group.waiting)]
-            self._row("waiting at once", "dim", f"{group.waiting.peak:.0f} max", "dim", levels)
+            name = self._plain(end_shortened("waiting at once", self._name_cells - 1))
+            self._row(name, "dim", f"{group.waiting.peak:.0f} max", "dim", levels)
         self._axis()
 
     def _lane(self, lane: Lane, group: Group) -> None:
@@ -137,7 +155,8 @@ class _Lines:
         if not lane.title:
             return ""
         title = self._plain(middle_shortened(lane.title, room))
-        return f"{title}  {self._plain(lane.detail)}" if lane.detail and cell_len(title) + 6 < room else title
+        detail = self._plain(end_shortened(lane.detail, room - cell_len(title) - 2))
+        return f"{title}  {detail}" if detail else title
 
     def _row(self, name: str, name_style: str, figure: str, style: str, cells: list[tuple[str, str]]) -> None:
         line = Text()
