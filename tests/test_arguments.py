@@ -63,6 +63,10 @@ def test_a_label_that_is_not_unicode_is_made_printable() -> None:
     assert arguments.label("caf\udce9") == "caf\N{REPLACEMENT CHARACTER}"
 
 
+def test_a_label_keeps_what_follows_a_nul() -> None:
+    assert arguments.label("a\0b") == "a\N{REPLACEMENT CHARACTER}b"
+
+
 def test_a_label_is_text() -> None:
     with pytest.raises(TypeError, match="label must be a string, not 7"):
         arguments.label(7)

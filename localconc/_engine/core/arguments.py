@@ -89,7 +89,7 @@ def label(value: Any) -> str:
         raise TypeError(f"label must be a string, not {shown(value)}")
     if len(value) > MAX_LABEL_LENGTH:
         raise ValueError(f"label must have at most {MAX_LABEL_LENGTH} characters, but {value!r} has {len(value)}")
-    return printable(value)
+    return printable(value).replace("\0", "\N{REPLACEMENT CHARACTER}")  # at a NUL, SQLite's substr() ends
 
 
 def printable(text: str) -> str:
