@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
-from localconc import create_limit, read_holders
-from tests.kit.command_line import holding
+from localconc import create_limit
+from localconc.sync import concurrency
 from tests.kit.systems import needs_fork
 from tests.test_cli_terminal import terminal
 
@@ -39,22 +41,20 @@ def test_ls_keeps_the_names_and_the_figures(columns: int) -> None:
 @pytest.mark.parametrize("columns", NARROW)
 def test_inspect_keeps_the_pids_and_the_commands(columns: int) -> None:
     create_limit("gpu", 2)
-    with holding("gpu", options=("--label", "nightly build of everything")):
-        (holder,) = read_holders("gpu")
+    with concurrency("gpu", label="nightly build of everything"):
         lines = shown("inspect", "gpu", columns=columns)
     header = next(words for words in lines if words[:1] == ["PID"])
     assert header[-1] == "COMMAND"
-    assert lines[lines.index(header) + 1][0] == str(holder.pid)
+    assert lines[lines.index(header) + 1][0] == str(os.getpid())
 
 
 @pytest.mark.parametrize("columns", NARROW)
 def test_history_keeps_the_names_and_the_pids(columns: int) -> None:
     create_limit(NAME, 2)
-    with holding(NAME, options=("--label", "nightly build of everything")):
-        (holder,) = read_holders(NAME)
+    with concurrency(NAME, label="nightly build of everything"):
         lines = shown("history", columns=columns)
     header, first, *_ = lines
-    assert first[-1] == str(holder.pid)
+    assert first[-1] == str(os.getpid())
     assert header[-1] == "PID"
     folded = "".join(words[header.index("LIMIT") if number == 0 else 0] for number, words in enumerate(lines[1:]))
     assert folded == NAME
@@ -63,7 +63,7 @@ def test_history_keeps_the_names_and_the_pids(columns: int) -> None:
 @pytest.mark.parametrize("columns", NARROW)
 def test_stats_keep_the_names_and_the_medians(columns: int) -> None:
     create_limit("gpu", 2)
-    with holding("gpu"):
+    with concurrency("gpu"):
         lines = shown("stats", columns=columns)
     header = next(words for words in lines if words[:1] == ["LIMIT"])
     first = lines[lines.index(header) + 1]
