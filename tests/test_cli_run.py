@@ -79,32 +79,6 @@ def test_a_limit_given_on_the_spot_is_made() -> None:
     assert (read_limit("gpu").limit, read_limit("gpu").slot_decay_per_second) == (3, 1.0)
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ("run", "api", "--limit", "1", "--rate", "9/second", "--", "true"),
-        ("rate", "api", "--limit", "1", "--rate", "9/second"),
-    ],
-)
-def test_a_limit_made_on_the_spot_counts_as_declared(
-    command: tuple[str, ...], caplog: pytest.LogCaptureFixture
-) -> None:
-    with concurrency("api"):  # leaves a placeholder
-        pass
-    ok(*command)
-    caplog.clear()
-    with concurrency("api", limit=2):
-        pass
-    assert read_limit("api").limit == 1
-    assert caplog.messages == []
-
-
-def test_a_command_that_can_never_have_its_slots_makes_no_limit() -> None:
-    fails("run", "gpu", "--limit", "1", "--occupy", "2", "--", "true", status=1)
-    fails("rate", "api", "--limit", "1", status=1)
-    assert read_limits() == []
-
-
 def test_a_command_that_does_not_exist_gives_127_without_waiting_for_slots() -> None:
     create_limit("gpu", 0)
     assert "'no-such-command'" in fails("run", "gpu", "--", "no-such-command", status=127)

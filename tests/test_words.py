@@ -231,9 +231,8 @@ def test_where_the_environment_is_strict_a_disabled_limit_refuses_in_the_words_o
     assert run_localconc("run", "gpu", "--allow-missing", "--", "true").returncode == 0
 
 
-def test_a_command_that_disagrees_with_a_program_is_told_how_to_end_it_in_a_shell() -> None:
-    with concurrency("two words", limit=1):
-        pass
+def test_two_commands_that_disagree_are_told_how_to_end_it_in_a_shell() -> None:
+    ok("run", "two words", "--limit", "1", "--", "true")
     disagreed = run_localconc("run", "two words", "--limit", "2", "--", "true")
     assert disagreed.stderr == (
         "localconc: warning: two calls disagree about the limit 'two words'; the first one counts: limit=2 in this "

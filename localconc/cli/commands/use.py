@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 import signal
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,8 +15,7 @@ from localconc.cli.errors import INTERRUPTED, CommandError, WrongUsage, refused_
 from localconc.cli.names import complete_file, suggestion
 from localconc.cli.output.status_line import telling_of_the_wait
 from localconc.cli.snapshot import take_snapshot
-from localconc.errors import AcquireConcurrencySlotTimeoutError, ConcurrencySlotAcquisitionError, LimitExistsError
-from localconc.limits import create_limit
+from localconc.errors import AcquireConcurrencySlotTimeoutError, ConcurrencySlotAcquisitionError
 from localconc.sync import concurrency, rate_limit
 
 if TYPE_CHECKING:
@@ -110,7 +109,6 @@ def run(
             with refused_arguments():
                 block = concurrency(**call)
             child.check_exists(words)
-            _declare_missing_limits(call)
             _check_limits_exist(call)
             with _refusing_to_go_without_limits(call):
                 occupancy = holding.enter_context(block)
@@ -143,7 +141,6 @@ def rate(names: list[str], exit_code: int, **asked: Any) -> None:
         raise WrongUsage("Which limit? localconc rate NAME")
     call = _call(names, **asked)
     with _waiting(call, exit_code, needs_decay=True), refused_arguments():
-        _declare_missing_limits(call, needs_decay=True)
         _check_limits_exist(call)
         with _refusing_to_go_without_limits(call):
             rate_limit(**call)
@@ -179,19 +176,6 @@ def _call(
     if strict or allow_missing:
         call["strict"] = strict
     return call
-
-
-def _declare_missing_limits(call: dict[str, Any], *, needs_decay: bool = False) -> None:
-    """Make the limits that --limit is to make, as localconc create does: what an operator declares wins silently.
-
-    Where the call is going to be refused for good, it makes none.
-    """
-    limit, decay = call["limit"], call["slot_decay_per_second"] or 0.0
-    if limit is None or engine_access.limits_are_off() or (needs_decay and not decay) or 0 < limit < call["occupy"]:
-        return
-    for name in engine_access.missing_names(call["names"]):
-        with suppress(LimitExistsError):  # another process was faster
-            create_limit(name, limit, slot_decay_per_second=decay)
 
 
 def _check_limits_exist(call: dict[str, Any]) -> None:
