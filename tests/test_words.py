@@ -270,3 +270,23 @@ def test_reset_tells_labels() -> None:
     with holding("gpu", options=("--label", "seed 2")):
         (forgotten,) = as_json("reset", "gpu")["forgotten"]
     assert forgotten["label"] == "seed 2"
+
+
+# ---- who insists on a limit ------------------------------------------------------------------------------------------
+
+
+def test_a_refusal_by_the_variable_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCALCONC_STRICT", "1")
+    with pytest.raises(ConcurrencySlotAcquisitionError, match=r"strict=True by LOCALCONC_STRICT, but .*pass limit=N"):
+        concurrency("missing").__enter__()
+
+
+def test_a_strict_call_that_passed_a_limit_is_told_what_else_it_takes() -> None:
+    with pytest.raises(ConcurrencySlotAcquisitionError, match="pass create_if_missing=True"):
+        concurrency("missing", limit=2, create_if_missing=False, strict=True).__enter__()
+
+
+def test_an_age_is_told_to_the_millisecond() -> None:
+    with concurrency("db", limit=1), pytest.raises(AcquireConcurrencySlotTimeoutError) as caught:
+        concurrency("db", timeout_seconds=0).__enter__()
+    assert re.search(r" for (less than 1 ms|0\.\d{1,3} s)", str(caught.value))

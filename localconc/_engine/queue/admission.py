@@ -11,7 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from localconc._engine.core import rules
-from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, Request
+from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, STRICT, Request, strict_default
 from localconc._engine.core.records import LimitRef
 from localconc._engine.queue.clocks import with_possible_moments
 from localconc._engine.queue.definitions import define, redefine
@@ -48,7 +48,7 @@ def resolve(txn: Transaction, request: Request, owner_id: int) -> list[LimitRow]
     enforced = [with_possible_moments(txn, row) for _, row in found if row is not None and row.active]
     if request.strict and len(enforced) < len(found):
         idle = [(name, row) for name, row in found if row is None or not row.active]
-        raise ConcurrencySlotAcquisitionError(_not_enforced(idle))
+        raise ConcurrencySlotAcquisitionError(_not_enforced(idle, request))
     too_small = [row for row in enforced if 0 < row.limit < request.slots]
     if too_small:
         sizes = ", ".join(f"{row.name!r} has only {row.limit} slot(s)" for row in too_small)
@@ -65,17 +65,19 @@ def resolve(txn: Transaction, request: Request, owner_id: int) -> list[LimitRow]
     return enforced
 
 
-def _not_enforced(found: list[tuple[str, LimitRow | None]]) -> str:
+def _not_enforced(found: list[tuple[str, LimitRow | None]], request: Request) -> str:
     """Return the words that refuse a strict call, for limits that are missing or inactive."""
     names = ", ".join(repr(name) for name, _ in found)
     undefined = [repr(name) for name, row in found if row is None or not row.configured]
     inactive = [repr(name) for name, row in found if row is not None and row.configured]
     remedies = []
     if undefined:
-        remedies.append(f"Create {', '.join(undefined)} with localconc.ensure_limit, or pass limit=N to the call.")
+        passed = "limit=N" if request.limit is None else "create_if_missing=True"
+        remedies.append(f"Create {', '.join(undefined)} with localconc.ensure_limit, or pass {passed} to the call.")
     if inactive:
         remedies.append(f"Enable {', '.join(inactive)} with localconc.update_limit(…, active=True).")
-    return f"strict=True, but these limits are missing or inactive: {names}. {' '.join(remedies)}"
+    cause = f"strict=True{f' by {STRICT}' if strict_default() else ''}"
+    return f"{cause}, but these limits are missing or inactive: {names}. {' '.join(remedies)}"
 
 
 def _find_or_create(txn: Transaction, name: str, request: Request, owner_id: int) -> LimitRow | None:

@@ -91,7 +91,7 @@ def _sentence(at: LedgerAt, row: LimitRow, entries: list[HolderEntry], ahead: in
 
 
 def _holder(entry: HolderEntry, wall: float, caller: Caller) -> str:
-    seconds = f"for {max(0.0, wall - entry.acquired_wall):.3g} s"
+    seconds = f"for {_age(wall - entry.acquired_wall)}"
     label = f" {printable(entry.label)!r}" if entry.label else ""
     if entry.owner_id == caller.owner_id:
         if entry.context in caller.contexts:
@@ -101,3 +101,8 @@ def _holder(entry: HolderEntry, wall: float, caller: Caller) -> str:
     if len(command) > MAX_COMMAND_CHARACTERS:
         command = command[: MAX_COMMAND_CHARACTERS - 1] + "…"
     return f"pid {entry.pid} ({command}){label} {seconds}"
+
+
+def _age(seconds: float) -> str:
+    """Return how long something has lasted, to the millisecond."""
+    return "less than 1 ms" if seconds < 0.001 else f"{float(f'{round(seconds, 3):.3g}'):g} s"
