@@ -298,8 +298,10 @@ def test_what_is_no_time_to_pause_is_wrong_usage(time: str) -> None:
 def test_a_time_below_0_is_refused_for_what_it_is_even_if_it_looks_like_an_option() -> None:
     create_limit("api", 1)
     assert "no number may be below 0" in fails("pause", "api", "-5s", status=2)
-    assert "No such option '--five'" in fails("pause", "api", "--five", status=2)
-    assert "No such option '-5'. Put -- before the command." in fails("run", "api", "head", "-5", status=2)
+    # Versions of click differ in how they put it.
+    assert re.search("No such option:? '?--five", fails("pause", "api", "--five", status=2))
+    said = fails("run", "api", "head", "-5", status=2)
+    assert re.search(r"No such option:? '?-5'?\. Put -- before the command\.", said)
 
 
 @pytest.mark.parametrize("number", ["inf", "nan"])

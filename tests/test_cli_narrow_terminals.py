@@ -54,8 +54,8 @@ def test_history_keeps_the_names_and_the_pids(columns: int) -> None:
     with concurrency(NAME, label="nightly build of everything"):
         lines = shown("history", columns=columns)
     header, first, *_ = lines
-    assert first[-1] == str(os.getpid())
-    assert header[-1] == "PID"
+    assert str(os.getpid()) in first
+    assert "PID" in header
     folded = "".join(words[header.index("LIMIT") if number == 0 else 0] for number, words in enumerate(lines[1:]))
     assert folded == NAME
 
