@@ -317,8 +317,8 @@ class LimiterMachine(RuleBasedStateMachine):
             self.operator.create(name, limit, decay)
             if existing is None:
                 self.model.resolve(ModelRequest("", (name,), 1))
-            refused = self.model.change(name, limit=limit, active=True)
-            refused += self.model.change_decay(name, decay, lambda asked: 0)
+            refused = self.model.change_decay(name, decay, lambda asked: 0)  # while it still counts for nobody
+            refused += self.model.change(name, limit=limit, active=True)
             self.collect(refused=refused)
 
     def existing(self, name: str) -> bool:
