@@ -14,6 +14,7 @@ from localconc._engine.engine import Engine
 from localconc._engine.holding.holdings import Handle
 from localconc._engine.liveness import reaper
 from localconc._engine.operations import limits, reading
+from localconc._engine.queue import cleanup
 from localconc._engine.waiting.mailboxes.mailbox import Mailbox
 from localconc.errors import ConcurrencySlotAcquisitionError
 from tests.kit.clocks import ManualClock
@@ -406,3 +407,15 @@ def test_a_wakeup_from_a_store_that_was_replaced_proves_no_grant(processes: list
     assert waiter.engine.acquisitions.accept_wakeup(waiter.request, waiter.queued, waiter.handle, wakeup) is None
     waiter.engine.membership.generation -= 1
     assert waiter.engine.acquisitions.accept_wakeup(waiter.request, waiter.queued, waiter.handle, wakeup)
+
+
+def test_an_undo_leaves_the_request_of_another_thread_that_has_the_same_number_in_a_new_store(
+    processes: list[Process],
+) -> None:
+    holder, waiter, _ = processes
+    holder.ask("db")
+    waiter.ask("db")
+    membership, ticket = waiter.engine.membership, waiter.queued.ticket
+    waiter.engine.store.transact(lambda txn: cleanup.undo(txn, membership.owner_id, 4711, (), ticket))
+    assert [each.position for each in reading.waiters(waiter.engine, "db")] == [1]
+    assert reading.read(waiter.engine, "db").denied_slots == 1

@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from filelock import lock_descriptor
 
-from localconc import ensure_limit, update_limit
+from localconc import create_limit, ensure_limit, update_limit
 from localconc._engine import registry
+from localconc._engine.core.errors import Busy
+from localconc._engine.store.files import checkpoints
 from localconc._engine.store.rows.schema import CHECKPOINT_PAGES
 from tests.faults.programs import Cast
 
@@ -67,7 +70,7 @@ def test_a_log_that_is_in_the_database_is_not_brought_in_again(localconc_home_di
     statements: list[str] = []
     database._connection.set_trace_callback(statements.append)
 
-    database.make_durable()
+    database.maintain(checkpoints.checkpoint)
     assert not [each for each in statements if "checkpoint" in each]
 
     update_limit("L", limit=2)
@@ -92,3 +95,17 @@ def test_a_process_that_uses_the_store_only_once_brings_a_long_log_in(
     programs.python(once).finish()
 
     assert _log_frames(home)[0] < written, "the log was not begun anew"
+
+
+def test_a_limit_is_made_once_though_the_store_is_busy_right_after_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log of definitions is on the disk by then."""
+    database = registry.current().store.database
+    tries: list[object] = []
+
+    def maintain(work: object) -> None:
+        tries.append(work)
+        raise Busy
+
+    monkeypatch.setattr(database, "maintain", maintain)
+    assert create_limit("L", 1).limit == 1
+    assert tries == [checkpoints.checkpoint]

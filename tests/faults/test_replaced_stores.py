@@ -538,6 +538,17 @@ def test_leaving_a_block_after_the_home_was_deleted_and_begun_anew_without_its_l
         time.sleep(NOTICED_WITHIN_SECONDS)
 
 
+def test_a_call_that_makes_a_limit_begins_anew_a_home_that_was_deleted_a_moment_ago(
+    localconc_home_directory: Path,
+) -> None:
+    for number in range(10):
+        with concurrency(f"limit-{number}", limit=1):
+            pass
+        shutil.rmtree(localconc_home_directory)
+        with concurrency("another", limit=1):  # before this process looks at its files again
+            pass
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="open files can't be moved there")
 def test_a_limit_can_not_be_made_where_the_home_is_out_of_sight_and_the_error_says_so(
     localconc_home_directory: Path,

@@ -20,6 +20,8 @@ import pytest
 
 from localconc import create_limit, read_holders
 from localconc._engine import registry
+from localconc._engine.core.clock import monotonic
+from localconc._engine.store.files import checkpoints
 from localconc._engine.store.store import Transaction
 from localconc.errors import AcquireConcurrencySlotTimeoutError
 from localconc.sync import concurrency
@@ -192,6 +194,37 @@ def test_a_handler_that_forks_inside_a_transaction_lets_no_other_process_write_m
     for descriptor in (reading, writing):
         os.close(descriptor)
     assert_sound(home_directory)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has locks that keep SQLite from removing such a log")
+def test_a_log_that_is_removed_after_a_handler_has_forked_inside_a_transaction_takes_no_slot_along(
+    home_directory: Path,
+) -> None:
+    create_limit("gate", 1)
+    create_limit("other", 1)
+    database = registry.current().store.database
+    database.maintain(checkpoints.checkpoint)
+    with concurrency("gate"):
+
+        def work(_: Transaction) -> None:
+            with forked(lambda: None):
+                pass
+
+        registry.current().store.transact(work)
+        for suffix in ("-wal", "-shm"):
+            database.path.with_name(f"{database.path.name}{suffix}").unlink()
+        wait_until(lambda: monotonic() >= database.verify_after, "it looks at its files")
+        assert is_free("other")  # this process uses the store again
+        assert held(home_directory, "gate") == 1
+
+
+def test_an_engine_that_is_closed_after_a_fork_leaves_no_file_behind(home_directory: Path) -> None:
+    create_limit("gate", 1)
+    with forked(lambda: None):
+        pass
+    registry.forget_all()
+    assert list((home_directory / "owners").iterdir()) == []
+    assert is_free("gate")
 
 
 def test_a_handler_that_forks_while_the_store_is_opened_leaves_it_usable(home_directory: Path) -> None:

@@ -240,8 +240,6 @@ class Acquisitions:
         late = self._clock.now() - acquired_boot
         if not -MAX_PICK_UP_SECONDS < late < MAX_PICK_UP_SECONDS:
             return None
-        if not queued.is_simple:
-            self._store.delete_later(queued.ticket)
         grant = Grant(
             queued.refs,
             request.slots,
@@ -255,6 +253,8 @@ class Acquisitions:
         with self._store.database.lock:
             if self._membership.generation != queued.terms.generation:
                 return None  # the store of this grant was replaced meanwhile
+            if not queued.is_simple:
+                self._store.delete_later(queued.ticket)
             self._holdings.hold(handle, grant, request)
         return self._holdings.publish_acquired(handle)
 

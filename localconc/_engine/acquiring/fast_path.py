@@ -142,7 +142,9 @@ def acquire_all(connection: Connection, what: tuple[Membership, Clock, FastPaths
 def release_all(connection: Connection, what: tuple[Membership, float, dict[int, Grant], int]) -> bool:
     """Release the slots of several limits; return False, with nothing done, if the rules are needed."""
     membership, now, grants, serial = what
-    grant = grants[serial]
+    grant = grants.get(serial)
+    if grant is None:
+        return False  # this is a forked child, which holds nothing
     rows = [(now, ref.limit_id, membership.owner_id, serial) for ref in grant.refs]
     is_released = connection.executemany(RELEASE_FAST, rows).rowcount == len(rows)
     if not is_released:

@@ -230,7 +230,7 @@ class QueuedRequests:
             reason = self._explain(LedgerAt(txn.ledger, txn.now, txn.wall), queued, slots)
             for row in txn.ledger.limits_with_ids(ref.limit_id for ref in queued.refs):
                 txn.ledger.record_refusal(row.id, txn.wall)
-            cancel(txn, queued.ticket, self._membership.owner_id)
+            cancel(txn, queued.ticket, *queued.requester[:2])
             return reason
 
         return self._store.transact(work)

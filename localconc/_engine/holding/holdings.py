@@ -164,7 +164,7 @@ class Holdings:
         with self._store.database.lock:  # a process that has left the store must not join it again for this
             if self._membership.has_joined and not has_nothing:
                 self._store.transact(work)
-        self.forget(serial)
+            self.forget(serial)
 
     def being_released(self) -> set[int]:
         """Return the acquisitions that the background releases: their threads have let go of them already."""

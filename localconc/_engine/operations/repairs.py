@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from localconc._engine.queue import cleanup, definitions
+from localconc._engine.store.files import checkpoints
 from localconc._engine.waiting.threads import run
 
 if TYPE_CHECKING:
@@ -80,4 +81,4 @@ def bring_log_back(engine: Engine) -> None:
 
 def compact(engine: Engine) -> None:
     """Give unused space back to the file system."""
-    run(engine, engine.store.database.compact)
+    run(engine, partial(engine.store.database.maintain, checkpoints.compact))

@@ -23,12 +23,17 @@ if TYPE_CHECKING:
 MAX_PASSED_OVER_TOGETHER: Final = 64
 
 
-def cancel(txn: Transaction, ticket: int, owner_id: int) -> None:
+def cancel(txn: Transaction, ticket: int, owner_id: int, serial: int) -> None:
     """Delete a request in whatever state; if it was granted slots, they go to the next waiters."""
+    waiter = _own_waiter(txn, ticket, owner_id, serial)
+    if waiter is not None:
+        _remove(txn, waiter)
+
+
+def _own_waiter(txn: Transaction, ticket: int, owner_id: int, serial: int) -> WaiterRow | None:
+    """Return a waiter; None if it is another one, because the process has joined another store since."""
     waiter = txn.ledger.waiter(ticket)
-    if waiter is None or waiter.owner_id != owner_id:
-        return
-    _remove(txn, waiter)
+    return None if waiter is None or (waiter.owner_id, waiter.serial) != (owner_id, serial) else waiter
 
 
 def _remove(txn: Transaction, waiter: WaiterRow) -> None:
@@ -51,8 +56,8 @@ def undo(txn: Transaction, owner_id: int, serial: int, limit_ids: Collection[int
         ticket: the ticket of its queued request; None if it was not queued, or the caller does not know it.
     """
     if ticket is not None:
-        waiter = txn.ledger.waiter(ticket)
-        waiters = [] if waiter is None or waiter.owner_id != owner_id else [waiter]
+        own = _own_waiter(txn, ticket, owner_id, serial)
+        waiters = [] if own is None else [own]
     elif limit_ids is None:  # the interruption may have come between the commit and the record of it
         waiters = [waiter for waiter in txn.ledger.waiters_of(owner_id) if waiter.serial == serial]
     else:

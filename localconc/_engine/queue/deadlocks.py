@@ -152,7 +152,7 @@ def _described(request: Waiting, held: Sequence[Held]) -> str:
 def _by_another(hold: Held, request: Waiting) -> str:
     """Return who holds slots, if it is another task that the caller stops: it blocks the thread of their loop."""
     name = printable(hold.thread)
-    return "" if request.caller.endswith((name, f"({name})")) else f" by {name}, which can't go on meanwhile"
+    return "" if request.caller.endswith((f", {name}", f"({name})")) else f" by {name}, which can't go on meanwhile"
 
 
 def label_text(label: str) -> str:

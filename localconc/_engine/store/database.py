@@ -54,15 +54,10 @@ class Database:
     """
 
     def __init__(
-        self,
-        directory: Path,
-        on_open: Callable[[], None],
-        on_opened: Callable[[], None],
-        others: OtherProcesses,
+        self, directory: Path, on_open: Callable[[], None], on_opened: Callable[[], None], others: OtherProcesses
     ) -> None:
         self.directory = directory
         self.path = directory / DATABASE_NAME
-        self._path_text = str(self.path)
         self.recovery = Recovery(self.path, others)
         self.lock = new_lock()
         self.verify_after = 0.0
@@ -72,6 +67,7 @@ class Database:
         self._logs = Logs(others.close_log)
         self._being_opened: sqlite3.Connection | None = None  # while `on_open` runs
         self._interrupted = InterruptedUses()
+        self._times_closed = 0
         self._on_open = on_open
         self._on_opened = on_opened
 
@@ -87,9 +83,10 @@ class Database:
 
     def _is_held_up(self) -> bool:
         """Return whether SQLite would wait for a process that is stopped, in place of saying that it is busy."""
-        if self._anchors is None:
+        anchors = self._anchors
+        if anchors is None:
             return True
-        index = self._anchors.index
+        index = anchors.index
         try:
             changes, copy, frames, *marks = glance(index.words)
             return (changes != copy or frames in marks) and index.is_held_up()
@@ -141,20 +138,13 @@ class Database:
             except (*SQLITE_ERRORS, OSError) as error:
                 raise self._explained(error, connection) from error
 
-    def make_durable(self) -> None:
-        """Write committed transactions to the disk itself, so that they survive a power loss, not only a crash."""
-        with self.lock:
-            connection = self._ready()
-            if self._anchors is not None:  # where it can't run, the log of definitions is synced already
-                checkpoints.checkpoint(connection, self._anchors, self.directory)
-
-    def compact(self) -> None:
-        """Give unused space back to the file system."""
+    def maintain(self, work: Callable[[sqlite3.Connection, Anchors, Path], None]) -> None:
+        """Do one of the works of `checkpoints` outside of a transaction."""
         with self.lock:
             connection = self._ready()
             assert self._anchors is not None
             try:
-                checkpoints.compact(connection, self._anchors, self.directory)
+                work(connection, self._anchors, self.directory)
             except sqlite3.Error as error:
                 raise self._explained(error) from error
 
@@ -176,16 +166,20 @@ class Database:
             if in_use is not None:
                 self._interrupted.append((in_use, anchors))
                 return
-            self._logs.before_closing(anchors)
-            for each in connections:
-                each.close()
-            self._logs.after_closing(anchors)
+            self._close(connections, anchors)
+
+    def _close(self, connections: list[sqlite3.Connection], anchors: Anchors | None) -> None:
+        self._logs.before_closing(anchors)
+        for each in connections:
+            each.close()
+        self._logs.after_closing(anchors)
 
     def _let_go(self) -> tuple[list[sqlite3.Connection], Anchors | None]:
         connections = [each for each in (self._connection, self._opening) if each is not None]
         anchors = self._anchors
         self._connection = self._opening = self._anchors = None
         self.verify_after = 0.0
+        self._times_closed += 1
         return connections, anchors
 
     def close_in_child(self) -> None:
@@ -195,17 +189,24 @@ class Database:
         """
         self.lock = new_lock()
         connections, anchors = self._let_go()
-        for each in connections:
-            each.close()
-        if anchors is not None:
-            anchors.close()
+        self._interrupted.extend((each, anchors) for each in connections)
         self._interrupted.close()
 
     def _ready(self) -> sqlite3.Connection:
+        times_closed = self._times_closed
+        try:
+            return self._verified()
+        except (AssertionError, AttributeError, ValueError, sqlite3.ProgrammingError):
+            if times_closed == self._times_closed:
+                raise
+            raise Busy from None  # a handler of a signal forked at some moment of it, which closes the database
+
+    def _verified(self) -> sqlite3.Connection:
         if self._interrupted:
             if is_interrupted(self, Database.transact) or is_interrupted(self, Database._open):
                 raise used_from_handler(self.path, "its own use of the database, and forked")
-            self._interrupted.close()
+            for interrupted, anchors in self._interrupted.take():
+                self._close([interrupted], anchors)
         connection = self._connection
         if connection is not None and not self._is_intact():
             _, anchors = self._let_go()
@@ -278,18 +279,15 @@ class Database:
             self._anchors = Anchors(self.path)
             self._logs.begin(self._anchors)
         except BaseException as error:
-            explained_error = self._explained(error) if isinstance(error, (*SQLITE_ERRORS, FileNotFoundError)) else None
-            self._drop(connection)  # only after the error is explained: that looks at the anchors
-            if explained_error is not None:
-                raise explained_error from error
+            self._drop(connection)
+            if isinstance(error, FileNotFoundError):
+                raise Busy from error  # another process replaces the file at this moment
             raise
         return connection
 
     def _drop(self, connection: sqlite3.Connection) -> None:
         anchors, self._anchors = self._anchors, None
-        self._logs.before_closing(anchors)
-        connection.close()
-        self._logs.after_closing(anchors)
+        self._close([connection], anchors)
 
     # ---- a store that was deleted, replaced, or lost ---------------------------------------------------------
 
@@ -301,24 +299,19 @@ class Database:
         anchors = self._anchors
         assert anchors is not None
         assert self._connection is not None
-        if anchors.are_in_place():
+        if anchors.are_in_place() or not (anchors.are_unlinked() or os.path.lexists(self.path)):
+            # Or this process does not see the path any more (it changed its root, say), but others do.
             self.verify_after = monotonic() + VERIFY_EVERY_SECONDS
             checkpoints.checkpoint_if_due(self._connection, anchors, self.directory)
             return
         if anchors.are_unlinked():
             prepare(self.directory)
             self.recovery.restore(self._connection, anchors)
-        elif not os.path.lexists(self._path_text):  # this process changed its root, say, but others see the path
-            self.verify_after = monotonic() + VERIFY_EVERY_SECONDS
-            return
         self.close()
 
     @property
     def file_identity(self) -> object:
-        """Identifies the open store; None if it is closed.
-
-        With another log, it counts as another store: what this process wrote to the former log may be lost.
-        """
+        """Identifies the open store, by its log, too: what was written to a former one may be lost. None if closed."""
         return None if self._anchors is None else (self._anchors.database_identity, self._logs.generation)
 
     @property
@@ -327,8 +320,9 @@ class Database:
         return (0, 0) if self._anchors is None else (self._anchors.database_identity[1], self._anchors.log_identity[1])
 
     def was_moved(self) -> bool:
-        """Return whether the open file is no longer the one at the path."""
-        return self._anchors is None or not is_same(self._path_text, self._anchors.database_identity)
+        """Return whether the open file is no longer the one at the path; if none is open, whether there is none."""
+        anchors = self._anchors
+        return not (os.path.lexists(self.path) if anchors is None else is_same(self.path, anchors.database_identity))
 
     def rebuild(self) -> Path | None:
         """Set a damaged store aside and make room for a new one; None if another process did so meanwhile."""
@@ -342,8 +336,11 @@ class Database:
             return Busy()  # a handler of a signal has forked just before this use, which closed the connection
         if isinstance(error, sqlite3.Error) and error_code(error) & 0xFF == READONLY:
             self.close()  # a connection that was opened read-only stays so, even if the file becomes writable
-        if isinstance(error, FileNotFoundError) and (self._connection is None or os.path.isdir(self.directory)):
-            return Busy()  # another process replaces the file at this moment
+        if isinstance(error, FileNotFoundError) and (
+            self._anchors is None or self._anchors.are_unlinked() or os.path.isdir(self.directory)
+        ):
+            self.verify_after = 0.0
+            return Busy()  # another process replaces the file at this moment, or has just deleted the home
         if "no such table" in str(error) and self.was_moved():
             self.verify_after = 0.0  # another process restored it
             return Busy()

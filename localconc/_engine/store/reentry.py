@@ -10,7 +10,7 @@ from localconc.errors import StoreError
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
     from types import FrameType
     from typing import Any
@@ -30,22 +30,26 @@ class InterruptedUses(list["tuple[sqlite3.Connection, Anchors | None]"]):
         """Return whether a connection is among them."""
         return any(each is connection for each, _ in self)
 
-    def close(self) -> None:
-        """Close the connections, whose uses have ended."""
+    def take(self) -> Iterator[tuple[sqlite3.Connection, Anchors | None]]:
+        """Return the connections, whose uses have ended, each once."""
         while self:
-            connection, anchors = self.pop()
+            yield self.pop()
+
+    def close(self) -> None:
+        """Close the connections, in a forked child."""
+        for connection, anchors in self.take():
             connection.close()
             if anchors is not None:
                 anchors.close()
 
 
 def is_interrupted(instance: object, method: Callable[..., Any]) -> bool:
-    """Return whether this thread is inside a method of an object, below the method that calls the caller of this.
+    """Return whether this thread is inside a method of an object, below the call of it that asks.
 
     A lock can't tell: this very thread holds it, and may take it again.
     """
     code = method.__code__
-    frame: FrameType | None = sys._getframe(3)
+    frame: FrameType | None = sys._getframe(4)  # above are `_verified`, `_ready`, and the method that asks
     while frame is not None:
         if frame.f_code is code and frame.f_locals.get("self") is instance:
             return True

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from localconc._engine.core import rules
+from localconc._engine.core.errors import Busy
 from localconc._engine.store import definitions_log
 from localconc._engine.store.database import Database
+from localconc._engine.store.files import checkpoints
 from localconc._engine.store.rows.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -133,9 +136,10 @@ class Store:
             txn, result = self.database.transact("BEGIN IMMEDIATE", self._decide, work)
             if note is not None:
                 note(result)
-        if txn.is_durable:
-            self.database.make_durable()
         self.announce(txn)
+        if txn.is_durable:
+            with suppress(Busy):  # the log of definitions is on the disk already
+                self.database.maintain(checkpoints.checkpoint)
         return result, txn
 
     def read(self, work: Callable[[Ledger], Result]) -> Result:

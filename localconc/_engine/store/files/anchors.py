@@ -71,16 +71,16 @@ class Anchors:
                 descriptor = os.open(each, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0))
                 self._descriptors.append(descriptor)
                 self._identities.append(identity_of(descriptor))
+            self.index = LogIndex(self._paths[2], self._descriptors[2])
+            self._first = self._descriptors[0]
+            self.tell = partial(os.lseek, self._first, 0, os.SEEK_CUR)
+            self._sqlite_descriptors = self._others_on_same_files()
+            os.lseek(self._first, POSITION, os.SEEK_SET)
+            self._lock_shared(0, _SHARED_RANGE)
+            self._lock_shared(2, _DEAD_MANS_SWITCH)
         except BaseException:
             self.close()
             raise
-        self.index = LogIndex(self._paths[2], self._descriptors[2])
-        self._first = self._descriptors[0]
-        self.tell = partial(os.lseek, self._first, 0, os.SEEK_CUR)
-        self._sqlite_descriptors = self._others_on_same_files()
-        os.lseek(self._first, POSITION, os.SEEK_SET)
-        self._lock_shared(0, _SHARED_RANGE)
-        self._lock_shared(2, _DEAD_MANS_SWITCH)
 
     @property
     def database_identity(self) -> Identity:
