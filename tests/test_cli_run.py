@@ -343,7 +343,8 @@ def test_a_killed_command_gives_its_slots_back() -> None:
 def test_a_command_that_ended_was_not_killed_though_a_waiter_saw_its_end_first() -> None:
     create_limit("gpu", 1)
     with running("run", "gpu", "--", *SAY_AND_READ) as holder:
-        holder.read_line()
+        pid = int(holder.read_line())
+        until(lambda: [held.pid for held in read_holders("gpu")] == [pid])
         holder.process.send_signal(signal.SIGSTOP)  # it can't release before the waiter has seen the end
         waiter = threading.Thread(target=lambda: concurrency("gpu").__enter__())
         waiter.start()
