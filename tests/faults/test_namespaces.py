@@ -281,4 +281,5 @@ def test_an_idle_process_in_a_container_does_not_make_those_who_wait_busy(
 @pytest.mark.sweep
 @pytest.mark.skipif(not os.path.exists("/proc/self/schedstat"), reason="needs the scheduler's statistics")
 def test_three_hundred_processes_that_wait_cost_little(programs: Cast, localconc_home_directory: Path) -> None:
-    assert _cores_used_by_waiters(programs, localconc_home_directory, 300, 5.0) < 0.1
+    used = _cores_used_by_waiters(programs, localconc_home_directory, 300, 5.0)
+    assert used < 0.3, f"{used:.2f} cores: if each polled, it would be one"
