@@ -30,7 +30,7 @@ INSERT = re.compile(r"        INSERT INTO history \([^;]*?old\.limit_id[^;]*?\n 
 EVENTS_ONLY = """\
         INSERT INTO history (limit_id, "limit", owner_id, serial, slots, acquired_wall, released_wall, waited_seconds)
         VALUES (
-            old.limit_id, coalesce(old."limit", (SELECT "limit" FROM slots WHERE {_total_of("old.limit_id")})),
+            old.limit_id, coalesce(old."limit", (SELECT "limit" FROM slots WHERE {total_of("old.limit_id")})),
             old.owner_id, old.serial, old.slots, old.acquired_wall,
             old.acquired_wall + (new.released_boot - old.acquired_boot), 0
         );
