@@ -190,7 +190,7 @@ def test_with_few_descriptors_many_threads_wait_and_files_can_still_be_opened(pr
 
     _, took = program.hear(60).split()
 
-    assert float(took) < 10
+    assert float(took) < 4  # they would keep each other from running for 12 s if each polled by itself
     program.finish()
     assert program.errors() == ""
 

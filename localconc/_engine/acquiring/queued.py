@@ -84,6 +84,11 @@ class QueuedRequests:
         limit_ids = [ref.limit_id for ref in queued.refs]
         return explain(at, limit_ids, queued.ticket, running_caller(queued.requester), slots)
 
+    def addresses(self) -> set[str]:
+        """Return the mailboxes of all requests of this process that are in the queue."""
+        owner_id = self._membership.owner_id
+        return self._store.read(lambda ledger: listings.waiting_addresses(ledger.connection, owner_id))
+
     def overdue(self, limit_ids: Iterable[int]) -> list[int]:
         """Return those of the limits whose first waiter could be admitted already, but its process does not act."""
         ids = list(limit_ids)

@@ -16,6 +16,7 @@ from weakref import WeakMethod, WeakValueDictionary
 from localconc._engine.core.clock import call_later
 from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.store.rows import listings
+from localconc._engine.waiting.mailboxes.mailbox import LOOK
 from localconc._engine.waiting.throttle import MAX_TASKS_AN_ITERATION, LoopThrottle, TaskEvent, loop_budget
 from localconc._engine.waiting.timing import (
     OVERDUE_SECONDS,
@@ -42,9 +43,6 @@ RETRY_SECONDS: Final = 0.005
 
 #: How many queues one poll looks at; the next poll continues with the others.
 MAX_QUEUES_A_POLL: Final = 256
-
-#: The wakeup for tasks whose own wakeups may be lost.
-_LOOK: Final = (0, 0, 0.0, 0.0)
 
 _dispatchers: WeakValueDictionary[tuple[Engine, AbstractEventLoop], LoopDispatcher] = WeakValueDictionary()
 _lock = new_lock()
@@ -197,7 +195,7 @@ class LoopDispatcher:
         at_once = len(events) <= MAX_TASKS_AN_ITERATION and not self._wakeup_throttle
         for event in events:
             if not event.wakeups:
-                event.wakeups = [_LOOK]
+                event.wakeups = [LOOK]
             if at_once:
                 event.set()
             elif not event.is_set():
@@ -253,7 +251,7 @@ class LoopDispatcher:
 
     def _poll_seconds(self) -> float:
         is_reachable = self._mailbox is None or self._mailbox.is_reachable
-        return poll_seconds(self._reads_mailbox and is_reachable and self._engine.reaper.is_complete, 0)
+        return poll_seconds(self._reads_mailbox and is_reachable and self._engine.reaper.is_complete)
 
     def _schedule_poll(self, seconds: float) -> None:
         if self._poll_timer is not None:

@@ -190,6 +190,9 @@ class Wait:
         """Stand in for suspended and dead processes in front, and set the moment of the next poll."""
         engine = self._engine
         self._poll_at = now + self._poll_seconds(status.owners_ahead)
+        if not self._queued.terms.mailbox.is_reachable:
+            queued = yield from self._retry(engine.queued.addresses)
+            engine.mailboxes.wake_unreachable(queued)
         yield from self._retry(engine.store.database.ensure_open)
         yield from self._retry(partial(self._look_in_front, status))
         yield from self._retry(partial(engine.reaper.pass_over_stopped, status.limit_ids))
@@ -215,7 +218,9 @@ class Wait:
             reaper.reap_in_front(limit_ids, ticket)
 
     def _poll_seconds(self, owners_ahead: int) -> float:
-        return poll_seconds(self._engine.reaper.is_complete and self._queued.terms.mailbox.is_reachable, owners_ahead)
+        engine = self._engine
+        is_reachable = engine.reaper.is_complete and self._queued.terms.mailbox.is_reachable
+        return poll_seconds(is_reachable, owners_ahead, len(engine.mailboxes))
 
     def _retry(self, operation: Callable[[], Result]) -> Steps[Result]:
         return retry_while_busy(self._engine, operation, self._deadline)

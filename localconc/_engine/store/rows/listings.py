@@ -248,6 +248,12 @@ def waiting_serials(connection: sqlite3.Connection, owner_id: int) -> list[int]:
     return [row[0] for row in rows]
 
 
+def waiting_addresses(connection: sqlite3.Connection, owner_id: int) -> set[str]:
+    """Return the addresses of a process's requests that are in the queue."""
+    rows = connection.execute(f"SELECT address FROM waiters WHERE owner_id = ? AND state = {WAITING}", (owner_id,))
+    return {row[0] for row in rows}
+
+
 # ---- the store as a whole ----------------------------------------------------------------------------------------
 
 

@@ -43,6 +43,9 @@ MAX_WAKEUP_BYTES: Final = 128
 #: waiter of the mailbox is.
 Wakeup = tuple[int, int, float, float]
 
+#: The wakeup that asks every waiter of a mailbox to look at the store.
+LOOK: Final = (0, 0, 0.0, 0.0)
+
 
 def to_bytes(wakeup: Wakeup) -> bytes:
     """Return a wakeup as a datagram."""

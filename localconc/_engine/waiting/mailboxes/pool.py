@@ -7,13 +7,14 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from localconc._engine.waiting.mailboxes.mailbox import Mailbox
+from localconc._engine.waiting.mailboxes.mailbox import LOOK, Mailbox
 from localconc._locks import new_lock
 
 if sys.platform != "win32":
     from localconc._engine.waiting.mailboxes.mailbox import SocketMailbox
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from localconc._engine.liveness.owner import Owner
@@ -39,6 +40,10 @@ class MailboxPool:
 
     def __repr__(self) -> str:
         return f"<MailboxPool of {self._directory}: {len(self._in_use)} in use, {len(self._free)} free>"
+
+    def __len__(self) -> int:
+        """Return how many mailboxes are in use."""
+        return len(self._in_use)
 
     def find(self, address: str) -> Mailbox | None:
         """Return the mailbox of this process that has an address and is in use."""
@@ -82,6 +87,16 @@ class MailboxPool:
                 self._free.append(mailbox)
             else:
                 self._discard(mailbox)
+
+    def wake_unreachable(self, queued: Collection[str]) -> None:
+        """Let waiters look at the store that another process can't have told of their outcome.
+
+        Args:
+            queued: the addresses of the requests that still have none.
+        """
+        for mailbox in list(self._in_use.values()):
+            if mailbox.name not in queued and not mailbox.is_reachable and not mailbox.has_wakeups:
+                mailbox.deliver(LOOK)
 
     def _discard(self, mailbox: Mailbox) -> None:
         mailbox.close()
