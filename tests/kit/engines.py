@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,12 @@ class SilentMailboxes:
 
     def put(self, mailbox: Any) -> None:
         """Nothing is kept."""
+
+    def wake_unreachable(self, queued: Collection[str]) -> None:
+        """Nobody sleeps."""
+
+    def __len__(self) -> int:
+        return self._taken
 
     def close(self) -> None:
         """Nothing is open."""

@@ -14,7 +14,7 @@ import random
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,12 @@ class PostOffice:
 
     def put(self, mailbox: Mailbox) -> None:
         self._mailboxes.pop(mailbox.address, None)
+
+    def wake_unreachable(self, queued: Collection[str]) -> None:
+        """Each thread polls for itself."""
+
+    def __len__(self) -> int:
+        return len(self._mailboxes)
 
     def send(self, wakeups: list[tuple[str, tuple[int, int, float, float]]]) -> None:
         for address, fields in wakeups:
