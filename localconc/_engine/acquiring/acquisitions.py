@@ -19,8 +19,9 @@ from localconc._engine.core.calls import CONCURRENCY, Request
 from localconc._engine.core.clock import monotonic
 from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.core.records import Grant, LimitRef, Requester
+from localconc._engine.holding.holdings import Handle
 from localconc._engine.queue import admission
-from localconc._engine.store.rows.statements import RELEASE_FAST
+from localconc._engine.store.rows.statements import ACQUIRE_FAST, RATE_LIMIT_FAST, RELEASE_FAST
 from localconc._engine.store.store import Transaction
 from localconc.errors import StoreError
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from localconc._engine.core.clock import Clock
     from localconc._engine.core.records import LimitRow
-    from localconc._engine.holding.holdings import Handle, Holdings
+    from localconc._engine.holding.holdings import Holdings
     from localconc._engine.liveness.membership import Membership
     from localconc._engine.store.store import Store
 
@@ -73,45 +74,61 @@ class Acquisitions:
         """Acquire slots by the fast statements; return None if the rules are needed."""
         database = self._store.database
         with database.lock:  # another thread may make this process join another store; the time is read under it, too
-            if monotonic() >= database.verify_after and not self._is_usable():
-                return None
+            if monotonic() >= database.verify_after and not self._store.is_usable():
+                return None  # `try_acquire` raises, and says what is wrong
             path = self._fast_paths.by_request.get(request)
             if path is None:
                 return None
-            acquire = self._acquire_one if len(path.refs) == 1 else self._acquire_all
-            handle = acquire(request, path, thread, context)
+            if len(path.refs) > 1:
+                handle = self._acquire_all(request, thread, context)
+            elif path.limit_ids:
+                handle = self._acquire_one(request, path, thread, context)
+            else:
+                handle = self._take_one(request, path, thread, context)
         if handle is not None and events.subscribers:
             self._holdings.publish_acquired(handle)
         return handle
 
     def _acquire_one(self, request: Request, path: FastPath, thread: str, context: int) -> Handle | None:
-        refs, limit_ids, statement, (begin,) = path
+        refs, limit_ids, (begin,) = path
         wall, now, slots, label = self._clock.wall(), self._clock.now(), request.slots, request.label
         owner_id, holdings = self._membership.owner_id, self._holdings
         handle = holdings.begin(thread, label, context)
         serial = handle.serial
         handle.limit_ids = limit_ids
-        handle.grant = grant = Grant(refs, slots, wall, now, 0.0, thread, label, context)
-        if limit_ids:
-            holdings.grants[serial] = grant
-        more = (owner_id, serial, slots, wall, now, thread, label or None, context)
-        acquired = None
+        handle.grant = holdings.grants[serial] = Grant(refs, slots, wall, now, 0.0, thread, label, context)
+        holder = (*begin, owner_id, serial, slots, wall, now, thread, label or None, context)
+        acquired = 0
         try:
-            acquired = self._store.database.execute_fast(statement, begin + more)
+            acquired = self._store.database.execute_fast(ACQUIRE_FAST, holder)
         except (Busy, Damaged):
             pass
         except BaseException:
             holdings.undo(handle)
             raise
-        if acquired != len(limit_ids):
-            holdings.forget(serial)
-            self._fast_paths.by_request.pop(request, None)
-            return None
-        if not limit_ids:
-            holdings.forget(serial)  # nobody will release it
-        return handle
+        if acquired == 1:
+            return handle
+        holdings.forget(serial)
+        self._fast_paths.by_request.pop(request, None)
+        return None
 
-    def _acquire_all(self, request: Request, _: FastPath, thread: str, context: int) -> Handle | None:
+    def _take_one(self, request: Request, path: FastPath, thread: str, context: int) -> Handle | None:
+        """Take slots of one limit with decay by the fast statement. There is nothing to undo: nobody releases them."""
+        refs, _, (begin,) = path
+        wall, now, slots, label = self._clock.wall(), self._clock.now(), request.slots, request.label
+        handle = Handle()
+        handle.serial = serial = self._holdings.next_serial()
+        handle.grant = Grant(refs, slots, wall, now, 0.0, thread, label, context) if events.subscribers else None
+        call = (*begin, self._membership.owner_id, serial, slots, wall, now, thread, label or None, context)
+        try:
+            if self._store.database.execute_fast(RATE_LIMIT_FAST, call) >= 0:
+                return handle
+        except (Busy, Damaged):
+            pass
+        self._fast_paths.by_request.pop(request, None)
+        return None
+
+    def _acquire_all(self, request: Request, thread: str, context: int) -> Handle | None:
         """Acquire slots of several limits by the fast statements; return None if the rules are needed."""
         handle = self._holdings.begin(thread, request.label, context)
         grant = None
@@ -129,13 +146,6 @@ class Acquisitions:
             return None
         self._holdings.hold(handle, grant, request)
         return handle
-
-    def _is_usable(self) -> bool:
-        try:
-            self._store.database.ensure_open()
-        except (Busy, Damaged, StoreError):
-            return False  # `try_acquire` raises, and says what is wrong
-        return True
 
     def try_acquire(
         self, request: Request, handle: Handle, terms: WaitTerms | None, *, is_retry: bool = False
@@ -262,36 +272,33 @@ class Acquisitions:
 
     def release_fast(self, handle: Handle) -> bool:
         """Release slots by the fast statement; return False if `release` is needed."""
-        serial = handle.serial
-        grant = self._holdings.grants.get(serial)
-        if grant is None:
-            return False
-        now, database = self._clock.now(), self._store.database
-        if now > grant.acquired_boot + MAX_FAST_RELEASE_SECONDS or monotonic() >= database.verify_after:
-            return False
-        for ref in grant.refs:
-            if ref.decay or ref.name in self._fast_paths.crowded:
-                return False
+        serial, holdings, database = handle.serial, self._holdings, self._store.database
         try:
             with database.lock:  # another thread may make this process join another store, or release these slots
-                grant = self._holdings.grants.get(serial)
-                if grant is None:
+                grant = holdings.grants.get(serial)
+                if grant is None or monotonic() >= database.verify_after:
                     return False
-                if len(grant.refs) == 1:
-                    holder = (now, grant.refs[0].limit_id, self._membership.owner_id, serial)
+                now, refs = self._clock.now(), grant.refs
+                if now > grant.acquired_boot + MAX_FAST_RELEASE_SECONDS:
+                    return False
+                for ref in refs:
+                    if ref.decay or ref.name in self._fast_paths.crowded:
+                        return False
+                if len(refs) == 1:
+                    holder = (now, refs[0].limit_id, self._membership.owner_id, serial)
                     is_released = database.execute_fast(RELEASE_FAST, holder) == 1
                 else:
-                    what = (self._membership, now, self._holdings.grants, serial)
+                    what = (self._membership, now, holdings.grants, serial)
                     is_released = database.transact("BEGIN IMMEDIATE", release_all, what)
                 if is_released:
-                    self._holdings.forget(serial)
+                    holdings.forget(serial)
         except (Busy, Damaged, StoreError):
             return False
         except BaseException:
-            self._holdings.undo(handle)
+            holdings.undo(handle)
             raise
         if is_released:
-            self._publish_released(serial, grant, now)
+            holdings.publish_released(serial, grant, now)
         return is_released
 
     def release(self, handle: Handle) -> bool:
@@ -317,7 +324,7 @@ class Acquisitions:
                     self._fast_paths.crowded.discard(grant.refs[0].name)
                 if more is not None:
                     self._store.announce(more)
-                self._publish_released(handle.serial, grant, now)
+                self._holdings.publish_released(handle.serial, grant, now)
                 return woken is not None or (more is not None and bool(more.admitted))
         return self._release_by_rules(handle.serial)
 
@@ -337,12 +344,5 @@ class Acquisitions:
 
         (grant, was_held), txn = self._store.transact_with_effects(work, note)
         if grant is not None and was_held:
-            self._publish_released(serial, grant, txn.now)
+            self._holdings.publish_released(serial, grant, txn.now)
         return bool(txn.admitted)
-
-    def _publish_released(self, serial: int, grant: Grant, now: float) -> None:
-        """Tell the subscribers of this process of a release."""
-        if events.subscribers:
-            released_wall = grant.acquired_wall + (now - grant.acquired_boot)  # the moment in the history
-            owner_id = self._membership.owner_id
-            events.publish(events.RELEASED, released_wall, grant.refs, grant.slots, owner_id, serial)

@@ -43,13 +43,11 @@ class FastPath(NamedTuple):
     Attributes:
         refs: its limits.
         limit_ids: the numbers of those that it holds slots of: none if nobody releases them.
-        statement: run once for each limit.
-        columns: of each limit, the parameters with which the statement begins.
+        columns: of each limit, the parameters with which the fast statement begins.
     """
 
     refs: tuple[LimitRef, ...]
     limit_ids: tuple[int, ...]
-    statement: str
     columns: tuple[tuple[int, int, int], ...]
 
 
@@ -65,10 +63,8 @@ def _fast_path_of(request: Request, refs: tuple[LimitRef, ...]) -> FastPath | No
             or (decay is not None and decay != ref.decay)
         ):
             return None
-    columns = tuple((ref.limit_id, ref.revision, ref.limit) for ref in refs)
-    if is_rate_limit:
-        return FastPath(refs, (), RATE_LIMIT_FAST, columns)
-    return FastPath(refs, tuple(ref.limit_id for ref in refs), ACQUIRE_FAST, columns)
+    limit_ids = () if is_rate_limit else tuple(ref.limit_id for ref in refs)
+    return FastPath(refs, limit_ids, tuple((ref.limit_id, ref.revision, ref.limit) for ref in refs))
 
 
 class FastPaths:
@@ -129,8 +125,9 @@ def acquire_all(connection: Connection, what: tuple[Membership, Clock, FastPaths
     thread, label, context = handle.thread, handle.label, handle.context
     handle.limit_ids = path.limit_ids
     more = (membership.owner_id, handle.serial, slots, wall, now, thread, label or None, context)
+    statement = ACQUIRE_FAST if path.limit_ids else RATE_LIMIT_FAST
     try:
-        is_acquired = connection.executemany(path.statement, [each + more for each in path.columns]).rowcount
+        is_acquired = connection.executemany(statement, [each + more for each in path.columns]).rowcount
     except sqlite3.IntegrityError:
         is_acquired = -1
     if is_acquired != len(path.limit_ids):

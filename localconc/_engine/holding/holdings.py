@@ -16,6 +16,8 @@ from localconc._engine.holding.releases import BackgroundReleases
 from localconc._engine.queue import cleanup
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from localconc._engine.core.calls import Request
     from localconc._engine.liveness.membership import Membership
     from localconc._engine.store.store import Store, Transaction
@@ -56,13 +58,14 @@ class Holdings:
     """The grants of this process.
 
     Attributes:
+        next_serial: returns the number of the next acquisition of this process.
         grants: what this process holds, by serial.
     """
 
     def __init__(self, store: Store, membership: Membership) -> None:
         self._store = store
         self._membership = membership
-        self._serials = itertools.count(1)
+        self.next_serial: Callable[[], int] = itertools.count(1).__next__
         self.grants: dict[int, Grant] = {}
         self._finalizers = Finalizers(self._release_lost)
         self._lost: set[int] = set()  # their handles were collected, and they are released in the background
@@ -76,7 +79,7 @@ class Holdings:
         The finalizer comes before the first statement, so an interrupt between them is undone.
         """
         handle = Handle()
-        handle.serial = serial = next(self._serials)
+        handle.serial = serial = self.next_serial()
         finalizers = self._finalizers
         finalizers[serial] = finalizers.reference(handle, finalizers.start)
         handle.thread, handle.label, handle.context = thread, label, context
@@ -103,6 +106,13 @@ class Holdings:
             owner_id = self._membership.owner_id
             events.publish(events.ACQUIRED, grant.acquired_wall, grant.refs, grant.slots, owner_id, handle.serial)
         return handle
+
+    def publish_released(self, serial: int, grant: Grant, now: float) -> None:
+        """Tell the subscribers of this process of a release. The caller has no lock."""
+        if events.subscribers:
+            released_wall = grant.acquired_wall + (now - grant.acquired_boot)  # the moment in the history
+            owner_id = self._membership.owner_id
+            events.publish(events.RELEASED, released_wall, grant.refs, grant.slots, owner_id, serial)
 
     def forget(self, serial: int) -> None:
         """Forget an acquisition that holds nothing (any more)."""

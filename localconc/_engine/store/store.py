@@ -6,11 +6,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from localconc._engine.core import rules
-from localconc._engine.core.errors import Busy
+from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.store import definitions_log
 from localconc._engine.store.database import Database
 from localconc._engine.store.files import checkpoints
 from localconc._engine.store.rows.ledger import Ledger
+from localconc.errors import StoreError
 
 if TYPE_CHECKING:
     import sqlite3
@@ -159,6 +160,14 @@ class Store:
         if txn.definitions:
             definitions_log.append(self.directory, txn.definitions, is_durable=txn.is_durable)
         return txn, result
+
+    def is_usable(self) -> bool:
+        """Return whether the database is open and in its place, or could be opened now."""
+        try:
+            self.database.ensure_open()
+        except (Busy, Damaged, StoreError):
+            return False
+        return True
 
     def delete_later(self, ticket: int) -> None:
         """Let the next transaction delete the row of a waiter, which has accepted its outcome."""
