@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from localconc._engine.acquiring.acquisitions import Acquisitions
-from localconc._engine.acquiring.queued import QueuedRequests
+from localconc._engine.acquiring.queued import MAX_QUEUES, QueuedRequests
 from localconc._engine.core.errors import Busy, Damaged, shown
 from localconc._engine.holding.holdings import Holdings
 from localconc._engine.homes.home import hint_of_other_homes
@@ -17,7 +17,7 @@ from localconc._engine.liveness.reaper import Reaper
 from localconc._engine.liveness.watch import Watch
 from localconc._engine.queue import admission
 from localconc._engine.queue.admission import NOT_CONFIGURED
-from localconc._engine.store.store import Store, Transaction
+from localconc._engine.store.store import SparedLooks, Store, Transaction
 from localconc.errors import StoreError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
         def take(self, owner: Owner) -> Any: ...
         def put(self, mailbox: Any) -> None: ...
-        def wake_unreachable(self, queued: Collection[str]) -> None: ...
+        def wake_answered(self, queued: Collection[str]) -> None: ...
         def __len__(self) -> int: ...
         def close(self) -> None: ...
         def close_in_child(self) -> None: ...
@@ -59,6 +59,7 @@ class Engine:
         acquisitions: acquires and releases.
         mailboxes: receive the wakeups of its waiters.
         queued: the queued requests of this process.
+        spared_looks: of its waiting threads, if they are many.
         is_alone: whether no other process takes part, so that waiters look for no lost wakeups and no deaths.
     """
 
@@ -87,6 +88,7 @@ class Engine:
         self.holdings = Holdings(self.store, self.membership)
         self.acquisitions = Acquisitions(self.store, self.membership, self.holdings, clock, notifier.send)
         self.queued = QueuedRequests(self.store, self.membership, self.holdings, clock)
+        self.spared_looks = SparedLooks(self.store)
 
     def __repr__(self) -> str:
         return f"<Engine of {self.directory}: holds {len(self.holdings.grants)} acquisition(s)>"
@@ -140,6 +142,23 @@ class Engine:
             self._has_to_sweep = False
             with suppress(Busy, Damaged, StoreError):
                 self.reaper.sweep()
+
+    def stand_in(self, limit_ids: list[int]) -> tuple[float | None, bool]:
+        """Act for dead and stopped processes on the limits that this process waits for.
+
+        Returns:
+            When there will be more to do, if that is known; and whether there will be nothing until the next commit.
+        """
+        self.reaper.watch_in_front(limit_ids, None)
+        if not self.reaper.is_complete:
+            self.reaper.reap_in_front(limit_ids, None)
+        self.reaper.pass_over_stopped(limit_ids)
+        pass_over_at = self.reaper.next_pass_over(limit_ids)
+        overdue, depends_on_time = self.queued.overdue(limit_ids)
+        due_at = self.queued.admit_overdue(overdue) if overdue else None
+        moment = min((each for each in (pass_over_at, due_at) if each is not None), default=None)
+        is_complete = self.reaper.is_complete and len(limit_ids) < MAX_QUEUES
+        return moment, moment is None and is_complete and not depends_on_time
 
     # ---- a damaged store -------------------------------------------------------------------------------------
 

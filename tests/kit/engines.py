@@ -27,7 +27,7 @@ class SilentMailboxes:
     def put(self, mailbox: Any) -> None:
         """Nothing is kept."""
 
-    def wake_unreachable(self, queued: Collection[str]) -> None:
+    def wake_answered(self, queued: Collection[str]) -> None:
         """Nobody sleeps."""
 
     def __len__(self) -> int:

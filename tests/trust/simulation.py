@@ -97,7 +97,7 @@ class PostOffice:
     def put(self, mailbox: Mailbox) -> None:
         self._mailboxes.pop(mailbox.address, None)
 
-    def wake_unreachable(self, queued: Collection[str]) -> None:
+    def wake_answered(self, queued: Collection[str]) -> None:
         """Each thread polls for itself."""
 
     def __len__(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from localconc._engine.acquiring.terms import Deadlocked, Queued
 from localconc._engine.acquiring.unadmitted import running_caller, would_deadlock
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from localconc._engine.store.store import Store, Transaction
 
 
+#: How many queues one poll for a whole process looks at; the next poll continues with the others.
+MAX_QUEUES: Final = 256
+
+
 class WaiterStatus(NamedTuple):
     """The state of a queued request.
 
@@ -36,6 +40,7 @@ class WaiterStatus(NamedTuple):
         due_at: when it can be admitted, if it only waits for a moment.
         overdue: limits whose first waiter could be admitted already, but its process does not act.
         owners_ahead: how many processes are ahead of it, up to a bound.
+        depends_on_time: whether all this can change without a commit, as `overdue` says.
     """
 
     is_waiting: bool
@@ -43,6 +48,10 @@ class WaiterStatus(NamedTuple):
     due_at: float | None
     overdue: list[int]
     owners_ahead: int
+    depends_on_time: bool
+
+
+_ANSWERED: Final = WaiterStatus(False, [], None, [], 0, False)
 
 
 class QueuedRequests:
@@ -53,6 +62,7 @@ class QueuedRequests:
         self._membership = membership
         self._holdings = holdings
         self._clock = clock
+        self._last_queue = 0
 
     # ---- its state -------------------------------------------------------------------------------------------
 
@@ -62,16 +72,16 @@ class QueuedRequests:
         def look(ledger: Ledger) -> WaiterStatus:
             waiter = ledger.waiter(queued.ticket)
             if waiter is None or waiter.requester[:2] != queued.requester[:2]:
-                return WaiterStatus(False, [], None, [], 0)
-            limit_ids = waiter.queued_on
+                return _ANSWERED
             if waiter.state in (GRANTED, REFUSED, PASSED_OVER):
-                return WaiterStatus(False, limit_ids, None, [], 0)
-            now = self._clock.now()
-            block = admission.blocked(waiter.slots, ledger.limits_with_ids(limit_ids), now, queued.ticket)
+                return _ANSWERED
+            now, limit_ids = self._clock.now(), waiter.queued_on
+            rows = ledger.limits_with_ids(limit_ids)
+            block = admission.blocked(waiter.slots, rows, now, queued.ticket)
             due_at = now if block is None else block.until
-            overdue = [each for each in limit_ids if due_at is None and self._is_overdue(ledger, each)]
+            overdue, depends_on_time = self._overdue(ledger, limit_ids)
             ahead = {owner for each in limit_ids for owner in owner_rows.ahead(ledger.connection, each, queued.ticket)}
-            return WaiterStatus(True, limit_ids, due_at, overdue, len(ahead))
+            return WaiterStatus(True, limit_ids, due_at, overdue if due_at is None else [], len(ahead), depends_on_time)
 
         return self._store.read(look)
 
@@ -89,14 +99,35 @@ class QueuedRequests:
         owner_id = self._membership.owner_id
         return self._store.read(lambda ledger: listings.waiting_addresses(ledger.connection, owner_id))
 
-    def overdue(self, limit_ids: Iterable[int]) -> list[int]:
-        """Return those of the limits whose first waiter could be admitted already, but its process does not act."""
-        ids = list(limit_ids)
-        return self._store.read(lambda ledger: [each for each in ids if self._is_overdue(ledger, each)])
+    def queues(self) -> list[int]:
+        """Return limits that this process waits for; if there are many, others each time."""
+        owner_id = self._membership.owner_id
+        limit_ids = sorted(self._store.read(lambda ledger: listings.queues_of(ledger.connection, owner_id)))
+        left = [limit_id for limit_id in limit_ids if limit_id > self._last_queue]
+        queues = (left or limit_ids)[:MAX_QUEUES]
+        self._last_queue = queues[-1] if len(queues) < len(limit_ids) else 0
+        return queues
 
-    def _is_overdue(self, ledger: Ledger, limit_id: int) -> bool:
-        first = admission.first_in_queue(ledger, limit_id, self._clock.now())
-        return first is not None and first[2] is None
+    def overdue(self, limit_ids: Iterable[int]) -> tuple[list[int], bool]:
+        """Look at the first waiter of each of these limits.
+
+        Returns:
+            The limits whose first waiter could be admitted already, but its process does not act; and whether that can
+            change without a commit, because a limit of one decays or is paused.
+        """
+        ids = list(limit_ids)
+        return self._store.read(lambda ledger: self._overdue(ledger, ids))
+
+    def _overdue(self, ledger: Ledger, limit_ids: list[int]) -> tuple[list[int], bool]:
+        overdue, depends_on_time = [], False
+        for limit_id in limit_ids:
+            first = admission.first_in_queue(ledger, limit_id, self._clock.now())
+            if first is not None:
+                _, rows, block = first
+                depends_on_time = depends_on_time or any(row.decay > 0 or row.paused_until is not None for row in rows)
+                if block is None:
+                    overdue.append(limit_id)
+        return overdue, depends_on_time
 
     def admit_overdue(self, limit_ids: Iterable[int]) -> float | None:
         """Admit waiters whose processes should have acted; return when the next one can be, or None if none was."""

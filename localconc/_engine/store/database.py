@@ -86,10 +86,9 @@ class Database:
         anchors = self._anchors
         if anchors is None:
             return True
-        index = anchors.index
         try:
-            changes, copy, frames, *marks = glance(index.words)
-            return (changes != copy or frames in marks) and index.is_held_up()
+            changes, copy, frames, *marks = glance(anchors.index.words)
+            return (changes != copy or frames in marks) and anchors.index.is_held_up()
         except ValueError:  # a handler of a signal has forked at this moment, which closed the index
             return True
 
@@ -318,6 +317,10 @@ class Database:
     def inodes(self) -> tuple[int, int]:
         """The inodes of the open database and its log."""
         return (0, 0) if self._anchors is None else (self._anchors.database_identity[1], self._anchors.log_identity[1])
+
+    def state(self) -> bytes | None:
+        """Return what identifies the last commit to the open store; None if that takes a look at the store."""
+        return None if self._anchors is None else self._anchors.index.state()
 
     def was_moved(self) -> bool:
         """Return whether the open file is no longer the one at the path; if none is open, whether there is none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from localconc._engine.core import rules
 from localconc._engine.core.errors import Busy, Damaged
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from localconc._engine.store.files.lost_logs import OtherProcesses
 
 Result = TypeVar("Result")
+
+#: How long waiters spare looks at a store in which nothing is committed. The next look may notice a process that was
+#: stopped meanwhile, after it was granted slots and before it has picked them up.
+MAX_SPARED_SECONDS: Final = 10.0
 
 
 class Transaction:
@@ -191,6 +195,31 @@ class Store:
     def read_while_opening(self, work: Callable[[Ledger], Result]) -> Result:
         """Read the ledger before the store is in use; only for `on_open`."""
         return self.database.transact_while_opening("BEGIN", _look, work)
+
+
+class SparedLooks:
+    """Spares looks at a store in which nothing was committed since a look that found nothing to do.
+
+    >>> if not spared.may_spare(now):
+    ...     state = store.database.state()
+    ...     spared.looked(now, state if look(store) == NOTHING_TO_DO else None)
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._look_at = 0.0
+        self._state: bytes | None = None
+
+    def may_spare(self, now: float) -> bool:
+        """Return whether to spare the look that is due now."""
+        state = self._state
+        if state is None or now >= self._look_at or not self._store.is_usable():
+            return False
+        return self._store.database.state() == state
+
+    def looked(self, now: float, state: bytes | None) -> None:
+        """Note the state of the store as it was before a look; None if the next look is due even so."""
+        self._state, self._look_at = state, now + MAX_SPARED_SECONDS
 
 
 def _look(connection: sqlite3.Connection, work: Callable[[Ledger], Result]) -> Result:

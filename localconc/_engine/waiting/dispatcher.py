@@ -16,6 +16,7 @@ from weakref import WeakMethod, WeakValueDictionary
 from localconc._engine.core.clock import call_later
 from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.store.rows import listings
+from localconc._engine.store.store import SparedLooks
 from localconc._engine.waiting.mailboxes.mailbox import LOOK
 from localconc._engine.waiting.throttle import MAX_TASKS_AN_ITERATION, LoopThrottle, TaskEvent, loop_budget
 from localconc._engine.waiting.timing import (
@@ -40,9 +41,6 @@ PERHAPS_FULL: Final = 8
 
 #: After this long, the dispatcher retries an operation of its own on a store that was busy.
 RETRY_SECONDS: Final = 0.005
-
-#: How many queues one poll looks at; the next poll continues with the others.
-MAX_QUEUES_A_POLL: Final = 256
 
 _dispatchers: WeakValueDictionary[tuple[Engine, AbstractEventLoop], LoopDispatcher] = WeakValueDictionary()
 _lock = new_lock()
@@ -99,7 +97,7 @@ class LoopDispatcher:
         self._watch_timer: Timer | None = None
         self._poll_timer: Timer | None = None
         self._recheck_timer: Timer | None = None
-        self._last_polled = 0
+        self._spared_looks = SparedLooks(engine.store)
 
     def __repr__(self) -> str:
         waiting, before_a_step = len(self._expected), len(self._step_throttle)
@@ -272,29 +270,16 @@ class LoopDispatcher:
     def _look(self) -> None:
         engine = self._engine
         engine.store.database.ensure_open()
+        now, state = engine.clock.now(), engine.store.database.state()
+        if self._spared_looks.may_spare(now):
+            return
         self._tell_answered()
-        queues = self._some_queues()
-        engine.reaper.watch_in_front(queues, None)
-        if not engine.reaper.is_complete:
-            engine.reaper.reap_in_front(queues, None)
-        engine.reaper.pass_over_stopped(queues)
-        pass_over_at = engine.reaper.next_pass_over(queues)
-        overdue = engine.queued.overdue(queues)
-        due_at = engine.queued.admit_overdue(overdue) if overdue else None
-        moments = [moment for moment in (pass_over_at, due_at) if moment is not None]
-        if moments:
-            delay = max(0.0, min(moments) - engine.clock.now()) + OVERDUE_SECONDS
+        moment, is_settled = engine.stand_in(engine.queued.queues())
+        self._spared_looks.looked(now, state if is_settled else None)
+        if moment is not None:
+            delay = max(0.0, moment - now) + OVERDUE_SECONDS
             if delay < self._poll_seconds():
                 self._schedule_poll(delay)
-
-    def _some_queues(self) -> list[int]:
-        """Return limits that this process waits for; if there are many, others each time."""
-        owner_id = self._engine.membership.owner_id
-        limit_ids = sorted(self._engine.store.read(lambda ledger: listings.queues_of(ledger.connection, owner_id)))
-        left = [limit_id for limit_id in limit_ids if limit_id > self._last_polled]
-        queues = (left or limit_ids)[:MAX_QUEUES_A_POLL]
-        self._last_polled = queues[-1] if len(queues) < len(limit_ids) else 0
-        return queues
 
     # ---- deaths ----------------------------------------------------------------------------------------------
 
@@ -305,7 +290,7 @@ class LoopDispatcher:
             self._attempt(self._watch_queues, again=self._start_watching)
 
     def _watch_queues(self) -> None:
-        self._engine.reaper.watch_in_front(self._some_queues(), None)
+        self._engine.reaper.watch_in_front(self._engine.queued.queues(), None)
         self._watch()
         if not self._engine.reaper.is_complete:
             self._schedule_poll(self._poll_seconds())

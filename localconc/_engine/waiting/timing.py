@@ -11,7 +11,7 @@ SLOW_POLL_SECONDS: Final = 0.8
 QUICK_POLL_SECONDS: Final = 0.05
 
 #: With more waiting threads in a process than this, each polls less often, because each poll is for all of them.
-MAX_QUICK_POLLERS: Final = 8
+MAX_POLLERS: Final = 8
 
 #: With this many processes in front, a waiter polls less often by this factor, because those in front poll, too.
 FAR_BEHIND: Final = 8
@@ -67,7 +67,7 @@ PARENT_AFTER_SECONDS: Final = 1.0
 PARENT_EVERY_SECONDS: Final = 0.1
 
 
-def poll_seconds(is_reachable: bool, owners_ahead: int = 0, pollers: int = 1) -> float:
+def poll_seconds(is_reachable: bool, owners_ahead: int = 0, waiting_threads: int = 1) -> float:
     """Return how long a waiter sleeps at most before it polls the store.
 
     Only the nearest waiters poll often, because those behind them would find out nothing more.
@@ -75,10 +75,13 @@ def poll_seconds(is_reachable: bool, owners_ahead: int = 0, pollers: int = 1) ->
     Args:
         is_reachable: whether wakeups and news of deaths reach the waiter.
         owners_ahead: how many processes are queued in front.
-        pollers: how many threads of this process wait.
+        waiting_threads: how many threads of this process wait.
     """
     if owners_ahead >= FAR_BEHIND:
         return SLOW_POLL_SECONDS * FAR_BEHIND_FACTOR
-    if is_reachable:
-        return SLOW_POLL_SECONDS
-    return min(SLOW_POLL_SECONDS, QUICK_POLL_SECONDS * max(1.0, pollers / MAX_QUICK_POLLERS))
+    shortest, longest = (
+        (SLOW_POLL_SECONDS, SLOW_POLL_SECONDS * FAR_BEHIND_FACTOR)
+        if is_reachable
+        else (QUICK_POLL_SECONDS, SLOW_POLL_SECONDS)
+    )
+    return min(longest, shortest * max(1.0, waiting_threads / MAX_POLLERS))

@@ -10,10 +10,12 @@ from localconc._engine.acquiring.parents import warning_of_parent
 from localconc._engine.acquiring.terms import Deadlocked
 from localconc._engine.core.clock import InPassing
 from localconc._engine.holding.holdings import Handle
+from localconc._engine.store.store import SparedLooks
 from localconc._engine.waiting import outcomes
 from localconc._engine.waiting.pauses import Park, Result, Steps, retry_while_busy
 from localconc._engine.waiting.timing import (
     FAR_BEHIND,
+    MAX_POLLERS,
     OVERDUE_SECONDS,
     PARENT_AFTER_SECONDS,
     PARENT_EVERY_SECONDS,
@@ -62,6 +64,8 @@ class Wait:
         self._retries_left = call.max_retries or 0
         self._watch_at = begun + WATCH_AFTER_SECONDS if polls else None
         self._poll_at: float | None = None
+        self._owners_ahead = 0
+        self._spared = SparedLooks(engine.store)
         self._begun = begun
         self._reports = iter(REPORTS_SECONDS if logger.isEnabledFor(logging.INFO) else ())
         self._report_at = self._next_report(begun)
@@ -100,8 +104,8 @@ class Wait:
             return first
         return InPassing(self._report_at) if first is None else min(first, self._report_at)
 
-    def _is_due(self, now: float) -> bool:
-        moments = (self._deadline, self._retry_at, self._due_at, self._poll_at)
+    def _is_due(self, now: float, *, except_poll: bool = False) -> bool:
+        moments = (self._deadline, self._retry_at, self._due_at, None if except_poll else self._poll_at)
         return any(moment is not None and moment <= now for moment in moments)
 
     def _watch(self, now: float) -> Steps[None]:
@@ -110,7 +114,7 @@ class Wait:
         limit_ids = [ref.limit_id for ref in self._queued.refs]
         watch = partial(self._engine.reaper.watch_in_front, limit_ids, self._queued.ticket)
         yield from self._retry(watch)
-        self._poll_at = now + self._poll_seconds(0)
+        self._poll_at = now + self._poll_seconds()
 
     def _look(self, *, has_wakeup: bool) -> Steps[bool]:
         """Do what is due; return whether the request was granted. Raise if it was refused, or the time is up.
@@ -132,7 +136,12 @@ class Wait:
             yield from self._warn_of_parent(now)
         if not has_wakeup and not self._is_due(now):
             return False  # if a death made room, there is a wakeup
+        if not has_wakeup and not self._is_due(now, except_poll=True) and self._spared_looks().may_spare(now):
+            self._poll_at = now + self._poll_seconds()
+            return False
+        state = engine.store.database.state()
         status = yield from self._retry(partial(engine.queued.check, queued))
+        self._owners_ahead = status.owners_ahead
         if not status.is_waiting:
             return (yield from self._accept())
         self._due_at = status.due_at
@@ -146,7 +155,8 @@ class Wait:
         if self._retry_at is not None and now >= self._retry_at:
             yield from self._count_retry(now)
         if self._poll_at is not None and now >= self._poll_at:
-            yield from self._poll(now, status)
+            has_found_nothing = yield from self._poll(now, status)
+            self._spared_looks().looked(now, state if has_found_nothing else None)
         return False
 
     def _accept(self) -> Steps[bool]:
@@ -186,23 +196,33 @@ class Wait:
             raise outcomes.out_of_retries(reason)
         self._retry_at = now + retry_after
 
-    def _poll(self, now: float, status: WaiterStatus) -> Steps[None]:
-        """Stand in for suspended and dead processes in front, and set the moment of the next poll."""
-        engine = self._engine
-        self._poll_at = now + self._poll_seconds(status.owners_ahead)
-        if not self._queued.terms.mailbox.is_reachable:
-            queued = yield from self._retry(engine.queued.addresses)
-            engine.mailboxes.wake_unreachable(queued)
+    def _poll(self, now: float, status: WaiterStatus) -> Steps[bool]:
+        """Stand in for suspended and dead processes in front, and set the moment of the next poll.
+
+        Returns:
+            Whether the next poll will find nothing else if nothing is committed to the store before it.
+        """
+        engine, limit_ids, is_reachable = self._engine, status.limit_ids, self._queued.terms.mailbox.is_reachable
+        is_in_crowd = self._is_in_crowd()
+        self._poll_at = now + self._poll_seconds()
         yield from self._retry(engine.store.database.ensure_open)
-        yield from self._retry(partial(self._look_in_front, status))
-        yield from self._retry(partial(engine.reaper.pass_over_stopped, status.limit_ids))
-        pass_over_at = yield from self._retry(partial(engine.reaper.next_pass_over, status.limit_ids))
-        if pass_over_at is not None:
-            self._poll_at = min(self._poll_at, pass_over_at + OVERDUE_SECONDS)
-        if status.overdue:
-            next_due = yield from self._retry(partial(engine.queued.admit_overdue, status.overdue))
-            if next_due is not None:  # the first waiter is stopped, and the next one may be, too
-                self._poll_at = min(self._poll_at, next_due + OVERDUE_SECONDS)
+        if is_in_crowd or not is_reachable:
+            engine.mailboxes.wake_answered((yield from self._retry(engine.queued.addresses)))
+        if is_in_crowd:
+            limit_ids = yield from self._retry(engine.queued.queues)
+            moment, is_settled = yield from self._retry(partial(engine.stand_in, limit_ids))
+        else:
+            yield from self._retry(partial(self._look_in_front, status))
+            yield from self._retry(partial(engine.reaper.pass_over_stopped, limit_ids))
+            moment = yield from self._retry(partial(engine.reaper.next_pass_over, limit_ids))
+            if status.overdue:  # the first waiter is stopped, and the next one may be, too
+                due_at = yield from self._retry(partial(engine.queued.admit_overdue, status.overdue))
+                moment = min((each for each in (moment, due_at) if each is not None), default=None)
+            is_watched = engine.reaper.is_complete and status.owners_ahead > 0
+            is_settled = moment is None and is_watched and not status.depends_on_time
+        if moment is not None:
+            self._poll_at = min(self._poll_at, moment + OVERDUE_SECONDS)
+        return is_settled
 
     def _look_in_front(self, status: WaiterStatus) -> None:
         """Look for dead processes in front. Where they can't all be watched, that is left to the nearest waiters.
@@ -217,10 +237,17 @@ class Wait:
         if not reaper.is_complete or status.owners_ahead == 0:
             reaper.reap_in_front(limit_ids, ticket)
 
-    def _poll_seconds(self, owners_ahead: int) -> float:
+    def _is_in_crowd(self) -> bool:
+        """Return whether so many threads of this process wait that each poll is for all of them."""
+        return len(self._engine.mailboxes) > MAX_POLLERS
+
+    def _spared_looks(self) -> SparedLooks:
+        return self._engine.spared_looks if self._is_in_crowd() else self._spared
+
+    def _poll_seconds(self) -> float:
         engine = self._engine
         is_reachable = engine.reaper.is_complete and self._queued.terms.mailbox.is_reachable
-        return poll_seconds(is_reachable, owners_ahead, len(engine.mailboxes))
+        return poll_seconds(is_reachable, self._owners_ahead, len(engine.mailboxes))
 
     def _retry(self, operation: Callable[[], Result]) -> Steps[Result]:
         return retry_while_busy(self._engine, operation, self._deadline)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 WORDS: Final = 34
 CHANGES, CHANGES_COPY, FRAMES, BROUGHT_IN, MARKS = 2, 14, 4, 24, range(26, 30)
 _BYTES: Final = 4 * WORDS
+_HEADER_BYTES: Final = 48
 
 #: Picks what shows at a glance whether another process may be changing the index: it is not, if the counters are equal,
 #: and the number of pages is none of the marks.
@@ -67,6 +68,17 @@ class LogIndex:
             with suppress(OSError):
                 words = _words_in(self._read())
         return words[FRAMES], words[BROUGHT_IN]
+
+    def state(self) -> bytes | None:
+        """Return bytes that differ after every commit, by whichever process; None if that takes a look at the store.
+
+        They are the header, with the counter of changes and the checksum of the last page.
+        """
+        mapped = self._map
+        try:
+            return None if mapped is None else mapped[:_HEADER_BYTES]
+        except ValueError:  # another thread closes it at this moment
+            return None
 
     def _read(self) -> bytes:
         if self._descriptor is not None:

@@ -88,14 +88,14 @@ class MailboxPool:
             else:
                 self._discard(mailbox)
 
-    def wake_unreachable(self, queued: Collection[str]) -> None:
-        """Let waiters look at the store that another process can't have told of their outcome.
+    def wake_answered(self, queued: Collection[str]) -> None:
+        """Let waiters look at the store that have an outcome; their own wakeups may be lost, or impossible.
 
         Args:
-            queued: the addresses of the requests that still have none.
+            queued: the addresses of the requests that have none yet.
         """
         for mailbox in list(self._in_use.values()):
-            if mailbox.name not in queued and not mailbox.is_reachable and not mailbox.has_wakeups:
+            if mailbox.name not in queued and not mailbox.has_wakeups:
                 mailbox.deliver(LOOK)
 
     def _discard(self, mailbox: Mailbox) -> None:
