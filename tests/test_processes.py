@@ -29,15 +29,11 @@ from localconc import (
 )
 from localconc import asyncio as for_tasks
 from localconc._engine import registry
-from localconc._engine.waiting import steps, timing, wait
-from localconc._engine.waiting.mailboxes.pool import MailboxPool
-from localconc._engine.waiting.timing import QUICK_POLL_SECONDS
+from localconc._engine.waiting import steps, timing
 from localconc.sync import concurrency, rate_limit
 from tests.kit.invariants import check_store, look_at, over_limit
 from tests.kit.processes import PATIENCE_SECONDS, Worker, crew, peak_overlap, spawn, wait_until
 from tests.kit.systems import needs_fork, needs_watch
-
-NEVER_SECONDS = 3_600.0
 
 METHODS = [method for method in ("spawn", "fork", "forkserver") if method == "spawn" or hasattr(os, "fork")]
 
@@ -387,36 +383,6 @@ def test_raising_a_limit_wakes_those_who_wait_in_other_processes() -> None:
             worker.wait_inside()
         for worker in workers:
             worker.finish()
-
-
-def test_a_thread_that_no_other_process_can_tell_learns_from_the_thread_that_polls(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def only_one_polls(*_: object) -> float:
-        return QUICK_POLL_SECONDS if threading.current_thread().name == "polls" else NEVER_SECONDS
-
-    monkeypatch.setattr(MailboxPool, "_with_socket", lambda self, owner: None)
-    monkeypatch.setattr(wait, "poll_seconds", only_one_polls)
-    create_limit("db", 1)
-    entered: list[str] = []
-
-    def hold_one() -> None:
-        with concurrency("db"):
-            entered.append(threading.current_thread().name)
-
-    with crew() as workers:
-        workers.append(Worker("db"))
-        workers[0].wait_inside()
-        threads = [threading.Thread(target=hold_one, name=name, daemon=True) for name in ("sleeps", "polls")]
-        for count, thread in enumerate(threads, 1):
-            thread.start()
-            wait_until(lambda count=count: len(read_waiters("db")) == count)
-
-        workers[0].finish()
-
-        wait_until(lambda: entered == ["sleeps", "polls"])
-        for thread in threads:
-            thread.join(PATIENCE_SECONDS)
 
 
 @needs_watch
