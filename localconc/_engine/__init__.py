@@ -66,8 +66,8 @@ The waiter wakes up, and needs no transaction.
 After 70 ms (a task: 1 s), or at the deadline, the wait goes on in `waiting.wait.Wait`. It watches the processes in
 front (`liveness.reaper`), polls its own row (`acquiring.queued.check`), and acts for dead or stopped processes. It
 spares a poll if nothing was committed since the last one (`store.store.SparedLooks`). If many threads of a process
-wait, each poll is for all of them. A task takes the same steps as a thread: `waiting.tasks` awaits at each pause, and one `waiting.dispatcher` receives the
-wakeups of a whole event loop.
+wait, each poll is for all of them. A task takes the same steps as a thread: `waiting.tasks` awaits at each pause, and
+one `waiting.dispatcher` receives the wakeups of a whole event loop.
 
 Do not change these lightly:
 
