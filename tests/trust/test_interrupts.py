@@ -52,7 +52,7 @@ class Stage:
         registry.use_clock(self.clock)
         create_limit("gate", 1)
         create_limit("other", 5)
-        create_limit("rate", 1, slot_decay_per_second=100.0)
+        create_limit("rate", 1, slot_decay_per_second=25.0)
         self.peer = Peer(home)
         self.interruption = Interruption(0)
 

@@ -288,8 +288,8 @@ def _ask(question: str, yes: bool) -> None:
     if yes or not sys.stdin.isatty():
         return
     asked_on = sys.stderr if sys.stderr.isatty() else sys.stdout
-    print(f"{question} [y/N] ", end="", file=asked_on, flush=True)
     try:
+        print(f"{question} [y/N] ", end="", file=asked_on, flush=True)
         answer = sys.stdin.readline()
     except KeyboardInterrupt:
         print(file=asked_on)
