@@ -163,9 +163,9 @@ class concurrency:  # noqa: N801
         exception: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        handle, self._handle = self._handle, None
-        self._is_entered = False
-        await _release(self._keeper, handle)
+        held = self._keeper, self._handle
+        self._keeper, self._handle, self._is_entered = None, None, False
+        await _release(*held)
 
     if not TYPE_CHECKING:  # a type checker says so by itself
 

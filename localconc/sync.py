@@ -163,7 +163,7 @@ class concurrency:  # noqa: N801
         try:
             _release(self._keeper, self._handle)
         finally:
-            self._handle = None
+            self._keeper = self._handle = None
             self._is_entered = False
 
     async def __aenter__(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 import logging
+import pickle
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -487,3 +488,14 @@ def test_the_synchronous_face_in_a_loop_gives_up_in_time_where_tasks_of_the_loop
             assert read_limit("x").active_slots == 1
 
     asyncio.run(run())
+
+
+def test_a_block_that_was_used_can_be_pickled_as_before() -> None:
+    async def use() -> None:
+        block = concurrency("db", limit=1)
+        async with block:
+            pass
+        async with pickle.loads(pickle.dumps(block)) as occupancy:
+            assert occupancy.slots == 1
+
+    asyncio.run(use())

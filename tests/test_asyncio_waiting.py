@@ -34,7 +34,7 @@ NEVER_SECONDS = 3_600.0
 @pytest.fixture
 def no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     """A task is served only because it was told."""
-    monkeypatch.setattr(dispatcher, "poll_seconds", lambda is_reachable: NEVER_SECONDS)
+    monkeypatch.setattr(dispatcher, "poll_seconds", lambda *_: NEVER_SECONDS)
 
 
 async def _all_inside(tasks: list[asyncio.Task[None]], leave: asyncio.Event) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -11,12 +12,15 @@ import pytest
 from localconc import create_limit, ensure_limit, read_waiters
 from localconc._engine import registry
 from localconc._engine.acquiring.queued import QueuedRequests
+from localconc._engine.core.clock import SystemClock
+from localconc._engine.core.errors import Busy
 from localconc._engine.engine import Engine
 from localconc._engine.store import store as stores
 from localconc._engine.store.store import SparedLooks
-from localconc._engine.waiting import dispatcher, wait
+from localconc._engine.waiting import dispatcher, timing, wait
 from localconc._engine.waiting.mailboxes import mailbox
 from localconc._engine.waiting.mailboxes.pool import MailboxPool
+from localconc._engine.waiting.pauses import retry_while_busy
 from localconc._engine.waiting.timing import MAX_POLLERS
 from localconc.asyncio import concurrency as concurrency_of_tasks
 from localconc.sync import concurrency
@@ -36,6 +40,16 @@ def holder(localconc_home_directory: object) -> Iterator[Worker]:
         workers.append(Worker("db"))
         workers[0].wait_inside()
         yield workers[0]
+
+
+class Frozen(SystemClock):
+    """A clock that stands still until a test moves it."""
+
+    def __init__(self, moment: float) -> None:
+        self.moment = moment
+
+    def now(self) -> float:  # type: ignore[override]
+        return self.moment
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> list[str]:
@@ -91,6 +105,64 @@ def test_a_thread_without_its_wakeup_learns_of_its_grant_from_another_thread_tha
     wait_until(lambda: entered == names)
     for thread in threads:
         thread.join(PATIENCE_SECONDS)
+
+
+def test_a_thread_far_behind_that_no_process_can_tell_finds_its_grant_itself(
+    holder: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timing, "FAR_BEHIND", 1)
+    monkeypatch.setattr(timing, "FAR_BEHIND_FACTOR", 10_000)
+    monkeypatch.setattr(MailboxPool, "_with_socket", lambda self, owner: None)
+    with crew() as workers:
+        workers.append(Worker("db"))
+        wait_until(lambda: len(read_waiters("db")) == 1)
+        (thread,) = begin_to_wait(["behind"], lambda: concurrency("db").__enter__().release())
+        time.sleep(2 * timing.WATCH_AFTER_SECONDS)  # until it polls
+
+        holder.finish()
+        workers[0].wait_inside()
+        workers[0].finish()
+
+        thread.join(PATIENCE_SECONDS)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("sees_deaths", [True, False])
+@pytest.mark.parametrize("gets_wakeups", [True, False])
+@pytest.mark.parametrize("owners_ahead", [0, timing.FAR_BEHIND - 1, timing.FAR_BEHIND, 64])
+def test_five_hundred_threads_poll_less_often_than_one_wherever_they_stand(
+    gets_wakeups: bool, sees_deaths: bool, owners_ahead: int
+) -> None:
+    one, many = [timing.poll_seconds(gets_wakeups, sees_deaths, owners_ahead, threads) for threads in (1, 500)]
+
+    assert one <= many
+    assert 500 / many <= 625  # polls a second
+    assert gets_wakeups or many <= timing.SLOW_POLL_SECONDS
+
+
+@pytest.mark.parametrize(("retries", "seconds"), [(1, 0.01), (300, 0.3)])
+def test_the_more_threads_retry_on_a_store_that_is_held_up_the_longer_each_pauses(
+    retries: int, seconds: float, localconc_home_directory: object
+) -> None:
+    def refuse() -> None:
+        raise Busy
+
+    ensure_limit("db", 1)
+    engine = registry.current()
+    others = {object() for _ in range(retries - 1)}
+    engine.retries |= others
+    monotonic = engine.clock.now()
+    engine.clock = Frozen(monotonic)
+    pauses = retry_while_busy(engine, refuse, None)
+
+    found = []
+    for _ in range(100):
+        found.append(next(pauses).seconds)
+        engine.clock.moment += 1.0
+    pauses.close()
+
+    assert max(found) == pytest.approx(seconds, rel=0.3)
+    assert engine.retries == others
 
 
 # ---- while nothing happens -------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
+import pickle
 import threading
 from pathlib import Path
 from typing import Any
@@ -531,3 +532,13 @@ def test_a_partial_of_a_coroutine_function_is_sent_to_the_other_face_too() -> No
     for asynchronous in (functools.partial(work, 1), Worker()):
         with pytest.raises(TypeError, match=r"localconc\.asyncio"):
             concurrency("db")(asynchronous)
+
+
+def test_a_block_that_was_used_can_be_pickled_as_before() -> None:
+    block = concurrency("db", limit=1)
+    with block:
+        pass
+
+    with pickle.loads(pickle.dumps(block)) as occupancy:
+        assert occupancy.slots == 1
+        assert read_limit("db").active_slots == 1

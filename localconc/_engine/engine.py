@@ -60,6 +60,7 @@ class Engine:
         mailboxes: receive the wakeups of its waiters.
         queued: the queued requests of this process.
         spared_looks: of its waiting threads, if they are many.
+        retries: the operations under way that have found the store busy.
         is_alone: whether no other process takes part, so that waiters look for no lost wakeups and no deaths.
     """
 
@@ -89,6 +90,7 @@ class Engine:
         self.acquisitions = Acquisitions(self.store, self.membership, self.holdings, clock, notifier.send)
         self.queued = QueuedRequests(self.store, self.membership, self.holdings, clock)
         self.spared_looks = SparedLooks(self.store)
+        self.retries: set[object] = set()
 
     def __repr__(self) -> str:
         return f"<Engine of {self.directory}: holds {len(self.holdings.grants)} acquisition(s)>"

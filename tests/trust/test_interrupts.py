@@ -233,9 +233,7 @@ def sweep(stage: Stage, scenario: Scenario, stride: int) -> tuple[int, int]:
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 def test_an_interrupt_leaves_no_slot_behind(stage: Stage, scenario: Scenario) -> None:
-    update_limit(
-        "rate", slot_decay_per_second=20.0
-    )  # on a busy machine, faster slots could drain before the second call
+    update_limit("rate", slot_decay_per_second=20.0)  # faster ones could drain before the second call
     stage.run(scenario, 0)
     points, _ = sweep(stage, scenario, max(29, stage.run(scenario, 0).steps // 20))
     assert points > 5

@@ -108,6 +108,19 @@ class QueuedRequests:
         self._last_queue = queues[-1] if len(queues) < len(limit_ids) else 0
         return queues
 
+    def owners_ahead(self, limit_ids: Iterable[int]) -> int:
+        """Return how many processes are ahead of the nearest request of this one on any of these limits."""
+        ids, own = list(limit_ids), self._membership.owner_id
+
+        def look(ledger: Ledger) -> int:
+            tickets = [(each, listings.first_ticket_of(ledger.connection, each, own)) for each in ids]
+            found = [
+                owner_rows.ahead(ledger.connection, each, ticket) for each, ticket in tickets if ticket is not None
+            ]
+            return min(map(len, found), default=0)
+
+        return self._store.read(look)
+
     def overdue(self, limit_ids: Iterable[int]) -> tuple[list[int], bool]:
         """Look at the first waiter of each of these limits.
 

@@ -177,11 +177,15 @@ class Reaper:
             found = [listings.queued_holders_before(ledger.connection, limit_id, before) for limit_id in ids]
             return list(dict.fromkeys(each for rows in found for each in rows))
 
-        passed_over = False
+        serials: dict[int, list[int]] = {}
         for owner_id, serial in self._store.read(look):
-            row = self._store.read(lambda ledger, owner_id=owner_id: owner_rows.with_id(ledger.connection, owner_id))  # type: ignore[misc]
-            if row is not None and self._has_not_picked_up(row, serial):
-                passed_over = self._pass_over(row, serial) or passed_over
+            serials.setdefault(owner_id, []).append(serial)
+        rows = self._store.read(lambda ledger: owner_rows.with_ids(ledger.connection, serials)) if serials else []
+        passed_over = False
+        for row in filter(self._is_stopped, rows):
+            for serial in serials[row.id]:
+                if self._has_not_picked_up(row, serial):
+                    passed_over = self._pass_over(row, serial) or passed_over
         return passed_over
 
     def next_pass_over(self, limit_ids: Iterable[int]) -> float | None:

@@ -98,6 +98,7 @@ class LoopDispatcher:
         self._poll_timer: Timer | None = None
         self._recheck_timer: Timer | None = None
         self._spared_looks = SparedLooks(engine.store)
+        self._owners_ahead = 0
 
     def __repr__(self) -> str:
         waiting, before_a_step = len(self._expected), len(self._step_throttle)
@@ -248,8 +249,9 @@ class LoopDispatcher:
     # ---- the poll --------------------------------------------------------------------------------------------
 
     def _poll_seconds(self) -> float:
-        is_reachable = self._mailbox is None or self._mailbox.is_reachable
-        return poll_seconds(self._reads_mailbox and is_reachable and self._engine.reaper.is_complete)
+        engine, mailbox = self._engine, self._mailbox
+        gets_wakeups = self._reads_mailbox and (mailbox is None or mailbox.is_reachable)
+        return poll_seconds(gets_wakeups, engine.reaper.is_complete, self._owners_ahead, len(engine.mailboxes))
 
     def _schedule_poll(self, seconds: float) -> None:
         if self._poll_timer is not None:
@@ -274,7 +276,9 @@ class LoopDispatcher:
         if self._spared_looks.may_spare(now):
             return
         self._tell_answered()
-        moment, is_settled = engine.stand_in(engine.queued.queues())
+        queues = engine.queued.queues()
+        moment, is_settled = engine.stand_in(queues)
+        self._owners_ahead = 0 if engine.reaper.is_complete else engine.queued.owners_ahead(queues)
         self._spared_looks.looked(now, state if is_settled else None)
         if moment is not None:
             delay = max(0.0, moment - now) + OVERDUE_SECONDS

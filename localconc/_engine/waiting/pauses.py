@@ -61,27 +61,33 @@ def retry_while_busy(engine: Engine, operation: Callable[[], Result], deadline: 
     rebuilds = 0
     is_damaged = False
     busy_since = give_up_at = None
-    while True:
-        try:
-            if is_damaged:
-                engine.rebuild()
-                is_damaged = False
-            return operation()
-        except Busy:
-            now = engine.clock.now()
-            busy_since = busy_since or now
-            if deadline is not None:
-                give_up_at = give_up_at or max(deadline, now + timing.STORE_PATIENCE_SECONDS)
-                if now >= give_up_at:
-                    raise outcomes.StoreTimeout from None
-            yield Backoff(seconds, give_up_at)
-            longest = max(timing.MAX_BACKOFF_SECONDS, (now - busy_since) * timing.MAX_BACKOFF_SHARE)
-            seconds = min(seconds * timing.BACKOFF_GROWTH, longest, timing.MAX_BACKOFF_HELD_UP_SECONDS)
-        except Damaged as damage:
-            rebuilds += 1
-            if rebuilds > timing.MAX_REBUILDS:
-                raise StoreError(
-                    f"The database {shown(engine.store.database.path)} is damaged ({damage}) and can't be "
-                    "rebuilt: move it away."
-                ) from damage
-            is_damaged = True
+    this_retry = object()
+    try:
+        while True:
+            try:
+                if is_damaged:
+                    engine.rebuild()
+                    is_damaged = False
+                return operation()
+            except Busy:
+                engine.retries.add(this_retry)
+                now = engine.clock.now()
+                busy_since = busy_since or now
+                if deadline is not None:
+                    give_up_at = give_up_at or max(deadline, now + timing.STORE_PATIENCE_SECONDS)
+                    if now >= give_up_at:
+                        raise outcomes.StoreTimeout from None
+                yield Backoff(seconds, give_up_at)
+                longest = max(timing.MAX_BACKOFF_SECONDS, (now - busy_since) * timing.MAX_BACKOFF_SHARE)
+                crowd = max(1.0, len(engine.retries) / timing.MAX_RETRYING)
+                seconds = min(seconds * timing.BACKOFF_GROWTH, longest, timing.MAX_BACKOFF_HELD_UP_SECONDS * crowd)
+            except Damaged as damage:
+                rebuilds += 1
+                if rebuilds > timing.MAX_REBUILDS:
+                    raise StoreError(
+                        f"The database {shown(engine.store.database.path)} is damaged ({damage}) and can't be "
+                        "rebuilt: move it away."
+                    ) from damage
+                is_damaged = True
+    finally:
+        engine.retries.discard(this_retry)

@@ -45,6 +45,10 @@ MAX_BACKOFF_SECONDS: Final = 0.0005
 MAX_BACKOFF_SHARE: Final = 1 / 16
 MAX_BACKOFF_HELD_UP_SECONDS: Final = 0.01
 
+#: With more retrying threads in a process than this, each pauses longer, so that they don't fill a processor while a
+#: process is stopped inside the store's lock.
+MAX_RETRYING: Final = 8
+
 #: A call with a shorter time-out still waits this long for the store itself, which is busy for microseconds at a time.
 STORE_PATIENCE_SECONDS: Final = 0.05
 
@@ -67,21 +71,23 @@ PARENT_AFTER_SECONDS: Final = 1.0
 PARENT_EVERY_SECONDS: Final = 0.1
 
 
-def poll_seconds(is_reachable: bool, owners_ahead: int = 0, waiting_threads: int = 1) -> float:
+def poll_seconds(gets_wakeups: bool, sees_deaths: bool, owners_ahead: int = 0, waiting_threads: int = 1) -> float:
     """Return how long a waiter sleeps at most before it polls the store.
 
-    Only the nearest waiters poll often, because those behind them would find out nothing more.
+    Only the nearest waiters poll often, because those behind them would find out nothing more. But where no other
+    process can tell a waiter of its grant, those behind have to find that out.
 
     Args:
-        is_reachable: whether wakeups and news of deaths reach the waiter.
+        gets_wakeups: whether wakeups of other processes reach the waiter.
+        sees_deaths: whether news of every death that concerns it do.
         owners_ahead: how many processes are queued in front.
         waiting_threads: how many threads of this process wait.
     """
+    crowd = max(1.0, waiting_threads / MAX_POLLERS)
+    if not gets_wakeups:
+        return min(SLOW_POLL_SECONDS, QUICK_POLL_SECONDS * max(crowd, owners_ahead / FAR_BEHIND))
     if owners_ahead >= FAR_BEHIND:
         return SLOW_POLL_SECONDS * FAR_BEHIND_FACTOR
-    shortest, longest = (
-        (SLOW_POLL_SECONDS, SLOW_POLL_SECONDS * FAR_BEHIND_FACTOR)
-        if is_reachable
-        else (QUICK_POLL_SECONDS, SLOW_POLL_SECONDS)
-    )
-    return min(longest, shortest * max(1.0, waiting_threads / MAX_POLLERS))
+    if not sees_deaths:
+        return min(SLOW_POLL_SECONDS, QUICK_POLL_SECONDS * crowd)
+    return SLOW_POLL_SECONDS * min(FAR_BEHIND_FACTOR, crowd)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
+from random import random
 from typing import TYPE_CHECKING
 
 from localconc._engine.acquiring.parents import warning_of_parent
@@ -114,7 +115,8 @@ class Wait:
         limit_ids = [ref.limit_id for ref in self._queued.refs]
         watch = partial(self._engine.reaper.watch_in_front, limit_ids, self._queued.ticket)
         yield from self._retry(watch)
-        self._poll_at = now + self._poll_seconds()
+        # The threads of a crowd often begin together, and are to poll at different moments.
+        self._poll_at = now + self._poll_seconds() * (random() if self._is_in_crowd() else 1)
 
     def _look(self, *, has_wakeup: bool) -> Steps[bool]:
         """Do what is due; return whether the request was granted. Raise if it was refused, or the time is up.
@@ -218,8 +220,8 @@ class Wait:
             if status.overdue:  # the first waiter is stopped, and the next one may be, too
                 due_at = yield from self._retry(partial(engine.queued.admit_overdue, status.overdue))
                 moment = min((each for each in (moment, due_at) if each is not None), default=None)
-            is_watched = engine.reaper.is_complete and status.owners_ahead > 0
-            is_settled = moment is None and is_watched and not status.depends_on_time
+            others_look = status.owners_ahead >= FAR_BEHIND or (engine.reaper.is_complete and status.owners_ahead > 0)
+            is_settled = moment is None and others_look and not status.depends_on_time
         if moment is not None:
             self._poll_at = min(self._poll_at, moment + OVERDUE_SECONDS)
         return is_settled
@@ -245,9 +247,8 @@ class Wait:
         return self._engine.spared_looks if self._is_in_crowd() else self._spared
 
     def _poll_seconds(self) -> float:
-        engine = self._engine
-        is_reachable = engine.reaper.is_complete and self._queued.terms.mailbox.is_reachable
-        return poll_seconds(is_reachable, self._owners_ahead, len(engine.mailboxes))
+        engine, gets_wakeups = self._engine, self._queued.terms.mailbox.is_reachable
+        return poll_seconds(gets_wakeups, engine.reaper.is_complete, self._owners_ahead, len(engine.mailboxes))
 
     def _retry(self, operation: Callable[[], Result]) -> Steps[Result]:
         return retry_while_busy(self._engine, operation, self._deadline)

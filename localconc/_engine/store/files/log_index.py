@@ -75,10 +75,9 @@ class LogIndex:
         They are the header, with the counter of changes and the checksum of the last page.
         """
         mapped = self._map
-        try:
-            return None if mapped is None else mapped[:_HEADER_BYTES]
-        except ValueError:  # another thread closes it at this moment
-            return None
+        with suppress(OSError, ValueError):  # another thread closes it at this moment
+            return self._read()[:_HEADER_BYTES] if mapped is None else mapped[:_HEADER_BYTES]
+        return None
 
     def _read(self) -> bytes:
         if self._descriptor is not None:

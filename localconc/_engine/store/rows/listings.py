@@ -242,6 +242,13 @@ def queues_of(connection: sqlite3.Connection, owner_id: int) -> list[int]:
     return [row[0] for row in rows]
 
 
+def first_ticket_of(connection: sqlite3.Connection, limit_id: int, owner_id: int) -> int | None:
+    """Return the first ticket of a process in the queue of a limit; None if it has none there."""
+    statement = "SELECT min(ticket) FROM queue JOIN waiters USING (ticket) WHERE queue.limit_id = ? AND owner_id = ?"
+    row = connection.execute(statement, (limit_id, owner_id)).fetchone()
+    return None if row[0] is None else int(row[0])
+
+
 def waiting_serials(connection: sqlite3.Connection, owner_id: int) -> list[int]:
     """Return the serials of a process's requests that are in the queue."""
     rows = connection.execute(f"SELECT serial FROM waiters WHERE owner_id = ? AND state = {WAITING}", (owner_id,))

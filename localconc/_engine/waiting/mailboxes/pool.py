@@ -127,8 +127,10 @@ def _max_sockets() -> int:
     """Return how many mailboxes may have sockets: the program needs descriptors for other things."""
     if sys.platform == "win32":
         return 0
-    import resource
-
+    try:
+        import resource
+    except (ImportError, OSError):  # a daemon may not see Python's own files any more, or have no descriptors left
+        return MAX_FREE
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     descriptors = limit if limit != resource.RLIM_INFINITY else 2**20
     return max(MAX_FREE, int(descriptors * MAX_DESCRIPTOR_SHARE) // 2)
