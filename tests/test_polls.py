@@ -181,7 +181,8 @@ def test_threads_that_wait_look_at_the_store_again_only_after_a_commit(
         with concurrency("db", timeout_seconds=PATIENCE_SECONDS):
             assert done.wait(PATIENCE_SECONDS)
 
-    threads = begin_to_wait([str(number) for number in range(waiting)], hold_one)
+    names = [str(number) for number in range(waiting)]
+    threads = begin_to_wait(names, hold_one)
     looks, polls = counted(monkeypatch, QueuedRequests, "check"), counted(monkeypatch, SparedLooks, "may_spare")
 
     def looks_during_polls(count: int) -> int:
@@ -190,7 +191,7 @@ def test_threads_that_wait_look_at_the_store_again_only_after_a_commit(
         wait_until(lambda: len(polls) > until_then)
         return sum(name != "0" for name in looks) - before
 
-    looks_during_polls(20)
+    wait_until(lambda: min(map(polls.count, names)) >= 3)  # a thread looks when it polls for the first time
     assert looks_during_polls(50) == 0
     ensure_limit("another", 1)
     assert looks_during_polls(20) > 0
