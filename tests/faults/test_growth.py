@@ -9,14 +9,32 @@ import sqlite3
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 
-from localconc import ensure_limit, read_waiters
+from localconc import AcquireConcurrencySlotTimeoutError, ensure_limit, read_waiters
+from localconc._engine.acquiring import unadmitted
+from localconc._engine.queue.explain import MAX_NAMED_HOLDERS, Reason
+from localconc._engine.store.rows import listings
 from localconc.asyncio import concurrency as task_concurrency
-from localconc.sync import concurrency
+from localconc.sync import acquire, concurrency
 from tests.faults.programs import Cast, Program, in_line, rows, until
+
+Result = TypeVar("Result")
+
+
+def counted(function: Callable[..., Result], calls: list[object]) -> Callable[..., Result]:
+    """Return a function that notes each call before it does the same."""
+
+    def counting(*arguments: Any, **more: Any) -> Result:
+        calls.append(arguments)
+        return function(*arguments, **more)
+
+    return counting
+
 
 # ---- 21: many at once ------------------------------------------------------------------------------------------------
 
@@ -83,6 +101,63 @@ def test_a_refused_attempt_costs_no_more_among_many_limits(programs: Cast, tmp_p
     among_many = _seconds_for_a_refusal()
 
     assert among_many < 3 * among_few, f"{among_few * 1e6:.0f} µs, {among_many * 1e6:.0f} µs among 20,000 limits"
+
+
+def test_requests_that_give_up_together_read_a_thousand_holders_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def job() -> AcquireConcurrencySlotTimeoutError:
+        with pytest.raises(AcquireConcurrencySlotTimeoutError) as raised:
+            async with task_concurrency("L", timeout_seconds=0.3):
+                pass
+        return raised.value
+
+    async def jobs() -> list[AcquireConcurrencySlotTimeoutError]:
+        return await asyncio.gather(*(job() for _ in range(20)))
+
+    ensure_limit("L", 1000)
+    held = [acquire("L") for _ in range(1000)]
+    reads: list[object] = []
+    monkeypatch.setattr(listings, "holders", counted(listings.holders, reads))
+    errors = asyncio.run(jobs())
+
+    assert len(reads) == 1, "each would take milliseconds, and all other tasks of the loop wait for it"
+    assert [len(error.holders) for error in errors] == [1000] * 20
+    held.pop(0).release()
+    held.append(acquire("L", label="the newest"))
+    later = _time_out("L")
+    assert later.holders[0] == errors[0].holders[1], "a later one sees that a holder has left"
+    assert later.holders[-1].label == "the newest"
+    for each in held:
+        each.release()
+
+
+def test_a_transaction_that_refuses_a_request_reads_few_of_many_holders(monkeypatch: pytest.MonkeyPatch) -> None:
+    ensure_limit("L", 100)
+    held = [acquire("L") for _ in range(100)]
+    read: list[int] = []
+    explain = unadmitted.explain
+
+    def counting(*arguments: Any) -> Reason:
+        reason = explain(*arguments)
+        read.append(len(reason.entries))
+        return reason
+
+    monkeypatch.setattr(unadmitted, "explain", counting)
+    error = _time_out("L")
+
+    assert read == [MAX_NAMED_HOLDERS + 1]
+    assert str(error).count("this process") == MAX_NAMED_HOLDERS
+    assert ", and more; nobody ahead" in str(error)
+    assert "100 of 100 in use" in str(error)
+    assert "set by an operator" not in str(error)
+    assert len(error.holders) == 100
+    for each in held:
+        each.release()
+
+
+def _time_out(name: str) -> AcquireConcurrencySlotTimeoutError:
+    with pytest.raises(AcquireConcurrencySlotTimeoutError) as raised, concurrency(name, timeout_seconds=0):
+        pass
+    return raised.value
 
 
 # ---- 22: dead processes ----------------------------------------------------------------------------------------------

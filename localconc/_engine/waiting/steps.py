@@ -129,15 +129,17 @@ def _reap_and_try_again(
         reap = partial(engine.reaper.reap_owners, outcome.owner_ids)
     else:
         assert isinstance(outcome, Refused)
-        seen = {entry.owner_id for entry in outcome.reason.entries}
-        reap = partial(engine.reaper.reap_in_front, outcome.limit_ids, None, seen)
+        reap = partial(engine.reaper.reap_in_front, outcome.limit_ids, None, outcome.reason.owner_ids)
     if (yield from retry_while_busy(engine, reap, deadline)):
         again = partial(engine.acquisitions.try_acquire, call.request, handle, terms, is_retry=True)
         outcome = yield from retry_while_busy(engine, again, deadline)
     if isinstance(outcome, Deadlocked):
         raise outcomes.deadlocked(outcome.text)
     if isinstance(outcome, Refused):
-        raise outcomes.refused(call, outcome.reason)
+        if call.timeout_seconds != 0:
+            raise outcomes.out_of_retries(outcome.reason)
+        complete = partial(engine.queued.with_all_holders, outcome)
+        raise outcomes.out_of_time(call, (yield from retry_while_busy(engine, complete, deadline)))
     return outcome
 
 

@@ -46,6 +46,24 @@ class HolderEntry(NamedTuple):
         )
 
 
+class Share(NamedTuple):
+    """What one process holds of a limit, summed up.
+
+    If the shares of a limit are the same as before, so are its holders: a new one changes the moments, one that has
+    left changes the count, and the other columns show what else can change.
+    """
+
+    owner_id: int
+    pid: int | None
+    command: str | None
+    slots: int
+    holders: int
+    newest: float
+    moments: float
+    contexts: float
+    numbers: str | None
+
+
 class WaiterEntry(NamedTuple):
     """One queued request."""
 
@@ -105,10 +123,32 @@ _HOLDERS: Final = f"""
     SELECT slots.limit_id, definition.name, slots.owner_id, slots.serial, slots.slots, slots.numbers,
         coalesce(owners.pid, 0), coalesce(slots.thread, ''), coalesce(slots.context, 0), coalesce(owners.command, ''),
         coalesce(slots.label, ''), slots.acquired_wall
-    FROM slots JOIN limits AS definition ON definition.id = slots.limit_id
+    FROM {{}} JOIN limits AS definition ON definition.id = slots.limit_id
         LEFT JOIN owners ON owners.id = slots.owner_id
     WHERE {HELD} {{}}
     ORDER BY slots.acquired_boot, slots.owner_id, slots.serial
+"""
+_ALL_HOLDERS: Final = _HOLDERS.format("slots", "")
+_HOLDERS_OF: Final = _HOLDERS.format("slots", "AND slots.limit_id = ?")
+_FIRST_HOLDERS_OF: Final = _HOLDERS.format(
+    f"""
+    (
+        SELECT limit_id, owner_id, serial FROM slots WHERE limit_id = ? AND {HELD}
+        ORDER BY acquired_boot, owner_id, serial LIMIT ?
+    ) JOIN slots USING (limit_id, owner_id, serial)
+    """,
+    "",
+)
+
+_SHARES: Final = f"""
+    SELECT share.owner_id, owners.pid, owners.command, share.slots, share.holders, share.newest, share.moments,
+        share.contexts, share.numbers
+    FROM (
+        SELECT owner_id, sum(slots) AS slots, count(*) AS holders, max(acquired_boot) AS newest,
+            total(acquired_boot) AS moments, total(context) AS contexts, group_concat(numbers, ';') AS numbers
+        FROM slots WHERE limit_id = ? AND {HELD} GROUP BY owner_id
+    ) AS share LEFT JOIN owners ON owners.id = share.owner_id
+    ORDER BY share.owner_id
 """
 
 _WAITERS: Final = """
@@ -134,12 +174,18 @@ _WAITERS_BY_LIMIT: Final = _WAITERS.format("place.limit_id,", _PLACES) + " ORDER
 
 def holders(connection: sqlite3.Connection, limit_id: int | None = None) -> list[HolderEntry]:
     """Return the holders of one limit or of all, oldest first."""
-    rows = (
-        connection.execute(_HOLDERS.format(""))
-        if limit_id is None
-        else connection.execute(_HOLDERS.format("AND slots.limit_id = ?"), (limit_id,))
-    )
+    rows = connection.execute(_ALL_HOLDERS) if limit_id is None else connection.execute(_HOLDERS_OF, (limit_id,))
     return [HolderEntry._make(row) for row in rows]
+
+
+def first_holders(connection: sqlite3.Connection, limit_id: int, count: int) -> list[HolderEntry]:
+    """Return the oldest holders of a limit, up to a count."""
+    return [HolderEntry._make(row) for row in connection.execute(_FIRST_HOLDERS_OF, (limit_id, count))]
+
+
+def shares(connection: sqlite3.Connection, limit_id: int) -> list[Share]:
+    """Return what each process holds of a limit."""
+    return [Share._make(row) for row in connection.execute(_SHARES, (limit_id,))]
 
 
 def waiters(connection: sqlite3.Connection, limit_id: int | None = None) -> list[WaiterEntry]:
