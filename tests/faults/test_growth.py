@@ -19,6 +19,7 @@ from localconc import AcquireConcurrencySlotTimeoutError, ensure_limit, read_wai
 from localconc._engine.acquiring import unadmitted
 from localconc._engine.queue.explain import MAX_NAMED_HOLDERS, Reason
 from localconc._engine.store.rows import listings
+from localconc._engine.waiting import tasks
 from localconc.asyncio import concurrency as task_concurrency
 from localconc.sync import acquire, concurrency
 from tests.faults.programs import Cast, Program, in_line, rows, until
@@ -49,17 +50,17 @@ async def _seconds_to_end(count: int, home: Path, how: str) -> float:
     wait_seconds = 1.0 + count / 1000
     async with task_concurrency("L"):
         began = time.monotonic()
-        tasks = [asyncio.ensure_future(job()) for _ in range(count)]
+        jobs = [asyncio.ensure_future(job()) for _ in range(count)]
         while in_line(home) < count:
             assert time.monotonic() < began + 30
             await asyncio.sleep(0.02)
         if how == "cancelled":
             began = time.monotonic()
-            for task in tasks:
-                task.cancel()
+            for each in jobs:
+                each.cancel()
         else:
             began += wait_seconds
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*jobs, return_exceptions=True)
         return max(0.001, time.monotonic() - began)
 
 
@@ -158,6 +159,31 @@ def _time_out(name: str) -> AcquireConcurrencySlotTimeoutError:
     with pytest.raises(AcquireConcurrencySlotTimeoutError) as raised, concurrency(name, timeout_seconds=0):
         pass
     return raised.value
+
+
+def test_a_task_that_holds_nothing_looks_at_no_timer_before_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[object] = []
+    monkeypatch.setattr(tasks, "_is_bounded", counted(tasks._is_bounded, looks))
+
+    async def enter() -> None:
+        async with task_concurrency("L"):
+            pass
+
+    async def enter_beside_a_holder() -> None:
+        async with task_concurrency("other"):
+            waiting = asyncio.ensure_future(enter())
+            while not read_waiters("L"):
+                await asyncio.sleep(0.01)
+            assert looks == [], "a loop may have thousands of timers, and each of thousands of tasks would look at all"
+            asyncio.get_running_loop().call_later(0.1, held.release)
+            await enter()
+            assert len(looks) == 1, "this task holds something, so its wait could be part of a deadlock"
+            await waiting
+
+    ensure_limit("L", 1)
+    ensure_limit("other", 1)
+    held = acquire("L")
+    asyncio.run(asyncio.wait_for(enter_beside_a_holder(), 20))
 
 
 # ---- 22: dead processes ----------------------------------------------------------------------------------------------
