@@ -8,6 +8,7 @@ import os
 import sqlite3
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +18,10 @@ import pytest
 
 from localconc import AcquireConcurrencySlotTimeoutError, ensure_limit, read_waiters
 from localconc._engine.acquiring import unadmitted
+from localconc._engine.core.records import LimitRow
 from localconc._engine.queue.explain import MAX_NAMED_HOLDERS, Reason
 from localconc._engine.store.rows import listings
+from localconc._engine.store.rows.ledger import Ledger
 from localconc._engine.waiting import tasks
 from localconc.asyncio import concurrency as task_concurrency
 from localconc.sync import acquire, concurrency
@@ -184,6 +187,36 @@ def test_a_task_that_holds_nothing_looks_at_no_timer_before_it_waits(monkeypatch
     ensure_limit("other", 1)
     held = acquire("L")
     asyncio.run(asyncio.wait_for(enter_beside_a_holder(), 20))
+
+
+@pytest.mark.parametrize("count", [5, 40])
+def test_a_hand_over_of_many_limits_reads_each_of_them_a_few_times(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"L{number}" for number in range(count)]
+    held = acquire(names, limit=1)
+    threads = [threading.Thread(target=_enter_and_leave, args=(names,)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    until(lambda: len(read_waiters()) == 3, "all wait")
+    reads: list[object] = []
+    read = Ledger.limit_with_id
+
+    def counting(self: Ledger, limit_id: int) -> LimitRow | None:
+        if threading.current_thread() is threading.main_thread():
+            reads.append(limit_id)
+        return read(self, limit_id)
+
+    monkeypatch.setattr(Ledger, "limit_with_id", counting)
+    held.release()
+
+    assert len(reads) <= 3 * count
+    for thread in threads:
+        thread.join(20)
+    assert read_waiters() == []
+
+
+def _enter_and_leave(names: list[str]) -> None:
+    with concurrency(names):
+        pass
 
 
 # ---- 22: dead processes ----------------------------------------------------------------------------------------------

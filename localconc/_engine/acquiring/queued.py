@@ -11,6 +11,7 @@ from localconc._engine.core.records import Grant, LimitRef, limits_text
 from localconc._engine.queue import admission
 from localconc._engine.queue.cleanup import cancel
 from localconc._engine.queue.explain import MAX_NAMED_HOLDERS, HolderLists, LedgerAt, Reason, explain
+from localconc._engine.queue.turns import Queues, blocked
 from localconc._engine.store.rows import listings, owner_rows
 from localconc._engine.store.rows.schema import GRANTED, PASSED_OVER, REFUSED
 from localconc.errors import ConcurrencySlotAcquisitionError, StoreError
@@ -79,7 +80,7 @@ class QueuedRequests:
                 return _ANSWERED
             now, limit_ids = self._clock.now(), waiter.queued_on
             rows = ledger.limits_with_ids(limit_ids)
-            block = admission.blocked(waiter.slots, rows, now, queued.ticket)
+            block = blocked(waiter.slots, rows, now, queued.ticket)
             due_at = now if block is None else block.until
             overdue, depends_on_time = self._overdue(ledger, limit_ids)
             ahead = {owner for each in limit_ids for owner in owner_rows.ahead(ledger.connection, each, queued.ticket)}
@@ -136,14 +137,11 @@ class QueuedRequests:
         return self._store.read(lambda ledger: self._overdue(ledger, ids))
 
     def _overdue(self, ledger: Ledger, limit_ids: list[int]) -> tuple[list[int], bool]:
-        overdue, depends_on_time = [], False
-        for limit_id in limit_ids:
-            first = admission.first_in_queue(ledger, limit_id, self._clock.now())
-            if first is not None:
-                _, rows, block = first
-                depends_on_time = depends_on_time or any(row.decay > 0 or row.paused_until is not None for row in rows)
-                if block is None:
-                    overdue.append(limit_id)
+        queues = Queues(ledger, self._clock.now())
+        firsts = {limit_id: first for limit_id in limit_ids if (first := queues.first(limit_id)) is not None}
+        overdue = [limit_id for limit_id, first in firsts.items() if first.block is None]
+        distinct = {first.waiter.ticket: first for first in firsts.values()}.values()
+        depends_on_time = any(row.decay > 0 or row.paused_until is not None for first in distinct for row in first.rows)
         return overdue, depends_on_time
 
     def admit_overdue(self, limit_ids: Iterable[int]) -> float | None:
