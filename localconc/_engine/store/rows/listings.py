@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from localconc._engine.core import views
 from localconc._engine.core.calls import Request
-from localconc._engine.core.records import limits_in
 from localconc._engine.store.rows.schema import GRANTED, OPERATOR, PASSED_OVER, REFUSED, TOTALS_ROW, UNSEEN, WAITING
 from localconc._engine.store.rows.statements import HELD
 
@@ -84,25 +83,6 @@ class WaiterEntry(NamedTuple):
         return views.Waiter(
             request.names, self.slots, self.pid, self.thread, self.command, position, since, request.label
         )
-
-
-class EndlessWaiter(NamedTuple):
-    """A queued request that waits for as long as it takes."""
-
-    ticket: int
-    owner_id: int
-    stops: str
-    slots: int
-    limit_id: int
-    limit_ids: str | None
-    request: str
-    pid: int
-    thread: str
-
-    @property
-    def queued_on(self) -> tuple[int, ...]:
-        """The limits on which the request is queued."""
-        return limits_in(self.limit_id, self.limit_ids)
 
 
 class QueuedHolder(NamedTuple):
@@ -211,19 +191,6 @@ def requests_ahead(connection: sqlite3.Connection, limit_id: int, ticket: int | 
             "SELECT count(*) FROM queue WHERE limit_id = ? AND ticket < ?", (limit_id, ticket)
         ).fetchone()
     return int(row[0])
-
-
-def endless_waiters(connection: sqlite3.Connection) -> list[EndlessWaiter]:
-    """Return the queued requests that wait for as long as it takes, in the order of arrival."""
-    rows = connection.execute(
-        f"""
-        SELECT waiters.ticket, waiters.owner_id, waiters.stops, waiters.slots, waiters.limit_id, waiters.limit_ids,
-            waiters.request, coalesce(owners.pid, 0), waiters.thread
-        FROM waiters LEFT JOIN owners ON owners.id = waiters.owner_id
-        WHERE waiters.state = {WAITING} AND waiters.has_end = 0 ORDER BY waiters.ticket
-        """
-    )
-    return [EndlessWaiter._make(row) for row in rows]
 
 
 def queued_holders(
