@@ -124,4 +124,5 @@ class Keeper(Protocol):
         self, name_or_id: str | UUID | None, since: float | None, newest: int | None
     ) -> Sequence[Acquisition]: ...
 
-    def statistics(self, name_or_id: str | UUID, since: float | None) -> Statistics: ...
+    def statistics(self, name_or_id: str | UUID | None, since: float | None) -> list[Statistics]:
+        """Return the statistics of one limit, or of each."""

@@ -7,10 +7,12 @@ True
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from localconc._engine.core.views import Holder
+    from localconc._engine.store.rows.listings import HolderEntry
 
 __all__ = [
     "AcquireConcurrencySlotTimeoutError",
@@ -46,8 +48,22 @@ class AcquireConcurrencySlotTimeoutError(LocalconcError, TimeoutError):
     """
 
     names: tuple[str, ...] = ()
-    holders: list[Holder] = []  # noqa: RUF012 (each error has its own; this is for those that are made by hand)
     requests_ahead: int = 0
+    _entries: tuple[HolderEntry, ...] = ()
+
+    @cached_property
+    def holders(self) -> list[Holder]:
+        """The holders of their slots when the time was up.
+
+        They are built when they are first read. Few callers read them, and building a thousand takes milliseconds.
+        """
+        return [entry.shown() for entry in self._entries]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle the holders as callers read them, without the private rows."""
+        state = {**vars(self), "holders": self.holders}
+        state.pop("_entries", None)
+        return type(self), self.args, state
 
 
 class LimitNotFoundError(LocalconcError, LookupError):

@@ -327,4 +327,5 @@ def read_statistics(name_or_id: str | UUID, *, since: datetime | None = None) ->
         TypeError: `since` is no datetime.
         StoreError: the database can't be used.
     """
-    return registry.keeper().statistics(arguments.name_or_id(name_or_id), arguments.since(since))
+    [statistics] = registry.keeper().statistics(arguments.name_or_id(name_or_id), arguments.since(since))
+    return statistics

@@ -17,6 +17,7 @@ import pytest
 
 from localconc import limits
 from localconc._engine.core.history import Acquisition
+from localconc._engine.store.rows import past
 from localconc.cli.program import run
 from localconc.sync import acquire, concurrency
 from tests.kit.hostile import HOSTILE, SURROGATE, assert_harmless_on_a_terminal
@@ -201,6 +202,29 @@ def test_stats_for_programs_have_every_field(story: list[Acquisition], localconc
     assert one["waited_seconds"] == pytest.approx({"p50": 23, "p90": 25, "p99": 25, "max": 25}, abs=1e-3)
     everything = json.loads(localconc("stats", "-o", "json").stdout)
     assert [each["name"] for each in everything] == ["database", "mail"]
+
+
+def test_stats_of_all_limits_read_the_history_once(localconc: Any, monkeypatch: pytest.MonkeyPatch):
+    for number in range(5):
+        limits.create_limit(f"limit {number}", number + 1)
+        with concurrency(f"limit {number}", number + 1):
+            for _ in range(number):
+                with pytest.raises(TimeoutError), concurrency(f"limit {number}", timeout_seconds=0):
+                    pass
+    each = [json.loads(localconc("stats", f"limit {number}", "-o", "json").stdout) for number in range(5)]
+    reads: list[int | None] = []
+    read = past.holds
+    monkeypatch.setattr(
+        past, "holds", lambda connection, limit_id: reads.append(limit_id) or read(connection, limit_id)
+    )
+    everything = json.loads(localconc("stats", "-o", "json").stdout)
+
+    assert reads == [None], "one query for each of thousands of limits would read the whole history each time"
+    changing = {"until", "utilization"}
+    assert [{key: one[key] for key in one.keys() - changing} for one in everything] == [
+        {key: one[key] for key in one.keys() - changing} for one in each
+    ]
+    assert [one["refusals"] for one in everything] == [0, 1, 2, 3, 4]
 
 
 def test_stats_for_prometheus_are_its_text_format(story: list[Acquisition], localconc: Any):

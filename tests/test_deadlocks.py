@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from localconc import ensure_limit, read_waiters
-from localconc._engine.queue.deadlocks import Held, Waiting, find_stuck
+from localconc._engine.queue import deadlocks
+from localconc._engine.queue.deadlocks import Held, Waiting, find_stuck, may_be_stuck
+from localconc._engine.store.rows.ledger import Ledger
 from localconc.asyncio import concurrency as concurrency_of_tasks
 from localconc.errors import DeadlockError
 from localconc.sync import acquire, concurrency
@@ -88,6 +91,48 @@ def test_those_who_wait_forever_are_those_whom_no_future_admits(situation: Situa
     waiting, held, sizes = situation
     stuck = {each.ticket for each in find_stuck(waiting, held, sizes)}
     assert stuck == {each.ticket for each in waiting} - admitted_in_some_future(waiting, held, sizes)
+
+
+@given(situations())
+def test_the_quick_look_passes_over_nobody_who_waits_forever(situation: Situation) -> None:
+    waiting, held, sizes = situation
+
+    for request in find_stuck(waiting, held, sizes):
+        others = {context for each in waiting if each is not request for context in each.contexts}
+        assert may_be_stuck(
+            request,
+            lambda limit_id: {hold.context for hold in held if hold.limit_id == limit_id},
+            lambda limit_id: {other for each in waiting if limit_id in each.limit_ids for other in each.limit_ids},
+            others.copy,
+        )
+
+
+def test_callers_that_wait_for_one_that_goes_on_search_for_no_circle(monkeypatch: pytest.MonkeyPatch) -> None:
+    searches: list[object] = []
+    search = deadlocks.situation
+
+    def counting(ledger: Ledger, more: Iterable[Waiting] = ()) -> deadlocks.Situation:
+        searches.append(more)
+        return search(ledger, more)
+
+    def hold_and_wait(name: str) -> None:
+        with concurrency(name), concurrency("wanted"):
+            pass
+
+    monkeypatch.setattr(deadlocks, "situation", counting)
+    for name in ("wanted", "first", "second"):
+        ensure_limit(name, 1)
+    threads = [threading.Thread(target=hold_and_wait, args=(name,)) for name in ("first", "second")]
+    with concurrency("wanted"):
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: len(read_waiters("wanted")) == 2)
+        assert searches == [], "a search reads every request of the store while other processes wait for it"
+        with pytest.raises(DeadlockError), concurrency("first"):
+            pass
+        assert len(searches) > 0
+    for thread in threads:
+        thread.join(20)
 
 
 def test_a_circle_of_three_threads_is_found_by_the_request_that_closes_it() -> None:

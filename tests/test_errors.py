@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import sqlite3
 import subprocess
 import sys
@@ -11,7 +13,8 @@ import pytest
 
 from localconc._engine.core import errors
 from localconc._engine.core.errors import Busy, Damaged, explained
-from localconc.errors import StoreError
+from localconc.errors import AcquireConcurrencySlotTimeoutError, StoreError
+from localconc.sync import concurrency
 
 PATH = Path("/home/somebody/limits/localconc.db")
 
@@ -137,3 +140,44 @@ def test_another_module_in_the_place_of_sqlite3_has_its_errors_understood(tmp_pa
         [sys.executable, "-c", PYSQLITE, str(tmp_path / "db")], capture_output=True, text=True, check=True
     )
     assert ran.stdout == "busy\ndamaged\n"
+
+
+# ---- time-outs -------------------------------------------------------------------------------------------------------
+
+
+def _time_out(label: str) -> AcquireConcurrencySlotTimeoutError:
+    with (
+        concurrency("L", limit=1, label=label),
+        pytest.raises(AcquireConcurrencySlotTimeoutError) as raised,
+        concurrency("L", timeout_seconds=0),
+    ):
+        pass
+    return raised.value
+
+
+def test_a_time_out_tells_the_holders_of_that_moment_however_late_they_are_read() -> None:
+    error = _time_out("the holder")
+
+    assert [holder.label for holder in error.holders] == ["the holder"]
+    assert error.holders is error.holders
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_a_copied_or_pickled_time_out_has_the_same_holders(*, is_read: bool) -> None:
+    error = _time_out("the holder")
+    if is_read:
+        assert error.holders
+
+    for other in (copy.copy(error), copy.deepcopy(error), pickle.loads(pickle.dumps(error))):
+        assert (str(other), other.names, other.requests_ahead) == (str(error), ("L",), 0)
+        assert other.holders == error.holders
+        assert len(other.holders) == 1
+
+
+def test_a_time_out_that_is_made_by_hand_has_holders_of_its_own() -> None:
+    one, other = AcquireConcurrencySlotTimeoutError("late"), AcquireConcurrencySlotTimeoutError("late")
+    one.holders.append("somebody")  # type: ignore[arg-type]
+
+    assert other.holders == []
+    other.holders = []
+    assert copy.copy(other).holders == []

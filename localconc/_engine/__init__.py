@@ -39,7 +39,7 @@ Then the request joins the queue, in one transaction.
     (`core.calls.Request.to_text`), the mailbox's `address` and a secret; or it acquires, if a slot has come free.
     Because it waits, `fast_path.FastPaths.note_crowd` switches 4 and 5 off until a request on the limit is admitted at
     once. If the fast statements don't apply (several limits, decay, a pause, a limit that this process has not met, or
-    that has changed), `acquisitions._try_by_rules` calls `queue.admission` instead, which has all the rules.
+    that has changed), `acquisitions._try_by_rules` calls `queue.admission` and `queue.turns`, which have all the rules.
 9.  The generator yields a `Park` until the moment of `steps._first_look_at`. (If the store is busy, it yields a
     `Backoff` and tries again.) `threads._pause`, `core.clock.pause` and `waiting.mailboxes.mailbox.wait` sleep until a
     datagram comes, or until that moment.

@@ -80,7 +80,7 @@ class Machine:
 
         return history.read(self.engine, name_or_id, since, newest)
 
-    def statistics(self, name_or_id: str | UUID, since: float | None) -> Statistics:
+    def statistics(self, name_or_id: str | UUID | None, since: float | None) -> list[Statistics]:
         from localconc._engine.operations import history
 
         return history.statistics(self.engine, name_or_id, since)

@@ -243,7 +243,7 @@ class PrefectKeeper:
         """Raise `NotSupportedError`."""
         self._refuse("No history is kept", "Use localconc.events.subscribe in the processes that take slots.")
 
-    def statistics(self, name_or_id: str | UUID, since: float | None) -> NoReturn:
+    def statistics(self, name_or_id: str | UUID | None, since: float | None) -> NoReturn:
         """Raise `NotSupportedError`."""
         self._refuse("No statistics are kept", "Use localconc.events.subscribe in the processes that take slots.")
 

@@ -21,8 +21,10 @@ from localconc.limits import home
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from datetime import datetime
     from uuid import UUID
 
+    from localconc._engine.core.history import Statistics
     from localconc._engine.operations import doctor
     from localconc._engine.store.rows.ledger import Ledger
     from localconc.limits import Holder, Limit
@@ -91,6 +93,11 @@ def names_for_completion() -> list[str]:
     if not is_on_server() and not (home() / DATABASE_NAME).exists():
         return []
     return [status.name for status in take_snapshot(reap=False).limits]
+
+
+def statistics_of_all(since: datetime | None) -> list[Statistics]:
+    """Sum up how each limit was used, from one look at the history."""
+    return registry.keeper().statistics(None, arguments.since(since))
 
 
 # ---- definitions -----------------------------------------------------------------------------------------------------

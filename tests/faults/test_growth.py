@@ -8,15 +8,37 @@ import os
 import sqlite3
 import statistics
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 
-from localconc import ensure_limit, read_waiters
+from localconc import AcquireConcurrencySlotTimeoutError, ensure_limit, read_waiters
+from localconc._engine.acquiring import unadmitted
+from localconc._engine.core.records import LimitRow
+from localconc._engine.queue.explain import MAX_NAMED_HOLDERS, Reason
+from localconc._engine.store.rows import listings
+from localconc._engine.store.rows.ledger import Ledger
+from localconc._engine.waiting import tasks
 from localconc.asyncio import concurrency as task_concurrency
-from localconc.sync import concurrency
+from localconc.sync import acquire, concurrency
 from tests.faults.programs import Cast, Program, in_line, rows, until
+
+Result = TypeVar("Result")
+
+
+def counted(function: Callable[..., Result], calls: list[object]) -> Callable[..., Result]:
+    """Return a function that notes each call before it does the same."""
+
+    def counting(*arguments: Any, **more: Any) -> Result:
+        calls.append(arguments)
+        return function(*arguments, **more)
+
+    return counting
+
 
 # ---- 21: many at once ------------------------------------------------------------------------------------------------
 
@@ -31,17 +53,17 @@ async def _seconds_to_end(count: int, home: Path, how: str) -> float:
     wait_seconds = 1.0 + count / 1000
     async with task_concurrency("L"):
         began = time.monotonic()
-        tasks = [asyncio.ensure_future(job()) for _ in range(count)]
+        jobs = [asyncio.ensure_future(job()) for _ in range(count)]
         while in_line(home) < count:
             assert time.monotonic() < began + 30
             await asyncio.sleep(0.02)
         if how == "cancelled":
             began = time.monotonic()
-            for task in tasks:
-                task.cancel()
+            for each in jobs:
+                each.cancel()
         else:
             began += wait_seconds
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*jobs, return_exceptions=True)
         return max(0.001, time.monotonic() - began)
 
 
@@ -83,6 +105,118 @@ def test_a_refused_attempt_costs_no_more_among_many_limits(programs: Cast, tmp_p
     among_many = _seconds_for_a_refusal()
 
     assert among_many < 3 * among_few, f"{among_few * 1e6:.0f} µs, {among_many * 1e6:.0f} µs among 20,000 limits"
+
+
+def test_requests_that_give_up_together_read_a_thousand_holders_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def job() -> AcquireConcurrencySlotTimeoutError:
+        with pytest.raises(AcquireConcurrencySlotTimeoutError) as raised:
+            async with task_concurrency("L", timeout_seconds=0.3):
+                pass
+        return raised.value
+
+    async def jobs() -> list[AcquireConcurrencySlotTimeoutError]:
+        return await asyncio.gather(*(job() for _ in range(20)))
+
+    ensure_limit("L", 1000)
+    held = [acquire("L") for _ in range(1000)]
+    reads: list[object] = []
+    monkeypatch.setattr(listings, "holders", counted(listings.holders, reads))
+    errors = asyncio.run(jobs())
+
+    assert len(reads) == 1, "each would take milliseconds, and all other tasks of the loop wait for it"
+    assert [len(error.holders) for error in errors] == [1000] * 20
+    held.pop(0).release()
+    held.append(acquire("L", label="the newest"))
+    later = _time_out("L")
+    assert later.holders[0] == errors[0].holders[1], "a later one sees that a holder has left"
+    assert later.holders[-1].label == "the newest"
+    for each in held:
+        each.release()
+
+
+def test_a_transaction_that_refuses_a_request_reads_few_of_many_holders(monkeypatch: pytest.MonkeyPatch) -> None:
+    ensure_limit("L", 100)
+    held = [acquire("L") for _ in range(100)]
+    read: list[int] = []
+    explain = unadmitted.explain
+
+    def counting(*arguments: Any) -> Reason:
+        reason = explain(*arguments)
+        read.append(len(reason.entries))
+        return reason
+
+    monkeypatch.setattr(unadmitted, "explain", counting)
+    error = _time_out("L")
+
+    assert read == [MAX_NAMED_HOLDERS + 1]
+    assert str(error).count("this process") == MAX_NAMED_HOLDERS
+    assert ", and more; nobody ahead" in str(error)
+    assert "100 of 100 in use" in str(error)
+    assert "set by an operator" not in str(error)
+    assert len(error.holders) == 100
+    for each in held:
+        each.release()
+
+
+def _time_out(name: str) -> AcquireConcurrencySlotTimeoutError:
+    with pytest.raises(AcquireConcurrencySlotTimeoutError) as raised, concurrency(name, timeout_seconds=0):
+        pass
+    return raised.value
+
+
+def test_a_task_that_holds_nothing_looks_at_no_timer_before_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[object] = []
+    monkeypatch.setattr(tasks, "_is_bounded", counted(tasks._is_bounded, looks))
+
+    async def enter() -> None:
+        async with task_concurrency("L"):
+            pass
+
+    async def enter_beside_a_holder() -> None:
+        async with task_concurrency("other"):
+            waiting = asyncio.ensure_future(enter())
+            while not read_waiters("L"):
+                await asyncio.sleep(0.01)
+            assert looks == [], "a loop may have thousands of timers, and each of thousands of tasks would look at all"
+            asyncio.get_running_loop().call_later(0.1, held.release)
+            await enter()
+            assert len(looks) == 1, "this task holds something, so its wait could be part of a deadlock"
+            await waiting
+
+    ensure_limit("L", 1)
+    ensure_limit("other", 1)
+    held = acquire("L")
+    asyncio.run(asyncio.wait_for(enter_beside_a_holder(), 20))
+
+
+@pytest.mark.parametrize("count", [5, 40])
+def test_a_hand_over_of_many_limits_reads_each_of_them_a_few_times(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"L{number}" for number in range(count)]
+    held = acquire(names, limit=1)
+    threads = [threading.Thread(target=_enter_and_leave, args=(names,)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    until(lambda: len(read_waiters()) == 3, "all wait")
+    reads: list[object] = []
+    read = Ledger.limit_with_id
+
+    def counting(self: Ledger, limit_id: int) -> LimitRow | None:
+        if threading.current_thread() is threading.main_thread():
+            reads.append(limit_id)
+        return read(self, limit_id)
+
+    monkeypatch.setattr(Ledger, "limit_with_id", counting)
+    held.release()
+
+    assert len(reads) <= 3 * count
+    for thread in threads:
+        thread.join(20)
+    assert read_waiters() == []
+
+
+def _enter_and_leave(names: list[str]) -> None:
+    with concurrency(names):
+        pass
 
 
 # ---- 22: dead processes ----------------------------------------------------------------------------------------------

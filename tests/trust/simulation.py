@@ -141,8 +141,8 @@ class Thread:
         if handle is not None:
             self._note(handle)
             return
-        stopped = (id(self),)
-        self.steps = steps.acquire(self.engine, call, "simulated", id(self), mailboxes, lambda: stopped, polls=True)
+        own = {id(self)}
+        self.steps = steps.acquire(self.engine, call, "simulated", id(self), mailboxes, own.intersection, polls=True)
 
     def leave(self, *, fast: bool) -> None:
         """Begin to release the innermost block."""

@@ -21,6 +21,7 @@ from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.core.records import Grant, LimitRef, Requester
 from localconc._engine.holding.holdings import Handle
 from localconc._engine.queue import admission
+from localconc._engine.queue.turns import blocked
 from localconc._engine.store.rows.statements import ACQUIRE_FAST, RATE_LIMIT_FAST, RELEASE_FAST
 from localconc._engine.store.store import Transaction
 from localconc.errors import StoreError
@@ -208,7 +209,7 @@ class Acquisitions:
                 limit_ids = [row.id for row in rows]
                 admission.admit_waiters(txn, limit_ids, has_new_first=False)  # whose slots have drained since
                 rows = txn.ledger.limits_with_ids(limit_ids)
-            block = admission.blocked(request.slots, rows, txn.now, None)
+            block = blocked(request.slots, rows, txn.now, None)
             if block is None:
                 refs = admission.grant(txn, request, rows, requester)
                 grant = Grant(refs, request.slots, txn.wall, txn.now, 0.0, handle.thread, handle.label, handle.context)

@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Task
+    from collections.abc import Collection
 
 _numbers = count(1)
 
@@ -53,14 +54,14 @@ def running() -> tuple[int, ...]:
     return (own,) if own == caller else (own, caller)
 
 
-def stopped_by_caller() -> list[int]:
-    """Return what stops while the running thread waits: the thread, and all tasks of the event loop that it runs."""
+def stopped_by_caller(holding: Collection[int]) -> list[int]:
+    """Return what holds something and stops while the running thread waits: the thread, and all tasks of its loop."""
     stopped = [_thread.number]
     loop = _running_loop()
     if loop is not None:
         known = map(_tasks.get, sys.modules["asyncio"].all_tasks(loop))
         stopped += [number for number in known if number is not None]
-    return stopped
+    return [number for number in stopped if number in holding]
 
 
 def _running_loop() -> AbstractEventLoop | None:

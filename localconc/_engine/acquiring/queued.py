@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from localconc._engine.acquiring.terms import Deadlocked, Queued
+from localconc._engine.acquiring.terms import Deadlocked, Queued, Refused
 from localconc._engine.acquiring.unadmitted import running_caller, would_deadlock
 from localconc._engine.core.errors import shown
 from localconc._engine.core.records import Grant, LimitRef, limits_text
 from localconc._engine.queue import admission
 from localconc._engine.queue.cleanup import cancel
-from localconc._engine.queue.explain import LedgerAt, Reason, explain
+from localconc._engine.queue.explain import MAX_NAMED_HOLDERS, HolderLists, LedgerAt, Reason, explain
+from localconc._engine.queue.turns import Queues, blocked
 from localconc._engine.store.rows import listings, owner_rows
 from localconc._engine.store.rows.schema import GRANTED, PASSED_OVER, REFUSED
 from localconc.errors import ConcurrencySlotAcquisitionError, StoreError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from localconc._engine.holding.holdings import Handle, Holdings
     from localconc._engine.liveness.membership import Membership
     from localconc._engine.store.rows.ledger import Ledger
+    from localconc._engine.store.rows.listings import HolderEntry
     from localconc._engine.store.store import Store, Transaction
 
 
@@ -63,6 +65,7 @@ class QueuedRequests:
         self._holdings = holdings
         self._clock = clock
         self._last_queue = 0
+        self._holder_lists = HolderLists()
 
     # ---- its state -------------------------------------------------------------------------------------------
 
@@ -77,7 +80,7 @@ class QueuedRequests:
                 return _ANSWERED
             now, limit_ids = self._clock.now(), waiter.queued_on
             rows = ledger.limits_with_ids(limit_ids)
-            block = admission.blocked(waiter.slots, rows, now, queued.ticket)
+            block = blocked(waiter.slots, rows, now, queued.ticket)
             due_at = now if block is None else block.until
             overdue, depends_on_time = self._overdue(ledger, limit_ids)
             ahead = {owner for each in limit_ids for owner in owner_rows.ahead(ledger.connection, each, queued.ticket)}
@@ -86,13 +89,28 @@ class QueuedRequests:
         return self._store.read(look)
 
     def explain(self, queued: Queued, slots: int) -> Reason:
-        """Return what a queued request waits for."""
-        now, wall = self._clock.now(), self._clock.wall()
-        return self._store.read(lambda ledger: self._explain(LedgerAt(ledger, now, wall), queued, slots))
+        """Return what a queued request waits for, with all holders."""
+        limit_ids, caller = [ref.limit_id for ref in queued.refs], running_caller(queued.requester)
 
-    def _explain(self, at: LedgerAt, queued: Queued, slots: int) -> Reason:
-        limit_ids = [ref.limit_id for ref in queued.refs]
-        return explain(at, limit_ids, queued.ticket, running_caller(queued.requester), slots)
+        def look(ledger: Ledger) -> Reason:
+            at = LedgerAt(ledger, self._clock.now(), self._clock.wall())
+            return explain(at, limit_ids, queued.ticket, caller, slots, self._holder_lists)
+
+        return self._store.read(look)
+
+    def with_all_holders(self, refused: Refused) -> Reason:
+        """Return the reason of a refusal with all holders of its limits; a transaction has only read the first few."""
+        if len(refused.reason.entries) <= MAX_NAMED_HOLDERS:
+            return refused.reason
+
+        def look(ledger: Ledger) -> Reason:
+            entries: tuple[HolderEntry, ...] = ()
+            for row in ledger.limits_with_ids(refused.limit_ids):
+                shares = listings.shares(ledger.connection, row.id)
+                entries += self._holder_lists.read(ledger.connection, row, shares)
+            return refused.reason._replace(entries=entries)
+
+        return self._store.read(look)
 
     def addresses(self) -> set[str]:
         """Return the mailboxes of all requests of this process that are in the queue."""
@@ -132,14 +150,11 @@ class QueuedRequests:
         return self._store.read(lambda ledger: self._overdue(ledger, ids))
 
     def _overdue(self, ledger: Ledger, limit_ids: list[int]) -> tuple[list[int], bool]:
-        overdue, depends_on_time = [], False
-        for limit_id in limit_ids:
-            first = admission.first_in_queue(ledger, limit_id, self._clock.now())
-            if first is not None:
-                _, rows, block = first
-                depends_on_time = depends_on_time or any(row.decay > 0 or row.paused_until is not None for row in rows)
-                if block is None:
-                    overdue.append(limit_id)
+        queues = Queues(ledger, self._clock.now())
+        firsts = {limit_id: first for limit_id in limit_ids if (first := queues.first(limit_id)) is not None}
+        overdue = [limit_id for limit_id, first in firsts.items() if first.block is None]
+        distinct = {first.waiter.ticket: first for first in firsts.values()}.values()
+        depends_on_time = any(row.decay > 0 or row.paused_until is not None for first in distinct for row in first.rows)
         return overdue, depends_on_time
 
     def admit_overdue(self, limit_ids: Iterable[int]) -> float | None:
@@ -273,16 +288,20 @@ class QueuedRequests:
         return self._store.transact(work)
 
     def give_up(self, queued: Queued, slots: int) -> Reason:
-        """Leave the queue; return what the request waited for."""
+        """Leave the queue; return what the request waited for.
 
-        def work(txn: Transaction) -> Reason:
-            reason = self._explain(LedgerAt(txn.ledger, txn.now, txn.wall), queued, slots)
+        This reads the reason before the transaction, which other processes wait for. Afterwards, those behind it may
+        hold the slots.
+        """
+        reason = self.explain(queued, slots)
+
+        def work(txn: Transaction) -> None:
             for row in txn.ledger.limits_with_ids(ref.limit_id for ref in queued.refs):
                 txn.ledger.record_refusal(row.id, txn.wall)
             cancel(txn, queued.ticket, *queued.requester[:2])
-            return reason
 
-        return self._store.transact(work)
+        self._store.transact(work)
+        return reason
 
 
 def _grant(

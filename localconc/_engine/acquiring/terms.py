@@ -55,7 +55,7 @@ class Queued(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """A request that was neither admitted nor queued."""
+    """A request that was neither admitted nor queued. Its reason has the first few holders of each limit."""
 
     reason: Reason
     limit_ids: list[int]

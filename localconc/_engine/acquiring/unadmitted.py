@@ -108,6 +108,8 @@ def would_deadlock(
     asked = deadlocks.Waiting(
         ticket, requester.owner_id, contexts, request.slots, tuple(limit_ids), caller, request.to_text()
     )
+    if not deadlocks.needs_search(txn.ledger, asked):
+        return None
     waiting, held, sizes = deadlocks.situation(txn.ledger, [asked])
     stuck = deadlocks.find_stuck(waiting, held, sizes)
     if asked not in stuck:

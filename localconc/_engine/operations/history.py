@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from localconc._engine import events as event_building
 from localconc._engine.core import views
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from localconc._engine.core.history import Acquisition, Ending, Statistics
-    from localconc._engine.core.records import LimitRef, PastAcquisition
+    from localconc._engine.core.records import LimitRef, LimitRow, PastAcquisition
     from localconc._engine.engine import Engine
     from localconc._engine.events import Event
     from localconc._engine.store.rows.ledger import Ledger
@@ -66,31 +66,48 @@ def _plain(row: PastAcquisition) -> AcquisitionRow:
     )
 
 
-def statistics(engine: Engine, name_or_id: str | UUID, since: float | None) -> Statistics:
-    """Return how a limit was used in a window that ends now."""
+class _Past(NamedTuple):
+    """What the statistics of some limits are made of, from one look."""
+
+    limits: list[LimitRow]
+    begin: float | None
+    holds: dict[int, list[Hold]]
+    refusals: dict[int, int]
+
+
+def statistics(engine: Engine, name_or_id: str | UUID | None, since: float | None) -> list[Statistics]:
+    """Return how a limit was used in a window that ends now, or how each limit was, by name.
+
+    All limits take two queries: the history has no index, so each query reads all of it.
+    """
     until = engine.clock.wall()
 
-    def work(ledger: Ledger) -> Statistics:
-        row = find(ledger, name_or_id)
+    def work(ledger: Ledger) -> _Past:
+        connection = ledger.connection
+        limits = ledger.all_limits() if name_or_id is None else [find(ledger, name_or_id)]
         begin = since
-        complete = past.complete_since(ledger.connection)
+        complete = past.complete_since(connection)
         if complete is not None and (since is None or since < complete):
             begin = complete  # what was dropped would count as idle time
-        holds = [
-            Hold(waited, acquired, inf if is_held else released, slots)
-            for waited, acquired, released, slots, is_held in past.holds(ledger.connection, row.id)
-        ]
-        return statistics_of(
+        holds: dict[int, list[Hold]] = {}
+        limit_id = None if name_or_id is None else limits[0].id
+        for limit, waited, acquired, released, slots, is_held in past.holds(connection, limit_id):
+            holds.setdefault(limit, []).append(Hold(waited, acquired, inf if is_held else released, slots))
+        return _Past(limits, begin, holds, past.refusals(connection, 0.0 if begin is None else begin))
+
+    found = look(engine, work)
+    return [
+        statistics_of(
             row.name,
-            holds,
+            found.holds.get(row.id, ()),
             limit=row.limit,
             slot_decay_per_second=row.decay,
-            since=begin,
+            since=found.begin,
             until=until,
-            refusals=past.refusals(ledger.connection, row.id, 0.0 if begin is None else begin),
+            refusals=found.refusals.get(row.id, 0),
         )
-
-    return look(engine, work)
+        for row in found.limits
+    ]
 
 
 # ---- events ------------------------------------------------------------------------------------------------------

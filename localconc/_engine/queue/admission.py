@@ -1,4 +1,4 @@
-"""Admitting requests: which limits count, whether there is room, which request is next.
+"""Admitting requests: which limits count, what a grant changes, which waiters are next.
 
 A limit serves requests strictly in the order of arrival. The first one blocks those behind it, even if they would fit;
 otherwise a stream of small requests would starve a big one. A request over several limits waits in each queue, and
@@ -8,13 +8,14 @@ takes nothing until it is the first in all of them and fits in all of them.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from localconc._engine.core import rules
 from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, STRICT, Request, strict_default
 from localconc._engine.core.records import LimitRef
 from localconc._engine.queue.clocks import with_possible_moments
 from localconc._engine.queue.definitions import define, redefine
+from localconc._engine.queue.turns import Queues
 from localconc._engine.store.rows.schema import WAITING
 from localconc.errors import ConcurrencySlotAcquisitionError
 
@@ -22,17 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from localconc._engine.core.records import LimitRow, Requester, WaiterRow
-    from localconc._engine.store.rows.ledger import Ledger
     from localconc._engine.store.store import Transaction
 
 #: The kind of warning for a call whose limit does not exist.
 NOT_CONFIGURED: Final = "not configured"
-
-
-class Blocked(NamedTuple):
-    """Why a request can't be admitted now; `until` tells when it can if only time stands before it, else None."""
-
-    until: float | None
 
 
 # ---- which limits count ----------------------------------------------------------------------------------------------
@@ -132,31 +126,7 @@ def _warn_if_calls_differ(txn: Transaction, row: LimitRow, request: Request, own
         txn.warnings.append((owner_id, "differs", row.name, message))
 
 
-# ---- room and turn ---------------------------------------------------------------------------------------------------
-
-
-def blocked(slots: int, rows: Iterable[LimitRow], now: float, ticket: int | None) -> Blocked | None:
-    """Return why a request can't be admitted now: a queue ahead of it, a pause, or no room; None if it can be."""
-    for row in rows:
-        if row.first_ticket is not None and (ticket is None or row.first_ticket < ticket):
-            return Blocked(None)
-    return out_of_capacity(slots, rows, now)
-
-
-def out_of_capacity(slots: int, rows: Iterable[LimitRow], now: float) -> Blocked | None:
-    """Return why a request that is next can't be admitted now: a pause, or no room; None if it can be."""
-    until = now
-    for row in rows:
-        if row.limit == 0:
-            return Blocked(None)
-        if row.paused_until is not None:
-            until = max(until, row.paused_until)
-        if row.decay > 0:
-            if not rules.fits(rules.occupied_slots(row.empty_at, now, row.decay), slots, row.limit):
-                until = max(until, rules.fits_at(row.empty_at, slots, row.limit, row.decay))
-        elif not rules.fits(row.held, slots, row.limit):
-            return Blocked(None)
-    return Blocked(until) if until > now else None
+# ---- grants and refusals ---------------------------------------------------------------------------------------------
 
 
 def grant(
@@ -208,44 +178,48 @@ def admit_waiters(txn: Transaction, limit_ids: Iterable[int], *, has_new_first: 
         has_new_first: whether the first waiter may not know yet that it is the first, or that its slots drain sooner.
             If it only has to wait for a moment, this sends it a wakeup, so that it sets its alarm.
     """
-    pending = deque((limit_id, has_new_first) for limit_id in dict.fromkeys(limit_ids))
+    is_new = dict.fromkeys(limit_ids, has_new_first)
+    pending = deque(is_new)
+    queues, woken = Queues(txn.ledger, txn.now), set()
+
+    def look_again(changed: Iterable[int]) -> None:
+        for limit_id in changed:
+            if limit_id not in is_new:
+                pending.append(limit_id)
+            is_new[limit_id] = True
+
     while pending:
-        limit_id, is_new = pending.popleft()
-        before = len(txn.admitted)
-        may_admit_more = txn.admit_next(limit_id)
-        if len(txn.admitted) > before:
-            if may_admit_more:
-                pending.append((limit_id, True))
-            continue
-        first = first_in_queue(txn.ledger, limit_id, txn.now) if may_admit_more else None
+        limit_id = pending.popleft()
+        has_new = is_new.pop(limit_id)
+        first = queues.known_first(limit_id)
+        if first is None:
+            before = len(txn.admitted)
+            may_admit_more = txn.admit_next(limit_id)
+            if len(txn.admitted) > before:
+                queues.forget([limit_id])
+                look_again([limit_id] if may_admit_more else ())
+                continue
+            first = queues.first(limit_id) if may_admit_more else None
         if first is None:
             continue
         waiter, rows, block = first
         if block is None:
             _admit(txn, waiter, rows)
-            pending.extend((row.id, True) for row in rows)
-        elif block.until is not None and is_new:
+            changed = [row.id for row in rows]
+            queues.forget(changed)
+            look_again(changed)
+        elif block.until is not None and has_new and waiter.ticket not in woken:
+            woken.add(waiter.ticket)
             txn.to_wake.append((waiter.address, waiter.serial))
-
-
-def first_in_queue(
-    ledger: Ledger, limit_id: int, now: float
-) -> tuple[WaiterRow, list[LimitRow], Blocked | None] | None:
-    """Return the first waiter of a limit, all limits that it is queued on, and what keeps it from being admitted."""
-    waiter = ledger.first_waiter(limit_id)
-    if waiter is None:
-        return None
-    rows = ledger.limits_with_ids(waiter.queued_on)
-    return waiter, rows, blocked(waiter.slots, rows, now, waiter.ticket)
 
 
 def next_due(txn: Transaction, limit_ids: Iterable[int]) -> float | None:
     """Return when the first waiter of one of these queues can be admitted, if it only waits for a moment."""
-    moments = []
+    moments, queues = [], Queues(txn.ledger, txn.now)
     for limit_id in limit_ids:
-        first = first_in_queue(txn.ledger, limit_id, txn.now)
-        if first is not None and first[2] is not None and first[2].until is not None:
-            moments.append(first[2].until)
+        first = queues.first(limit_id)
+        if first is not None and first.block is not None and first.block.until is not None:
+            moments.append(first.block.until)
     return min(moments, default=None)
 
 

@@ -8,14 +8,15 @@ an end (a time-out, retries) are left out, and so are limits with decay and limi
 from __future__ import annotations
 
 from collections import Counter, deque
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from localconc._engine.core.arguments import printable
 from localconc._engine.core.calls import Request
-from localconc._engine.store.rows import listings
+from localconc._engine.store.rows import endless, listings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from localconc._engine.store.rows.ledger import Ledger
 
@@ -108,6 +109,34 @@ def _can_be_admitted(
     return True
 
 
+def may_be_stuck(
+    request: Waiting,
+    holding: Callable[[int], Collection[Context]],
+    queued_with: Callable[[int], Collection[int]],
+    stopped: Callable[[], Collection[Context]],
+) -> bool:
+    """Return False if a request surely does not wait forever, without a look at all others.
+
+    It depends on the holders of its limits, on the requests that are queued there, and so on through the other limits
+    of those. If no caller that is stopped holds any of these limits, each of these requests is served in turn.
+
+    Args:
+        holding: returns what holds slots of a limit.
+        queued_with: returns the limits of all requests that are queued on a limit.
+        stopped: returns what the other requests stop.
+    """
+    found: set[Context] = set()
+    seen: set[int] = set()
+    more = set(request.limit_ids)
+    while more:
+        seen |= more
+        found.update(*map(holding, more))
+        more = set[int]().union(*map(queued_with, more)) - seen
+    if not found.isdisjoint(request.contexts):
+        return True
+    return bool(found) and not found.isdisjoint(stopped())
+
+
 def circle_of(
     request: Waiting, stuck: Sequence[Waiting], held: Sequence[Held], sizes: Mapping[int, int]
 ) -> list[Waiting]:
@@ -163,6 +192,17 @@ def label_text(label: str) -> str:
 # ---- from the rows -----------------------------------------------------------------------------------------------
 
 
+def needs_search(ledger: Ledger, request: Waiting) -> bool:
+    """Return whether a request that is about to be queued may be stuck, by the rows of its limits."""
+    connection = ledger.connection
+    return may_be_stuck(
+        request,
+        partial(endless.holding, connection),
+        partial(endless.queued_with, connection),
+        partial(endless.stopped, connection),
+    )
+
+
 class Situation(NamedTuple):
     """All requests without an end, with what their contexts hold."""
 
@@ -180,7 +220,7 @@ def situation(ledger: Ledger, more: Iterable[Waiting] = ()) -> Situation:
         more: requests that are about to be queued.
     """
     connection = ledger.connection
-    waiting = [_waiting(entry) for entry in listings.endless_waiters(connection)]
+    waiting = [_waiting(entry) for entry in endless.waiters(connection)]
     waiting += more
     rows = ledger.limits_with_ids(sorted({limit_id for each in waiting for limit_id in each.limit_ids}))
     sizes = {row.id: row.limit for row in rows if row.decay == 0 and row.limit > 0}
@@ -202,7 +242,7 @@ def situation(ledger: Ledger, more: Iterable[Waiting] = ()) -> Situation:
     return Situation(waiting, held, sizes)
 
 
-def _waiting(entry: listings.EndlessWaiter) -> Waiting:
+def _waiting(entry: endless.EndlessWaiter) -> Waiting:
     contexts = tuple((entry.owner_id, int(context)) for context in entry.stops.split(",") if context)
     caller = f"pid {entry.pid}, {printable(entry.thread)}"
     return Waiting(entry.ticket, entry.owner_id, contexts, entry.slots, entry.queued_on, caller, entry.request)

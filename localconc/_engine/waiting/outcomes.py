@@ -40,7 +40,7 @@ def out_of_time(call: Call, reason: Reason) -> AcquireConcurrencySlotTimeoutErro
     hint = hint_of_other_homes()
     error = AcquireConcurrencySlotTimeoutError(f"{message}. {hint}" if hint else message)
     error.names = reason.names
-    error.holders = reason.holders
+    error._entries = reason.entries
     error.requests_ahead = reason.requests_ahead
     return error
 
@@ -58,15 +58,10 @@ def out_of_retries(reason: Reason) -> ConcurrencySlotAcquisitionError:
     return ConcurrencySlotAcquisitionError(f"No slots became available, and no retries are left: {reason.text}")
 
 
-def refused(call: Call, reason: Reason) -> Exception:
-    """Return the error for a request that tries once."""
-    return out_of_time(call, reason) if call.timeout_seconds == 0 else out_of_retries(reason)
-
-
 def store_timeout(call: Call, path: str) -> Exception:
     """Return the error for a request that could not even use the store in time."""
     held = f"another process held the database {shown(path)} the whole time (is it suspended?)"
-    reason = Reason(held, call.request.names, (), 0)
+    reason = Reason(held, call.request.names)
     return out_of_retries(reason) if call.timeout_seconds is None else out_of_time(call, reason)
 
 

@@ -27,7 +27,7 @@ from localconc._engine.waiting.wait import Wait
 from localconc.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from localconc._engine.core.calls import Call
     from localconc._engine.engine import Engine
@@ -41,7 +41,7 @@ def acquire(
     thread: str,
     context: int,
     mailboxes: MailboxSource,
-    stopped: Callable[[], Iterable[int]],
+    stopped: Callable[[Collection[int]], Iterable[int]],
     *,
     polls: bool,
     begun: float | None = None,
@@ -52,7 +52,7 @@ def acquire(
         thread: name of the thread or task.
         context: identifies the thread or task; 0 if any thread or task may release.
         mailboxes: provides a mailbox for wakeups.
-        stopped: returns the threads and tasks that can't continue while this call waits.
+        stopped: returns which of the threads and tasks that hold something can't continue while this call waits.
         polls: whether these steps poll the store; False if a dispatcher polls it for many tasks.
         begun: when the caller began to wait, if that was before now.
     """
@@ -102,7 +102,7 @@ def _first_look_at(begun: float, deadline: float | None, polls: bool) -> float:
 
 
 def _terms(
-    engine: Engine, call: Call, mailboxes: MailboxSource, stopped: Callable[[], Iterable[int]]
+    engine: Engine, call: Call, mailboxes: MailboxSource, stopped: Callable[[Collection[int]], Iterable[int]]
 ) -> WaitTerms | None:
     owner = engine.membership.owner
     if owner is None:
@@ -110,8 +110,7 @@ def _terms(
     has_end = call.timeout_seconds is not None or call.max_retries is not None
     stops: tuple[int, ...] = ()
     if not has_end and engine.holdings.grants:
-        contexts = engine.holdings.contexts
-        stops = tuple(context for context in stopped() if context in contexts)
+        stops = tuple(stopped(engine.holdings.contexts))
     generation = engine.membership.generation
     return WaitTerms(mailboxes.take(owner), has_end, call.max_retries is not None, stops, generation)
 
@@ -129,15 +128,17 @@ def _reap_and_try_again(
         reap = partial(engine.reaper.reap_owners, outcome.owner_ids)
     else:
         assert isinstance(outcome, Refused)
-        seen = {entry.owner_id for entry in outcome.reason.entries}
-        reap = partial(engine.reaper.reap_in_front, outcome.limit_ids, None, seen)
+        reap = partial(engine.reaper.reap_in_front, outcome.limit_ids, None, outcome.reason.owner_ids)
     if (yield from retry_while_busy(engine, reap, deadline)):
         again = partial(engine.acquisitions.try_acquire, call.request, handle, terms, is_retry=True)
         outcome = yield from retry_while_busy(engine, again, deadline)
     if isinstance(outcome, Deadlocked):
         raise outcomes.deadlocked(outcome.text)
     if isinstance(outcome, Refused):
-        raise outcomes.refused(call, outcome.reason)
+        if call.timeout_seconds != 0:
+            raise outcomes.out_of_retries(outcome.reason)
+        complete = partial(engine.queued.with_all_holders, outcome)
+        raise outcomes.out_of_time(call, (yield from retry_while_busy(engine, complete, deadline)))
     return outcome
 
 

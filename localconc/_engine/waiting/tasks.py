@@ -14,7 +14,7 @@ from localconc._engine.waiting.throttle import MAX_SECONDS_AN_ITERATION, loop_bu
 from localconc._locks import ENDLESSLY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from typing import Any
 
     from localconc._engine.core.calls import Call
@@ -117,10 +117,16 @@ async def acquire(engine: Engine, call: Call, task: str, context: int) -> Handle
     )
 
 
-def _stopped() -> list[int]:
-    """Return what stops while the running task waits: the task itself, unless `asyncio.timeout` ends its wait."""
+def _stopped(holding: Collection[int]) -> list[int]:
+    """Return what holds something and stops while the running task waits: this task, unless a time-out ends its wait.
+
+    Most tasks that wait hold nothing. So this looks at the timers last, of which a loop may have thousands.
+    """
     task = asyncio.current_task()
-    return [] if task is None or _is_bounded(task) else [of_task(task)]
+    if task is None:
+        return []
+    number = of_task(task)
+    return [] if number not in holding or _is_bounded(task) else [number]
 
 
 def _is_bounded(task: asyncio.Task[Any]) -> bool:

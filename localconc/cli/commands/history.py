@@ -13,6 +13,7 @@ import click
 
 from localconc import limits
 from localconc.cli import options
+from localconc.cli.engine_access import statistics_of_all
 from localconc.cli.errors import CommandError, WrongUsage
 from localconc.cli.names import complete_file, complete_name, naming
 from localconc.cli.output import json
@@ -172,7 +173,7 @@ def timeline(names: tuple[str, ...], since: float | None, file: str | None) -> N
 
 def _statistics(name: str | None, since: DateTime | None) -> list[Statistics]:
     if name is None:
-        return [limits.read_statistics(limit.id, since=since) for limit in limits.read_limits()]
+        return statistics_of_all(since)
     with naming(name):
         return [limits.read_statistics(name, since=since)]
 

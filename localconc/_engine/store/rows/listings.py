@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from localconc._engine.core import views
 from localconc._engine.core.calls import Request
-from localconc._engine.core.records import limits_in
 from localconc._engine.store.rows.schema import GRANTED, OPERATOR, PASSED_OVER, REFUSED, TOTALS_ROW, UNSEEN, WAITING
 from localconc._engine.store.rows.statements import HELD
 
@@ -46,6 +45,24 @@ class HolderEntry(NamedTuple):
         )
 
 
+class Share(NamedTuple):
+    """What one process holds of a limit, summed up.
+
+    If the shares of a limit are the same as before, so are its holders: a new one changes the moments, one that has
+    left changes the count, and the other columns show what else can change.
+    """
+
+    owner_id: int
+    pid: int | None
+    command: str | None
+    slots: int
+    holders: int
+    newest: float
+    moments: float
+    contexts: float
+    numbers: str | None
+
+
 class WaiterEntry(NamedTuple):
     """One queued request."""
 
@@ -68,25 +85,6 @@ class WaiterEntry(NamedTuple):
         )
 
 
-class EndlessWaiter(NamedTuple):
-    """A queued request that waits for as long as it takes."""
-
-    ticket: int
-    owner_id: int
-    stops: str
-    slots: int
-    limit_id: int
-    limit_ids: str | None
-    request: str
-    pid: int
-    thread: str
-
-    @property
-    def queued_on(self) -> tuple[int, ...]:
-        """The limits on which the request is queued."""
-        return limits_in(self.limit_id, self.limit_ids)
-
-
 class QueuedHolder(NamedTuple):
     """A holder that was admitted from the queue, with all that it takes to queue its request again."""
 
@@ -105,10 +103,32 @@ _HOLDERS: Final = f"""
     SELECT slots.limit_id, definition.name, slots.owner_id, slots.serial, slots.slots, slots.numbers,
         coalesce(owners.pid, 0), coalesce(slots.thread, ''), coalesce(slots.context, 0), coalesce(owners.command, ''),
         coalesce(slots.label, ''), slots.acquired_wall
-    FROM slots JOIN limits AS definition ON definition.id = slots.limit_id
+    FROM {{}} JOIN limits AS definition ON definition.id = slots.limit_id
         LEFT JOIN owners ON owners.id = slots.owner_id
     WHERE {HELD} {{}}
     ORDER BY slots.acquired_boot, slots.owner_id, slots.serial
+"""
+_ALL_HOLDERS: Final = _HOLDERS.format("slots", "")
+_HOLDERS_OF: Final = _HOLDERS.format("slots", "AND slots.limit_id = ?")
+_FIRST_HOLDERS_OF: Final = _HOLDERS.format(
+    f"""
+    (
+        SELECT limit_id, owner_id, serial FROM slots WHERE limit_id = ? AND {HELD}
+        ORDER BY acquired_boot, owner_id, serial LIMIT ?
+    ) JOIN slots USING (limit_id, owner_id, serial)
+    """,
+    "",
+)
+
+_SHARES: Final = f"""
+    SELECT share.owner_id, owners.pid, owners.command, share.slots, share.holders, share.newest, share.moments,
+        share.contexts, share.numbers
+    FROM (
+        SELECT owner_id, sum(slots) AS slots, count(*) AS holders, max(acquired_boot) AS newest,
+            total(acquired_boot) AS moments, total(context) AS contexts, group_concat(numbers, ';') AS numbers
+        FROM slots WHERE limit_id = ? AND {HELD} GROUP BY owner_id
+    ) AS share LEFT JOIN owners ON owners.id = share.owner_id
+    ORDER BY share.owner_id
 """
 
 _WAITERS: Final = """
@@ -134,12 +154,18 @@ _WAITERS_BY_LIMIT: Final = _WAITERS.format("place.limit_id,", _PLACES) + " ORDER
 
 def holders(connection: sqlite3.Connection, limit_id: int | None = None) -> list[HolderEntry]:
     """Return the holders of one limit or of all, oldest first."""
-    rows = (
-        connection.execute(_HOLDERS.format(""))
-        if limit_id is None
-        else connection.execute(_HOLDERS.format("AND slots.limit_id = ?"), (limit_id,))
-    )
+    rows = connection.execute(_ALL_HOLDERS) if limit_id is None else connection.execute(_HOLDERS_OF, (limit_id,))
     return [HolderEntry._make(row) for row in rows]
+
+
+def first_holders(connection: sqlite3.Connection, limit_id: int, count: int) -> list[HolderEntry]:
+    """Return the oldest holders of a limit, up to a count."""
+    return [HolderEntry._make(row) for row in connection.execute(_FIRST_HOLDERS_OF, (limit_id, count))]
+
+
+def shares(connection: sqlite3.Connection, limit_id: int) -> list[Share]:
+    """Return what each process holds of a limit."""
+    return [Share._make(row) for row in connection.execute(_SHARES, (limit_id,))]
 
 
 def waiters(connection: sqlite3.Connection, limit_id: int | None = None) -> list[WaiterEntry]:
@@ -165,19 +191,6 @@ def requests_ahead(connection: sqlite3.Connection, limit_id: int, ticket: int | 
             "SELECT count(*) FROM queue WHERE limit_id = ? AND ticket < ?", (limit_id, ticket)
         ).fetchone()
     return int(row[0])
-
-
-def endless_waiters(connection: sqlite3.Connection) -> list[EndlessWaiter]:
-    """Return the queued requests that wait for as long as it takes, in the order of arrival."""
-    rows = connection.execute(
-        f"""
-        SELECT waiters.ticket, waiters.owner_id, waiters.stops, waiters.slots, waiters.limit_id, waiters.limit_ids,
-            waiters.request, coalesce(owners.pid, 0), waiters.thread
-        FROM waiters LEFT JOIN owners ON owners.id = waiters.owner_id
-        WHERE waiters.state = {WAITING} AND waiters.has_end = 0 ORDER BY waiters.ticket
-        """
-    )
-    return [EndlessWaiter._make(row) for row in rows]
 
 
 def queued_holders(

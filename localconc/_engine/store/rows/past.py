@@ -33,11 +33,12 @@ _PAST: Final = f"""
 """
 
 
-_HOLDS: Final = f"""
-    SELECT waited_seconds, acquired_wall, released_wall, slots, 0 FROM history WHERE limit_id = :limit_id
+_ALL_HOLDS: Final = f"""
+    SELECT limit_id, waited_seconds, acquired_wall, released_wall, slots, 0 FROM history
     UNION ALL
-    SELECT coalesce(waited_seconds, 0), acquired_wall, NULL, slots, 1 FROM slots WHERE limit_id = :limit_id AND {HELD}
+    SELECT limit_id, coalesce(waited_seconds, 0), acquired_wall, NULL, slots, 1 FROM slots WHERE {HELD}
 """
+_HOLDS_OF: Final = _ALL_HOLDS.replace("history", "history WHERE limit_id = :limit_id") + " AND limit_id = :limit_id"
 
 
 def acquisitions(connection: sqlite3.Connection, limit_id: int | None = None) -> list[PastAcquisition]:
@@ -46,9 +47,12 @@ def acquisitions(connection: sqlite3.Connection, limit_id: int | None = None) ->
     return [PastAcquisition._make(row) for row in rows]
 
 
-def holds(connection: sqlite3.Connection, limit_id: int) -> list[tuple[float, float, float | None, int, int]]:
-    """Return wait, begin, end, slots of each acquisition of a limit, and whether it is held now."""
-    return connection.execute(_HOLDS, {"limit_id": limit_id}).fetchall()
+def holds(
+    connection: sqlite3.Connection, limit_id: int | None
+) -> list[tuple[int, float, float, float | None, int, int]]:
+    """Return limit, wait, begin, end, slots of each acquisition of a limit or of all, and whether it is held now."""
+    statement = _ALL_HOLDS if limit_id is None else _HOLDS_OF
+    return connection.execute(statement, {"limit_id": limit_id}).fetchall()
 
 
 def complete_since(connection: sqlite3.Connection) -> float | None:
@@ -59,12 +63,10 @@ def complete_since(connection: sqlite3.Connection) -> float | None:
     return None if row is None or row[0] <= 1 else float(row[1])
 
 
-def refusals(connection: sqlite3.Connection, limit_id: int, since_wall: float) -> int:
-    """Return how many requests on a limit were refused, or gave up, since a moment."""
-    row = connection.execute(
-        "SELECT count(*) FROM refusals WHERE limit_id = ? AND refused_wall >= ?", (limit_id, since_wall)
-    ).fetchone()
-    return int(row[0])
+def refusals(connection: sqlite3.Connection, since_wall: float) -> dict[int, int]:
+    """Return how many requests on each limit were refused, or gave up, since a moment."""
+    statement = "SELECT limit_id, count(*) FROM refusals WHERE refused_wall >= ? GROUP BY limit_id"
+    return dict(connection.execute(statement, (since_wall,)).fetchall())
 
 
 def recent_grants(connection: sqlite3.Connection, since_wall: float, max_rows: int) -> list[tuple[int, float]]:

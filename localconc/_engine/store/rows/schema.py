@@ -195,7 +195,7 @@ _REVISION, _DECAY = "CASE WHEN new.active THEN new.revision END", "nullif(new.sl
 TRIGGERS: Final = (
     # The fast statements name the revision of the definition that their process knows. The triggers let them pass if
     # the total still shows that revision (so the limit is enforced, and its decay is the known one), there is room, and
-    # the limit has no pause and no queue. `queue.admission` has the same conditions for every other case.
+    # the limit has no pause and no queue. `queue.turns` has the same conditions for every other case.
     f"""
     CREATE TRIGGER counted BEFORE INSERT ON slots WHEN new.owner_id <> {TOTALS_ROW} BEGIN
         UPDATE slots SET slots = slots + new.slots WHERE {total_of("new.limit_id")} AND (

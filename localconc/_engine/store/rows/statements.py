@@ -11,7 +11,7 @@ from localconc._engine.store.rows.schema import GRANTED, TOTALS_ROW, WAITING, to
 HELD: Final = f"slots.owner_id > {TOTALS_ROW}"
 
 # The fast statements are for one enforced limit without a pause; without decay, but for the one of rate_limit. Their
-# triggers keep the rules that `queue.admission` has for all other cases.
+# triggers keep the rules that `queue.turns` has for all other cases.
 
 #: Acquire slots if there is room and no queue.
 ACQUIRE_FAST: Final = """
