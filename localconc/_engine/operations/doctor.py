@@ -177,7 +177,7 @@ def _lost_logs(directory: Path, path: Path) -> Iterator[Finding]:
     if users:
         text = f"The log of the database {shown(path)} was removed while processes use it: pid {_listed(users)}."
         remedy = "The next use brings back what they hold, and so does --repair."
-        yield Finding("log", "wrong", text, remedy, repairs.bring_log_back)
+        yield Finding("log", "wrong", text, remedy, repairs.reopen)
 
 
 def _left_behind(directory: Path) -> Iterator[Finding]:
@@ -208,6 +208,9 @@ def _database(directory: Path, path: Path) -> Iterator[Finding]:
                 yield _damaged(path, "; ".join(errors))
                 return
             yield Finding("integrity", "well", "The database is sound.")
+            if (mode := integrity.journal_mode(connection)) != "wal":
+                text = f"The database has no log: its journal mode is {mode!r}, since another program has changed it."
+                yield Finding("log", "note", text, "The next use gives it a log, and so does --repair.", repairs.reopen)
             connection.execute("BEGIN")
             yield _kept_beside(directory, Ledger(connection))
             yield _owners(directory, Ledger(connection))

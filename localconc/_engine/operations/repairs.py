@@ -74,8 +74,8 @@ def rebuild(engine: Engine) -> None:
     run(engine, engine.store.database.ensure_open)
 
 
-def bring_log_back(engine: Engine) -> None:
-    """Bring back a log that was removed under those who use it: opening the store does so."""
+def reopen(engine: Engine) -> None:
+    """Open the store, which brings back a log that was removed under its users, or gives it one if it has none."""
     run(engine, engine.store.database.ensure_open)
 
 

@@ -80,6 +80,7 @@ class Recovery:
                 connection.close()
                 self._migrate()
                 raise Busy  # there is a new file at the path now
+            self._ensure_log(connection)
             if is_group_shared(self._directory):
                 for suffix in _SIDECARS:
                     give_to_group(_sidecar(self._path, suffix))
@@ -107,6 +108,17 @@ class Recovery:
             connection.close()
             raise self._explained(error) from error
         return connection
+
+    def _ensure_log(self, connection: sqlite3.Connection) -> None:
+        """Give a store a log if another program took it away: a tool can, and a copy by `VACUUM INTO` has none."""
+        if integrity.journal_mode(connection) == "wal":
+            return
+        with maintenance_lock(self._directory):
+            if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+                raise StoreError(
+                    f"The database {shown(self._path)} can't have a log (WAL): set LOCALCONC_HOME to a local disk."
+                )
+            integrity.version(connection)  # SQLite creates the log at the first read
 
     def _version(self, connection: sqlite3.Connection) -> int:
         version = integrity.version(connection)

@@ -31,6 +31,11 @@ def version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
+def journal_mode(connection: sqlite3.Connection) -> str:
+    """Return how changes get into the file: `wal`, by way of a log, is the only mode that localconc works with."""
+    return str(connection.execute("PRAGMA journal_mode").fetchone()[0])
+
+
 def unused_bytes(connection: sqlite3.Connection) -> int:
     """Return how much of the file is empty pages."""
     pages = int(connection.execute("PRAGMA freelist_count").fetchone()[0])
