@@ -43,7 +43,7 @@ def _with_another_boot_identity(tmp_path: Path, identity: str = _OTHER_BOOT) -> 
     return _needs("unshare", "--mount", "sh", "-c", script)
 
 
-def _in_another_pid_namespace() -> tuple[str, ...]:
+def in_another_pid_namespace() -> tuple[str, ...]:
     return _needs("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
@@ -207,7 +207,7 @@ def test_a_command_in_a_container_with_a_shifted_boot_clock_keeps_its_slot(progr
 def test_a_killed_holder_in_another_pid_namespace_gives_its_slot_to_those_who_wait(
     programs: Cast, localconc_home_directory: Path
 ) -> None:
-    container = _in_another_pid_namespace()
+    container = in_another_pid_namespace()
     ensure_limit("L", 1)
     inside, waiter = programs.puppet(prefix=container), programs.puppet()
     inside.must_enter("L")
@@ -270,7 +270,7 @@ def _processor_seconds(pids: list[int]) -> float:
 def test_an_idle_process_in_a_container_does_not_make_those_who_wait_busy(
     programs: Cast, localconc_home_directory: Path
 ) -> None:
-    container = _in_another_pid_namespace()
+    container = in_another_pid_namespace()
     idle = programs.puppet(prefix=container)
     idle.must_enter("unrelated", limit=3)
     idle.leave("unrelated")

@@ -188,6 +188,10 @@ class Membership:
         if self.owner is not None:
             open_logs.note_none(self.owner)
 
+    def is_claim_in_place(self) -> bool:
+        """Return whether others can see that this process lives; if not, the next opening of the store sees to it."""
+        return self.owner is None or self.owner.is_in_place()
+
     def leave(self, txn: Transaction, *, may_hold: bool) -> None:
         """Take this process out of the store; `may_hold` says whether calls of it are under way."""
         cleanup.leave(txn, self.owner_id, may_hold=may_hold)

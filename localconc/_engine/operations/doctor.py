@@ -213,7 +213,7 @@ def _database(directory: Path, path: Path) -> Iterator[Finding]:
                 yield Finding("log", "note", text, "The next use gives it a log, and so does --repair.", repairs.reopen)
             connection.execute("BEGIN")
             yield _kept_beside(directory, Ledger(connection))
-            yield _owners(directory, Ledger(connection))
+            yield from _owners(directory, Ledger(connection))
             yield from _rows(connection)
             yield from _deadlocks(Ledger(connection))
             unused = integrity.unused_bytes(connection)
@@ -246,20 +246,26 @@ def _version(found: int) -> Finding:
     return Finding("version", "well", f"The database has version {found}, this localconc's own.")
 
 
-def _owners(directory: Path, ledger: Ledger) -> Finding:
+def _owners(directory: Path, ledger: Ledger) -> Iterator[Finding]:
     rows = owner_rows.read_all(ledger.connection)
+    lost = [row for row in rows if owners.is_lost(directory, row)]
+    if lost:
+        text = f"The files of processes in other containers were removed: pid {_listed([row.pid for row in lost])}."
+        remedy = "Those that live make them again at their next use. If none lives, --repair releases their slots."
+        yield Finding("owners", "wrong", text, remedy, repairs.reap_lost(lost))
     dead = [row for row in rows if not owners.is_alive(directory, row)]
     files = owners.orphaned_files(directory, {row.key for row in rows})
     if dead:
         slots = sum(len(ledger.held_by(row.id)) for row in dead)
         text = f"Dead processes still hold slots: pid {_listed([row.pid for row in dead])}, {slots} time(s)."
         remedy = "The next waiter releases them, and so does --repair."
-        return Finding("owners", "wrong", text, remedy, repairs.reap_dead(dead, files))
-    if files:
+        yield Finding("owners", "wrong", text, remedy, repairs.reap_dead(dead, files))
+    elif files:
         text = f"{len(files)} file(s) of processes that ended while they were starting."
-        return Finding("owners", "note", text, "--repair removes them.", repairs.reap_dead([], files))
-    alive = f"All {len(rows)} process(es) in the store are alive." if rows else "No process is in the store."
-    return Finding("owners", "well", alive)
+        yield Finding("owners", "note", text, "--repair removes them.", repairs.reap_dead([], files))
+    elif not lost:
+        alive = f"All {len(rows)} process(es) in the store are alive." if rows else "No process is in the store."
+        yield Finding("owners", "well", alive)
 
 
 def _kept_beside(directory: Path, ledger: Ledger) -> Finding:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+from localconc._engine.liveness import owner as owners
 from localconc._engine.queue import cleanup, definitions
 from localconc._engine.store.files import checkpoints
 from localconc._engine.waiting.threads import run
@@ -45,6 +46,17 @@ def reap_dead(dead: list[OwnerRow], files: list[Path]) -> Callable[[Engine], Non
         for path in files:
             with suppress(OSError):
                 path.unlink()
+
+    return reap
+
+
+def reap_lost(lost: list[OwnerRow]) -> Callable[[Engine], None]:
+    """Return a repair that releases the slots of processes whose files are gone, unless they have made them again."""
+
+    def reap(engine: Engine) -> None:
+        for owner in lost:
+            if owners.is_lost(engine.directory, owner):
+                run(engine, partial(engine.reaper.reap, owner))
 
     return reap
 
