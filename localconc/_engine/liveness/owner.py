@@ -31,7 +31,7 @@ from localconc._engine.homes.files import (
 )
 from localconc._engine.homes.home import OWNERS_NAME, file_mode
 from localconc._engine.liveness.lock_notes import is_copy, is_handed_on, note_original
-from localconc._engine.liveness.processes import command, has_exited, pid_namespace, started
+from localconc._engine.liveness.processes import command, has_exited, is_own_table, pid_namespace, started
 
 if TYPE_CHECKING:
     from localconc._engine.core.records import OwnerRow
@@ -228,10 +228,10 @@ class Owner:
 
 def is_alive(directory: Path, row: OwnerRow) -> bool:
     """Return whether the process of a row still runs; True if that is unknown."""
-    if row.is_command and row.pid_namespace == pid_namespace():
+    is_other_table = not is_own_table(row.pid_namespace)
+    if row.is_command and not is_other_table:
         return not has_ended(row)  # a command may close the lock that it inherited, or leave it to children
     path = path_of(directory, row.key)
-    is_other_table = row.pid_namespace != pid_namespace()
     if locked := is_locked(path):  # it is as good as a life, but for a child that C code forked
         return is_other_table or not has_exited(row.pid) or is_handed_on(path)
     if locked is False and (is_other_table or not is_copy(path)):
@@ -244,7 +244,7 @@ def is_lost(directory: Path, row: OwnerRow) -> bool:
 
     If it lives, it makes its file again at its next use. If not, it would count as alive for ever.
     """
-    return row.pid_namespace != pid_namespace() and not os.path.lexists(path_of(directory, row.key))
+    return not is_own_table(row.pid_namespace) and not os.path.lexists(path_of(directory, row.key))
 
 
 def has_ended(row: OwnerRow) -> bool:
