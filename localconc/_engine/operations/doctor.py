@@ -195,7 +195,8 @@ def _database(directory: Path, path: Path) -> Iterator[Finding]:
         yield _damaged(path, "it is no file")
         return
     try:
-        with closing(sqlite3.connect(f"file:{quote(os.fsencode(path))}?mode=ro", uri=True, timeout=5.0)) as connection:
+        uri = f"file:{quote(os.fsencode(path))}?mode=ro"
+        with closing(sqlite3.Connection(uri, uri=True, timeout=5.0)) as connection:
             found = integrity.version(connection)
             if found < SCHEMA_VERSION and found not in FROM_VERSIONS:
                 yield _damaged(path, "its tables are not localconc's")

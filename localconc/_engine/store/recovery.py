@@ -93,7 +93,8 @@ class Recovery:
 
     def _connect(self, path: Path) -> sqlite3.Connection:
         try:
-            connection = sqlite3.connect(
+            # Not `sqlite3.connect`: OpenTelemetry wraps what that returns, and `backup` refuses a wrapped connection.
+            connection = sqlite3.Connection(
                 path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=256
             )
         except SQLITE_ERRORS as error:
@@ -327,7 +328,7 @@ def _data_version(connection: sqlite3.Connection) -> int:
 
 def _copy(connection: sqlite3.Connection, path: Path) -> None:
     """Write a whole database to a file and sync it. Outside of a transaction, every build of SQLite can do so."""
-    copy = sqlite3.connect(path, isolation_level=None)
+    copy = sqlite3.Connection(path, isolation_level=None)
     try:
         connection.backup(copy)
         copy.execute("PRAGMA journal_mode = WAL").fetchall()

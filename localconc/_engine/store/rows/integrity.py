@@ -19,7 +19,7 @@ def integrity_errors(connection: sqlite3.Connection) -> list[str]:
 
 def missing_parts(connection: sqlite3.Connection) -> list[str]:
     """Return the tables, triggers and views that a database of this version has and this one lacks."""
-    with closing(sqlite3.connect(":memory:")) as whole:
+    with closing(sqlite3.Connection(":memory:")) as whole:
         for statement in CREATE_ALL:
             whole.execute(statement)
         missing = set(whole.execute(_PARTS)) - set(connection.execute(_PARTS))
