@@ -315,7 +315,7 @@ def _files_by_key(directory: Path) -> dict[str, set[Path]]:
     files: dict[str, set[Path]] = {}
     try:
         names = os.listdir(directory / OWNERS_NAME)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return files
     for name in names:
         match = _FILE_NAME.fullmatch(name)

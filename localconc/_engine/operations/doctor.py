@@ -76,6 +76,7 @@ def examine(directory: Path) -> list[Finding]:
     path = directory / home.DATABASE_NAME
     findings = [Finding("path", "well", f"The database is {shown(path)}."), _filesystem(directory)]
     findings += _permissions(directory)
+    findings += _place_of_owners(directory / home.OWNERS_NAME)
     findings += _lost_logs(directory, path)
     if path.is_symlink():
         findings.append(
@@ -115,6 +116,11 @@ def _filesystem(directory: Path) -> Finding:
         text = f"The home is on a network filesystem ({kind}), where file locks can't be trusted."
         return Finding("filesystem", "wrong", text, "Set LOCALCONC_HOME to a directory on a local disk.")
     return Finding("filesystem", "well", f"The filesystem is local ({kind})." if kind else "The filesystem is local.")
+
+
+def _place_of_owners(place: Path) -> Iterator[Finding]:
+    if os.path.islink(place) or (os.path.lexists(place) and not os.path.isdir(place)):
+        yield Finding("owners", "wrong", f"{shown(place)} is not a directory.", "Move it away; the next use makes one.")
 
 
 def _permissions(directory: Path) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from localconc._engine.core.errors import Busy, Damaged, explained, shown
+from localconc._engine.core.errors import Busy, Damaged, explained, remedy_for, shown
 from localconc._engine.homes.files import create_file
 from localconc._engine.homes.home import file_mode, give_to_group, is_group_shared
 from localconc._engine.homes.maintenance import maintenance_lock
@@ -152,9 +152,9 @@ class Recovery:
         try:
             os.close(create_file(fresh, file_mode(self._directory)))
         except OSError as error:
+            otherwise = "make the directory writable and leave some space, or set LOCALCONC_HOME to another directory"
             raise StoreError(
-                f"The database {shown(self._path)} can't be created ({error.strerror}): make the directory writable "
-                "and leave some space, or set LOCALCONC_HOME to another directory."
+                f"The database {shown(self._path)} can't be created ({error.strerror}): {remedy_for(error, otherwise)}."
             ) from error
         connection = self._connect(fresh)
         try:
