@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from localconc import ensure_limit, read_holders, read_waiters
-from tests.faults.programs import Cast, until
+from tests.faults.programs import Cast, Puppet, until
 from tests.faults.test_namespaces import in_another_pid_namespace
+from tests.kit.systems import needs_sockets
 
 #: A process looks ten times within this whether its files are still in their places.
 NOTICED_WITHIN_SECONDS = 0.1
@@ -92,6 +93,43 @@ def test_a_holder_that_lives_and_was_taken_for_dead_notes_its_slot_again(
     inside.must_enter("M", limit=1)
 
     assert [(each.name, each.pid) for each in read_holders()] == [("L", inside.own_pid), ("M", inside.own_pid)]
+
+
+def _wakeups_of(waiter: Puppet, holder: Puppet) -> int:
+    """Let it wait once for what another process releases; return how many wakeups it received."""
+    holder.must_enter("L")
+    waiter.begins_to_enter("L", timeout_seconds=60)
+    until(lambda: len(read_waiters("L")) == 1, "it waits")
+    holder.leave("L")
+    assert waiter.outcome("L") == "done"
+    waiter.leave("L")
+    return int(waiter.evaluate("received[0]"))
+
+
+_COUNTS_WAKEUPS = """
+from localconc._engine.waiting.mailboxes import mailbox
+received = [0]
+original = mailbox.from_bytes
+def from_bytes(datagram):
+    received[0] += 1
+    return original(datagram)
+mailbox.from_bytes = from_bytes
+"""
+
+
+@needs_sockets
+def test_the_next_wait_has_a_mailbox_again_after_its_file_was_removed(
+    programs: Cast, localconc_home_directory: Path
+) -> None:
+    ensure_limit("L", 1)
+    holder, waiter = programs.puppet(), programs.puppet()
+    waiter.run(_COUNTS_WAKEUPS)
+    assert _wakeups_of(waiter, holder) == 1
+
+    _remove_owners_files(localconc_home_directory)
+    time.sleep(NOTICED_WITHIN_SECONDS)
+
+    assert _wakeups_of(waiter, holder) == 2, "it had to poll"
 
 
 def test_a_waiter_that_polls_makes_its_file_again(programs: Cast, localconc_home_directory: Path) -> None:
