@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,23 @@ def test_a_home_is_private(tmp_path: Path) -> None:
     home.prepare(tmp_path / "home")
     assert (tmp_path / "home").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "home" / "owners").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.fixture
+def strictest_umask() -> Iterator[None]:
+    before = os.umask(0o777)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@posix
+@pytest.mark.usefixtures("strictest_umask")
+def test_the_owner_can_use_a_home_whatever_the_umask(tmp_path: Path) -> None:
+    home.prepare(tmp_path / "above" / "home")
+    made = [tmp_path / "above", tmp_path / "above" / "home", tmp_path / "above" / "home" / "owners"]
+    assert [path.stat().st_mode & 0o777 for path in made] == [0o700] * 3
 
 
 @as_root

@@ -388,3 +388,13 @@ def test_a_grant_counts_as_picked_up_if_nobody_can_tell(directory: Path) -> None
     assert owners.acknowledged(directory, owner.key, 7), "the old board is lost"
     owner.retire()
     assert owners.acknowledged(directory, owner.key, 7), "there is no board"
+
+
+@pytest.mark.parametrize(("system", "is_own"), [("linux", False), ("darwin", True), ("win32", True)])
+def test_only_where_there_are_pid_namespaces_an_unknown_one_is_another(
+    system: str, is_own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "pid_namespace", lambda: "")
+    monkeypatch.setattr(sys, "platform", system)
+    assert processes.is_own_table("") == is_own
+    assert not processes.is_own_table("pid:[1]")

@@ -30,6 +30,47 @@ def _needs(module: str) -> None:
         pytest.skip(f"{module} is not installed (it is in the extra `test`)")
 
 
+# ---- a wrapped sqlite3.connect ---------------------------------------------------------------------------------------
+
+#: As instrumentation does (OpenTelemetry, ddtrace): the connection is wrapped, which SQLite's `backup` does not accept.
+_WRAPS_CONNECT = """
+import os, sqlite3, sys
+
+class Proxy:
+    def __init__(self, connection): self.connection = connection
+    def __getattr__(self, name): return getattr(self.connection, name)
+
+original = sqlite3.connect
+sqlite3.connect = lambda *arguments, **options: Proxy(original(*arguments, **options))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file can't be deleted there")
+def test_a_deleted_store_is_restored_by_a_program_whose_connections_are_wrapped(
+    programs: Cast, localconc_home_directory: Path
+) -> None:
+    program = programs.python(
+        _WRAPS_CONNECT
+        + "import time\nfrom localconc.sync import concurrency\nfrom localconc import home, read_limits\n"
+        "block = concurrency('L', limit=1); block.__enter__()\nprint('in', flush=True); sys.stdin.readline()\n"
+        "while not (home() / 'localconc.db').exists(): read_limits(); time.sleep(0.01)\n"
+        "print([limit.active_slots for limit in read_limits()], flush=True); sys.stdin.readline()"
+    )
+    assert program.hear() == "in"
+    for path in localconc_home_directory.glob("localconc.db*"):
+        path.unlink()
+    program.say()
+
+    assert program.hear() == "[1]"
+    program.say()
+    program.finish()
+
+
+def test_no_module_opens_a_database_by_a_function_that_programs_wrap() -> None:
+    package = Path(localconc.__file__).parent
+    assert [path for path in package.rglob("*.py") if "sqlite3.connect(" in path.read_text()] == []
+
+
 # ---- 25: another sqlite3 ---------------------------------------------------------------------------------------------
 
 

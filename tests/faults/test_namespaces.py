@@ -43,8 +43,17 @@ def _with_another_boot_identity(tmp_path: Path, identity: str = _OTHER_BOOT) -> 
     return _needs("unshare", "--mount", "sh", "-c", script)
 
 
-def _in_another_pid_namespace() -> tuple[str, ...]:
+def in_another_pid_namespace() -> tuple[str, ...]:
     return _needs("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+
+
+def _in_a_jail_without_proc(pids_before: int) -> tuple[str, ...]:
+    """In another pid namespace, which a process in it can't tell; so many pids were given before its own."""
+    script = (
+        "mount --make-rprivate / && umount -l /proc && mount -t tmpfs tmpfs /proc && "
+        f'for each in $(seq {pids_before}); do /bin/true; done; "$0" "$@"; true'
+    )
+    return _needs("unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script)
 
 
 # ---- 4: boot identities ----------------------------------------------------------------------------------------------
@@ -207,7 +216,7 @@ def test_a_command_in_a_container_with_a_shifted_boot_clock_keeps_its_slot(progr
 def test_a_killed_holder_in_another_pid_namespace_gives_its_slot_to_those_who_wait(
     programs: Cast, localconc_home_directory: Path
 ) -> None:
-    container = _in_another_pid_namespace()
+    container = in_another_pid_namespace()
     ensure_limit("L", 1)
     inside, waiter = programs.puppet(prefix=container), programs.puppet()
     inside.must_enter("L")
@@ -218,6 +227,21 @@ def test_a_killed_holder_in_another_pid_namespace_gives_its_slot_to_those_who_wa
     inside.kill()
 
     assert waiter.outcome("L", 2) == "done"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no pid namespaces")
+def test_jails_that_do_not_know_their_pid_namespaces_do_not_take_each_other_for_dead(programs: Cast) -> None:
+    ensure_limit("L", 1)
+    holder = programs.puppet(prefix=_in_a_jail_without_proc(30))
+    other = programs.puppet(prefix=_in_a_jail_without_proc(0))
+    assert holder.own_pid > 30 > other.own_pid
+    assert holder.evaluate("os.path.exists('/proc/self')") is False
+    holder.must_enter("L")
+
+    assert not other.enters("L"), "two hold a limit of 1"
+    assert not programs.puppet().enters("L")
+    holder.kill()
+    assert other.enters("L", timeout_seconds=5)
 
 
 _WAITING_CROWD = """
@@ -270,7 +294,7 @@ def _processor_seconds(pids: list[int]) -> float:
 def test_an_idle_process_in_a_container_does_not_make_those_who_wait_busy(
     programs: Cast, localconc_home_directory: Path
 ) -> None:
-    container = _in_another_pid_namespace()
+    container = in_another_pid_namespace()
     idle = programs.puppet(prefix=container)
     idle.must_enter("unrelated", limit=3)
     idle.leave("unrelated")

@@ -161,3 +161,17 @@ def test_the_doctors_repair_leaves_no_file_open_to_all(
 
     modes = {path.name: oct(path.stat().st_mode & 0o777) for path in localconc_home_directory.glob("*.*")}
     assert set(modes.values()) == {"0o600"}, modes
+
+
+@needs_root
+@needs_fork
+def test_a_user_can_use_the_home_that_it_makes_with_the_strictest_umask(programs: Cast, home_of_a_user: Path) -> None:
+    """It may read and write what root may in any case."""
+    user = _user(programs)
+    user.run(f"os.umask(0o777); os.environ['LOCALCONC_HOME'] = {str(home_of_a_user / 'further' / 'down')!r}")
+
+    user.must_enter("L", limit=1)
+
+    assert not user.enters("L")
+    for made in (home_of_a_user, home_of_a_user / "further" / "down", home_of_a_user / "further" / "down" / "owners"):
+        assert made.stat().st_mode & 0o777 == 0o700

@@ -147,7 +147,7 @@ import os, signal, sqlite3, sys
 
 which, when = sys.argv[1:]
 counted = 0
-original = sqlite3.connect
+original = sqlite3.Connection
 
 
 class Connection(sqlite3.Connection):
@@ -163,13 +163,13 @@ class Connection(sqlite3.Connection):
         return cursor
 
     def execute(self, *arguments):
-        return self.run(sqlite3.Connection.execute, *arguments)
+        return self.run(original.execute, *arguments)
 
     def executemany(self, *arguments):
-        return self.run(sqlite3.Connection.executemany, *arguments)
+        return self.run(original.executemany, *arguments)
 
 
-sqlite3.connect = lambda *arguments, **options: original(*arguments, **{**options, "factory": Connection})
+sqlite3.Connection = Connection
 import localconc
 localconc.read_limits()
 """

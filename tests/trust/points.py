@@ -33,7 +33,6 @@ class Statements:
         self.armed = False
         self._counted = self._due = self._deed = self._error = 0
         statements = self
-        original = sqlite3.connect
 
         class Connection(sqlite3.Connection):
             def execute(self, *arguments: Any) -> sqlite3.Cursor:
@@ -58,10 +57,7 @@ class Statements:
                 statements.pass_by(done=True)
                 return result
 
-        def connect(*arguments: Any, **options: Any) -> sqlite3.Connection:
-            return original(*arguments, **{**options, "factory": Connection})
-
-        sqlite3.connect = connect  # type: ignore[assignment]
+        sqlite3.Connection = Connection  # type: ignore[misc]
 
     def arm(self, at: int, deed: int, error: int) -> None:
         self._counted, self._due, self._deed, self._error = 0, at, deed, error

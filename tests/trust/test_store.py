@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -540,10 +541,15 @@ def test_a_store_that_is_busy_while_it_is_opened_is_opened_once(
     define(home_directory)
     registry.forget_all()
     opened: list[Path] = []  # other homes, too: what an earlier test left behind is released in the background
-    connect = sqlite3.connect
-    with closing(connect(home_directory / DATABASE_NAME, isolation_level=None)) as other:
+
+    class Noted(sqlite3.Connection):
+        def __init__(self, path: Path, **options: Any) -> None:
+            opened.append(path)
+            super().__init__(path, **options)
+
+    with closing(sqlite3.connect(home_directory / DATABASE_NAME, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        monkeypatch.setattr(sqlite3, "connect", lambda path, **options: opened.append(path) or connect(path, **options))
+        monkeypatch.setattr(sqlite3, "Connection", Noted)
         for _ in range(3):
             with pytest.raises(Busy):
                 registry.current().store.database.ensure_open()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 from typing import TYPE_CHECKING, Final
 
 from localconc._engine.core.arguments import printable
@@ -64,6 +66,20 @@ _REMEDIES: Final = {
     IOERR: "reading or writing failed: check whether the disk is full, failing or no longer there",
 }
 
+#: What helps against an error of the system that has nothing to do with the permissions of a file.
+_REMEDIES_BY_NUMBER: Final = {
+    errno.EMFILE: "close files that this process has open, or raise its limit of open files (ulimit -n)",
+    errno.ENFILE: "close files that any process has open, or raise the machine's limit of open files",
+    errno.ENAMETOOLONG: "set LOCALCONC_HOME to a directory with a shorter path",
+}
+
+#: How long the path of a database may be: 512 bytes (SQLite's os_unix.c), less `-journal`, less one because a database
+#: is built aside under a longer name.
+MAX_PATH_BYTES: Final = 512 - len("-journal") - 1
+
+#: More descriptors than an open store needs, in pairs.
+_PIPES_TO_TRY: Final = 4
+
 
 def error_code(error: Exception) -> int:
     """Return SQLite's extended code of an error. If the module gives no number, the name or the text tells it."""
@@ -85,8 +101,9 @@ def explained(error: Exception, path: Path) -> Exception:
     """Return the error to raise instead: `Busy`, `Damaged`, or a `StoreError` that says what to do."""
     if isinstance(error, OSError):
         return StoreError(
-            f"The home {shown(path.parent)} can't be used ({error.strerror}: {shown(error.filename or path)}): check "
-            "its permissions and free some space, or set LOCALCONC_HOME to another directory."
+            f"The home {shown(path.parent)} can't be used ({error.strerror}: {shown(error.filename or path)}): "
+            + remedy_for(error, "check its permissions and free some space, or set LOCALCONC_HOME to another directory")
+            + "."
         )
     if isinstance(error, UnicodeDecodeError):
         return Damaged(str(error))
@@ -99,7 +116,36 @@ def explained(error: Exception, path: Path) -> Exception:
     if code == CANTOPEN and os.path.isdir(path):
         return Damaged(f"{shown(path)} is a directory")
     remedy = _REMEDIES.get(code, "if this persists, move it away; localconc builds a new one from the definitions")
+    if code == CANTOPEN:
+        remedy = _remedy_if_not_opened(path) or remedy
     return StoreError(f"The database {shown(path)} can't be used ({error}): {remedy}.")
+
+
+def remedy_for(error: OSError, otherwise: str) -> str:
+    """Return what helps against an error of the system: what its number tells, or what the caller knows otherwise."""
+    return _REMEDIES_BY_NUMBER.get(error.errno or 0, otherwise)
+
+
+def _remedy_if_not_opened(path: Path) -> str:
+    """Return what helps if SQLite, which gives no reason, can't open a database; "" if the reason is unknown."""
+    length = len(os.fsencode(os.path.realpath(path)))
+    if length > MAX_PATH_BYTES and sys.platform != "win32":
+        return f"its path has {length} bytes, and SQLite takes {MAX_PATH_BYTES}: set LOCALCONC_HOME to a shorter one"
+    is_permitted = all(os.access(each, os.R_OK | os.W_OK) for each in (path.parent, path) if os.path.lexists(each))
+    return _remedy_if_out_of_descriptors() if is_permitted else ""
+
+
+def _remedy_if_out_of_descriptors() -> str:
+    descriptors: list[int] = []
+    try:
+        for _ in range(_PIPES_TO_TRY):
+            descriptors += os.pipe()
+    except OSError as error:
+        return remedy_for(error, "")
+    finally:
+        for each in descriptors:
+            os.close(each)
+    return ""
 
 
 def malformed(what: str, value: object) -> StoreError:

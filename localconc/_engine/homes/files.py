@@ -93,7 +93,8 @@ def _user_name(uid: int) -> str:
 def make_directory(path: Path, mode: int) -> None:
     """Create a directory and the missing ones above it; those above have the mode that the umask gives.
 
-    If root creates directories in the directory of another user, it gives them to that user.
+    The umask takes away what others may do, but never what the owner may, who could not use the directory else. If root
+    creates directories in the directory of another user, it gives them to that user.
 
     Raises:
         FileExistsError: something else is there.
@@ -105,6 +106,7 @@ def make_directory(path: Path, mode: int) -> None:
     try:
         if sys.platform == "win32" or os.geteuid() != 0:
             os.mkdir(path, mode)
+            _give_owner_access(path, os.lstat(path).st_mode)
         else:
             _make_directory_as_root(path, mode)
     except FileExistsError:
@@ -124,12 +126,24 @@ def _make_directory_as_root(path: Path, mode: int) -> None:
         os.mkdir(path.name, mode, dir_fd=above)
         made = os.open(path.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
         try:
+            _give_owner_access(made, os.fstat(made).st_mode)
             if os.fstat(made).st_uid == 0:
                 give_to_owner(made, os.fstat(above))
         finally:
             os.close(made)
     finally:
         os.close(above)
+
+
+def _give_owner_access(made: Path | int, mode: int) -> None:
+    """Let the owner use a directory that was just made, even if the umask denied that."""
+    if sys.platform == "win32" or mode & stat.S_IRWXU == stat.S_IRWXU:
+        return
+    if isinstance(made, int):
+        os.fchmod(made, stat.S_IMODE(mode) | stat.S_IRWXU)
+    else:  # its owner can't open it yet
+        with suppress(NotImplementedError):  # an old C library can't say that a link in its place is not to be followed
+            os.chmod(made, stat.S_IMODE(mode) | stat.S_IRWXU, follow_symlinks=False)
 
 
 def give_to_owner(descriptor: int, parent: os.stat_result) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 import platformdirs
 
 from localconc._engine.core.arguments import printable
-from localconc._engine.core.errors import shown
+from localconc._engine.core.errors import remedy_for, shown
 from localconc._engine.homes.files import identity_of, make_directory
 from localconc._engine.homes.filesystems import filesystem_type, is_network_filesystem
 from localconc.errors import NotSupportedError, StoreError
@@ -186,6 +186,10 @@ def prepare(directory: Path) -> None:
         if is_group_shared(directory):
             _open_to_group(owners)
     except (FileExistsError, NotADirectoryError):
+        if os.path.islink(owners):
+            raise _is_link(owners) from None
+        if os.path.isdir(directory):
+            raise StoreError(f"{shown(owners)} is not a directory: move that file away.") from None
         raise StoreError(
             f"The home {shown(directory)} is not a directory: move that file away, or set LOCALCONC_HOME to a "
             "directory."
@@ -200,9 +204,7 @@ def prepare(directory: Path) -> None:
     except OSError as error:
         raise _cannot_create(directory, error) from error
     if os.path.islink(owners):
-        raise StoreError(
-            f"The directory {shown(owners)} is a symbolic link, which localconc does not follow: remove it."
-        )
+        raise _is_link(owners)
     kind = filesystem_type(directory)
     if is_network_filesystem(kind):
         raise StoreError(
@@ -211,10 +213,14 @@ def prepare(directory: Path) -> None:
         )
 
 
+def _is_link(owners: Path) -> StoreError:
+    return StoreError(f"The directory {shown(owners)} is a symbolic link, which localconc does not follow: remove it.")
+
+
 def _cannot_create(directory: Path, error: OSError) -> StoreError:
+    otherwise = "make its parent writable and free some space, or set LOCALCONC_HOME to a directory that you can write"
     return StoreError(
-        f"The home {shown(directory)} can't be created ({error.strerror}): make its parent writable and free "
-        "some space, or set LOCALCONC_HOME to a directory that you can write."
+        f"The home {shown(directory)} can't be created ({error.strerror}): {remedy_for(error, otherwise)}."
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from filelock import lock_descriptor, unlock_descriptor
 
-from localconc._engine.core.errors import Busy, explained, shown
+from localconc._engine.core.errors import Busy, explained, remedy_for, shown
 from localconc._engine.homes.files import open_or_create_file
 from localconc._engine.homes.home import MAINTENANCE_LOCK_NAME, file_mode
 from localconc.errors import StoreError
@@ -30,9 +30,9 @@ def maintenance_lock(directory: Path) -> Iterator[None]:
     try:
         descriptor = open_or_create_file(path, file_mode(directory))
     except OSError as error:
+        otherwise = "make the directory writable, or set LOCALCONC_HOME to another directory"
         raise StoreError(
-            f"The file {shown(path)} can't be opened ({error.strerror}): make the directory writable, or set "
-            "LOCALCONC_HOME to another directory."
+            f"The file {shown(path)} can't be opened ({error.strerror}): {remedy_for(error, otherwise)}."
         ) from error
     try:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from localconc._engine.core.errors import shown
+from localconc._engine.core.errors import remedy_for, shown
 from localconc._engine.core.records import LostLog, OwnerRow
 from localconc._engine.liveness import open_logs
 from localconc._engine.liveness import owner as owners
@@ -95,10 +95,13 @@ class Membership:
                 self.owner = Owner(self._directory)
             self.owner.ensure_file()
         except OSError as error:
+            otherwise = (
+                "make the directory and its subdirectory owners writable, leave some space, or set LOCALCONC_HOME to "
+                "another directory"
+            )
             raise StoreError(
-                f"No file can be created in {shown(self._directory)} ({error.strerror or error}): make the "
-                "directory and its subdirectory owners writable, leave some space, or set LOCALCONC_HOME to "
-                "another directory."
+                f"No file can be created in {shown(self._directory)} ({error.strerror or error}): "
+                f"{remedy_for(error, otherwise)}."
             ) from error
         return self.owner
 
@@ -187,6 +190,10 @@ class Membership:
         """Note that this process closes the log that it has open."""
         if self.owner is not None:
             open_logs.note_none(self.owner)
+
+    def is_claim_in_place(self) -> bool:
+        """Return whether others can see that this process lives; if not, the next opening of the store sees to it."""
+        return self.owner is None or self.owner.is_in_place()
 
     def leave(self, txn: Transaction, *, may_hold: bool) -> None:
         """Take this process out of the store; `may_hold` says whether calls of it are under way."""

@@ -17,7 +17,7 @@ from localconc._engine.core.records import LostLog
 from localconc._engine.homes.files import read_in, write_at
 from localconc._engine.homes.home import DATABASE_NAME
 from localconc._engine.liveness import owner as owners
-from localconc._engine.liveness.processes import has_exited, pid_namespace
+from localconc._engine.liveness.processes import has_exited, is_own_table, pid_namespace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +60,7 @@ def lost_logs(directory: Path, except_key: str) -> list[LostLog]:
     log = _inode(directory / f"{DATABASE_NAME}-wal")
     after = _notes(directory, except_key)
     return [
-        LostLog(key, pid, noted.log, is_visible=noted.pid_namespace == _number_in(pid_namespace()))
+        LostLog(key, pid, noted.log, is_visible=_is_visible(noted))
         for key, (noted, pid) in before.items()
         if after.get(key) == (noted, pid) and noted.database == database and noted.log != log and _is_open(noted, pid)
     ]
@@ -78,7 +78,13 @@ def forget(directory: Path, key: str) -> None:
 
 def _is_open(noted: _Noted, pid: int) -> bool:
     """Return whether the process that made the note lives; a command may have inherited the lock of its file."""
-    return noted.pid_namespace != _number_in(pid_namespace()) or not has_exited(pid)
+    return not _is_visible(noted) or not has_exited(pid)
+
+
+def _is_visible(noted: _Noted) -> bool:
+    """Return whether the pid of the process that made the note is of this process's table."""
+    own = pid_namespace()
+    return is_own_table(own) and noted.pid_namespace == _number_in(own)
 
 
 def _notes(directory: Path, except_key: str) -> dict[str, tuple[_Noted, int]]:

@@ -31,7 +31,7 @@ from localconc._engine.homes.files import (
 )
 from localconc._engine.homes.home import OWNERS_NAME, file_mode
 from localconc._engine.liveness.lock_notes import is_copy, is_handed_on, note_original
-from localconc._engine.liveness.processes import command, has_exited, pid_namespace, started
+from localconc._engine.liveness.processes import command, has_exited, is_own_table, pid_namespace, started
 
 if TYPE_CHECKING:
     from localconc._engine.core.records import OwnerRow
@@ -126,15 +126,23 @@ class Owner:
         """Return whether the descriptor still is the file that was opened: a daemoniser may have closed it."""
         return is_same(self.descriptor, self._identity)
 
+    def is_in_place(self) -> bool:
+        """Return whether the file at the path is the locked one; True if this process can't look there."""
+        try:
+            found = os.lstat(self.path)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return (found.st_dev, found.st_ino) == self._identity and self.holds_its_descriptor()
+
     def ensure_file(self) -> bool:
         """Create the file again if it was deleted, or replaced by a copy; return whether that was so.
 
         The new file has the old board, without which this process would seem not to have picked up its slots.
         """
-        with suppress(FileNotFoundError):
-            found = os.lstat(self.path)
-            if (found.st_dev, found.st_ino) == self._identity and self.holds_its_descriptor():
-                return False
+        if self.is_in_place():
+            return False
         content = (b" %d\n" % self.pid).ljust(_FILE_BYTES, b"\xff")  # any grant may have been picked up
         if self.holds_its_descriptor():
             content = read_at(self.descriptor, _FILE_BYTES, 0)
@@ -220,15 +228,23 @@ class Owner:
 
 def is_alive(directory: Path, row: OwnerRow) -> bool:
     """Return whether the process of a row still runs; True if that is unknown."""
-    if row.is_command and row.pid_namespace == pid_namespace():
+    is_other_table = not is_own_table(row.pid_namespace)
+    if row.is_command and not is_other_table:
         return not has_ended(row)  # a command may close the lock that it inherited, or leave it to children
     path = path_of(directory, row.key)
-    is_other_table = row.pid_namespace != pid_namespace()
     if locked := is_locked(path):  # it is as good as a life, but for a child that C code forked
         return is_other_table or not has_exited(row.pid) or is_handed_on(path)
     if locked is False and (is_other_table or not is_copy(path)):
         return False
     return is_other_table or not has_ended(row)  # the file is gone, or a copy: the process table decides
+
+
+def is_lost(directory: Path, row: OwnerRow) -> bool:
+    """Return whether nothing tells if a process lives: its file was removed, and its pid is of another namespace.
+
+    If it lives, it makes its file again at its next use. If not, it would count as alive for ever.
+    """
+    return not is_own_table(row.pid_namespace) and not os.path.lexists(path_of(directory, row.key))
 
 
 def has_ended(row: OwnerRow) -> bool:
@@ -299,7 +315,7 @@ def _files_by_key(directory: Path) -> dict[str, set[Path]]:
     files: dict[str, set[Path]] = {}
     try:
         names = os.listdir(directory / OWNERS_NAME)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return files
     for name in names:
         match = _FILE_NAME.fullmatch(name)

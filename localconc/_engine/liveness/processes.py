@@ -24,7 +24,7 @@ _sees_own_table: tuple[int, bool] = (0, False)
 
 
 def pid_namespace() -> str:
-    """Return the pid namespace of this process (containers have their own); "" if the system has none."""
+    """Return the pid namespace of this process (containers have their own); "" if the system has none, or hides it."""
     global _pid_namespace
     pid = os.getpid()
     if _pid_namespace[0] != pid:
@@ -33,6 +33,16 @@ def pid_namespace() -> str:
         except OSError:
             _pid_namespace = pid, ""
     return _pid_namespace[1]
+
+
+def is_own_table(namespace: str) -> bool:
+    """Return whether the pids of a pid namespace are those of this process's table.
+
+    On Linux, processes that do not know their namespaces (a jail has no /proc) may be in two different ones. Other
+    systems have one table for all processes.
+    """
+    own = pid_namespace()
+    return namespace == own and (own != "" or sys.platform != "linux")
 
 
 def has_exited(pid: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from localconc._engine.liveness import owner as owners
-from localconc._engine.liveness.processes import is_stopped, pid_namespace
+from localconc._engine.liveness.processes import is_own_table, is_stopped
 from localconc._engine.queue import cleanup
 from localconc._engine.store.rows import listings, owner_rows
 
@@ -214,7 +214,7 @@ class Reaper:
 
     def _is_stopped(self, row: OwnerRow | None) -> bool:
         """Return whether another process is known to be stopped."""
-        if row is None or row.id == self._membership.owner_id or row.pid_namespace != pid_namespace():
+        if row is None or row.id == self._membership.owner_id or not is_own_table(row.pid_namespace):
             return False
         return bool(is_stopped(row.pid))
 

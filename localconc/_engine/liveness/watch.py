@@ -20,7 +20,7 @@ from localconc._engine.core.clock import SystemClock
 from localconc._engine.core.records import OwnerRow
 from localconc._engine.homes.files import identity_of, is_same
 from localconc._engine.liveness.owner import path_of
-from localconc._engine.liveness.processes import pid_namespace
+from localconc._engine.liveness.processes import is_own_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -150,7 +150,7 @@ class Watch:
         if len(self._numbers) >= MAX_WATCHED or not self._open():
             return False
         try:
-            if row.is_command and row.pid_namespace == pid_namespace():
+            if row.is_command and is_own_table(row.pid_namespace):
                 number = -self._watch_process(row.pid)
             else:
                 number = self._watch_file(path_of(self._directory, row.key))

@@ -76,6 +76,7 @@ def examine(directory: Path) -> list[Finding]:
     path = directory / home.DATABASE_NAME
     findings = [Finding("path", "well", f"The database is {shown(path)}."), _filesystem(directory)]
     findings += _permissions(directory)
+    findings += _place_of_owners(directory / home.OWNERS_NAME)
     findings += _lost_logs(directory, path)
     if path.is_symlink():
         findings.append(
@@ -115,6 +116,11 @@ def _filesystem(directory: Path) -> Finding:
         text = f"The home is on a network filesystem ({kind}), where file locks can't be trusted."
         return Finding("filesystem", "wrong", text, "Set LOCALCONC_HOME to a directory on a local disk.")
     return Finding("filesystem", "well", f"The filesystem is local ({kind})." if kind else "The filesystem is local.")
+
+
+def _place_of_owners(place: Path) -> Iterator[Finding]:
+    if os.path.islink(place) or (os.path.lexists(place) and not os.path.isdir(place)):
+        yield Finding("owners", "wrong", f"{shown(place)} is not a directory.", "Move it away; the next use makes one.")
 
 
 def _permissions(directory: Path) -> Iterator[Finding]:
@@ -177,7 +183,7 @@ def _lost_logs(directory: Path, path: Path) -> Iterator[Finding]:
     if users:
         text = f"The log of the database {shown(path)} was removed while processes use it: pid {_listed(users)}."
         remedy = "The next use brings back what they hold, and so does --repair."
-        yield Finding("log", "wrong", text, remedy, repairs.bring_log_back)
+        yield Finding("log", "wrong", text, remedy, repairs.reopen)
 
 
 def _left_behind(directory: Path) -> Iterator[Finding]:
@@ -195,7 +201,8 @@ def _database(directory: Path, path: Path) -> Iterator[Finding]:
         yield _damaged(path, "it is no file")
         return
     try:
-        with closing(sqlite3.connect(f"file:{quote(os.fsencode(path))}?mode=ro", uri=True, timeout=5.0)) as connection:
+        uri = f"file:{quote(os.fsencode(path))}?mode=ro"
+        with closing(sqlite3.Connection(uri, uri=True, timeout=5.0)) as connection:
             found = integrity.version(connection)
             if found < SCHEMA_VERSION and found not in FROM_VERSIONS:
                 yield _damaged(path, "its tables are not localconc's")
@@ -208,9 +215,12 @@ def _database(directory: Path, path: Path) -> Iterator[Finding]:
                 yield _damaged(path, "; ".join(errors))
                 return
             yield Finding("integrity", "well", "The database is sound.")
+            if (mode := integrity.journal_mode(connection)) != "wal":
+                text = f"The database has no log: its journal mode is {mode!r}, since another program has changed it."
+                yield Finding("log", "note", text, "The next use gives it a log, and so does --repair.", repairs.reopen)
             connection.execute("BEGIN")
             yield _kept_beside(directory, Ledger(connection))
-            yield _owners(directory, Ledger(connection))
+            yield from _owners(directory, Ledger(connection))
             yield from _rows(connection)
             yield from _deadlocks(Ledger(connection))
             unused = integrity.unused_bytes(connection)
@@ -243,20 +253,26 @@ def _version(found: int) -> Finding:
     return Finding("version", "well", f"The database has version {found}, this localconc's own.")
 
 
-def _owners(directory: Path, ledger: Ledger) -> Finding:
+def _owners(directory: Path, ledger: Ledger) -> Iterator[Finding]:
     rows = owner_rows.read_all(ledger.connection)
+    lost = [row for row in rows if owners.is_lost(directory, row)]
+    if lost:
+        text = f"The files of processes in other containers were removed: pid {_listed([row.pid for row in lost])}."
+        remedy = "Those that live make them again at their next use. If none lives, --repair releases their slots."
+        yield Finding("owners", "wrong", text, remedy, repairs.reap_lost(lost))
     dead = [row for row in rows if not owners.is_alive(directory, row)]
     files = owners.orphaned_files(directory, {row.key for row in rows})
     if dead:
         slots = sum(len(ledger.held_by(row.id)) for row in dead)
         text = f"Dead processes still hold slots: pid {_listed([row.pid for row in dead])}, {slots} time(s)."
         remedy = "The next waiter releases them, and so does --repair."
-        return Finding("owners", "wrong", text, remedy, repairs.reap_dead(dead, files))
-    if files:
+        yield Finding("owners", "wrong", text, remedy, repairs.reap_dead(dead, files))
+    elif files:
         text = f"{len(files)} file(s) of processes that ended while they were starting."
-        return Finding("owners", "note", text, "--repair removes them.", repairs.reap_dead([], files))
-    alive = f"All {len(rows)} process(es) in the store are alive." if rows else "No process is in the store."
-    return Finding("owners", "well", alive)
+        yield Finding("owners", "note", text, "--repair removes them.", repairs.reap_dead([], files))
+    elif not lost:
+        alive = f"All {len(rows)} process(es) in the store are alive." if rows else "No process is in the store."
+        yield Finding("owners", "well", alive)
 
 
 def _kept_beside(directory: Path, ledger: Ledger) -> Finding:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+from localconc._engine.liveness import owner as owners
 from localconc._engine.queue import cleanup, definitions
 from localconc._engine.store.files import checkpoints
 from localconc._engine.waiting.threads import run
@@ -49,6 +50,17 @@ def reap_dead(dead: list[OwnerRow], files: list[Path]) -> Callable[[Engine], Non
     return reap
 
 
+def reap_lost(lost: list[OwnerRow]) -> Callable[[Engine], None]:
+    """Return a repair that releases the slots of processes whose files are gone, unless they have made them again."""
+
+    def reap(engine: Engine) -> None:
+        for owner in lost:
+            if owners.is_lost(engine.directory, owner):
+                run(engine, partial(engine.reaper.reap, owner))
+
+    return reap
+
+
 def log_definitions(names: list[str]) -> Callable[[Engine], None]:
     """Return a repair that writes definitions beside the database, where they survive its loss."""
 
@@ -74,8 +86,8 @@ def rebuild(engine: Engine) -> None:
     run(engine, engine.store.database.ensure_open)
 
 
-def bring_log_back(engine: Engine) -> None:
-    """Bring back a log that was removed under those who use it: opening the store does so."""
+def reopen(engine: Engine) -> None:
+    """Open the store, which brings back a log that was removed under its users, or gives it one if it has none."""
     run(engine, engine.store.database.ensure_open)
 
 

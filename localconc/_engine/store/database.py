@@ -65,6 +65,7 @@ class Database:
         self._opening: sqlite3.Connection | None = None  # connected, but not in use yet
         self._anchors: Anchors | None = None
         self._logs = Logs(others.close_log)
+        self._is_claim_in_place = others.is_claim_in_place
         self._being_opened: sqlite3.Connection | None = None  # while `on_open` runs
         self._interrupted = InterruptedUses()
         self._times_closed = 0
@@ -291,14 +292,12 @@ class Database:
     # ---- a store that was deleted, replaced, or lost ---------------------------------------------------------
 
     def _verify(self) -> None:
-        """Notice a store that was deleted or replaced while it was open, and restore a deleted one from memory.
-
-        Where all is in its place, bring a log that has grown long into the database.
-        """
+        """Notice what was deleted or replaced while the store was open; if nothing was, bring in a log that is long."""
         anchors = self._anchors
         assert anchors is not None
         assert self._connection is not None
-        if anchors.are_in_place() or not (anchors.are_unlinked() or os.path.lexists(self.path)):
+        is_in_place = anchors.are_in_place() and self._is_claim_in_place()
+        if is_in_place or not (anchors.are_unlinked() or os.path.lexists(self.path)):
             # Or this process does not see the path any more (it changed its root, say), but others do.
             self.verify_after = monotonic() + VERIFY_EVERY_SECONDS
             checkpoints.checkpoint_if_due(self._connection, anchors, self.directory)

@@ -72,7 +72,7 @@ def is_complete(path: Path) -> bool:
     if not path.is_file():
         return False
     try:
-        with closing(sqlite3.connect(path, timeout=0)) as built:
+        with closing(sqlite3.Connection(path, timeout=0)) as built:
             return integrity.version(built) == SCHEMA_VERSION and not integrity.integrity_errors(built)
     except sqlite3.Error:
         return False

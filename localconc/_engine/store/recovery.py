@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from localconc._engine.core.errors import Busy, Damaged, explained, shown
+from localconc._engine.core.errors import Busy, Damaged, explained, remedy_for, shown
 from localconc._engine.homes.files import create_file
 from localconc._engine.homes.home import file_mode, give_to_group, is_group_shared
 from localconc._engine.homes.maintenance import maintenance_lock
@@ -80,6 +80,7 @@ class Recovery:
                 connection.close()
                 self._migrate()
                 raise Busy  # there is a new file at the path now
+            self._ensure_log(connection)
             if is_group_shared(self._directory):
                 for suffix in _SIDECARS:
                     give_to_group(_sidecar(self._path, suffix))
@@ -92,7 +93,8 @@ class Recovery:
 
     def _connect(self, path: Path) -> sqlite3.Connection:
         try:
-            connection = sqlite3.connect(
+            # Not `sqlite3.connect`: OpenTelemetry wraps what that returns, and `backup` refuses a wrapped connection.
+            connection = sqlite3.Connection(
                 path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=256
             )
         except SQLITE_ERRORS as error:
@@ -107,6 +109,17 @@ class Recovery:
             connection.close()
             raise self._explained(error) from error
         return connection
+
+    def _ensure_log(self, connection: sqlite3.Connection) -> None:
+        """Give a store a log if another program took it away: a tool can, and a copy by `VACUUM INTO` has none."""
+        if integrity.journal_mode(connection) == "wal":
+            return
+        with maintenance_lock(self._directory):
+            if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+                raise StoreError(
+                    f"The database {shown(self._path)} can't have a log (WAL): set LOCALCONC_HOME to a local disk."
+                )
+            integrity.version(connection)  # SQLite creates the log at the first read
 
     def _version(self, connection: sqlite3.Connection) -> int:
         version = integrity.version(connection)
@@ -139,9 +152,9 @@ class Recovery:
         try:
             os.close(create_file(fresh, file_mode(self._directory)))
         except OSError as error:
+            otherwise = "make the directory writable and leave some space, or set LOCALCONC_HOME to another directory"
             raise StoreError(
-                f"The database {shown(self._path)} can't be created ({error.strerror}): make the directory writable "
-                "and leave some space, or set LOCALCONC_HOME to another directory."
+                f"The database {shown(self._path)} can't be created ({error.strerror}): {remedy_for(error, otherwise)}."
             ) from error
         connection = self._connect(fresh)
         try:
@@ -315,7 +328,7 @@ def _data_version(connection: sqlite3.Connection) -> int:
 
 def _copy(connection: sqlite3.Connection, path: Path) -> None:
     """Write a whole database to a file and sync it. Outside of a transaction, every build of SQLite can do so."""
-    copy = sqlite3.connect(path, isolation_level=None)
+    copy = sqlite3.Connection(path, isolation_level=None)
     try:
         connection.backup(copy)
         copy.execute("PRAGMA journal_mode = WAL").fetchall()

@@ -19,7 +19,7 @@ def integrity_errors(connection: sqlite3.Connection) -> list[str]:
 
 def missing_parts(connection: sqlite3.Connection) -> list[str]:
     """Return the tables, triggers and views that a database of this version has and this one lacks."""
-    with closing(sqlite3.connect(":memory:")) as whole:
+    with closing(sqlite3.Connection(":memory:")) as whole:
         for statement in CREATE_ALL:
             whole.execute(statement)
         missing = set(whole.execute(_PARTS)) - set(connection.execute(_PARTS))
@@ -29,6 +29,11 @@ def missing_parts(connection: sqlite3.Connection) -> list[str]:
 def version(connection: sqlite3.Connection) -> int:
     """Return the version of the tables."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def journal_mode(connection: sqlite3.Connection) -> str:
+    """Return how changes get into the file: `wal`, by way of a log, is the only mode that localconc works with."""
+    return str(connection.execute("PRAGMA journal_mode").fetchone()[0])
 
 
 def unused_bytes(connection: sqlite3.Connection) -> int:

@@ -182,7 +182,9 @@ if sys.platform != "win32":  # Python has neither such sockets nor poll() there
 
         @property
         def is_reusable(self) -> bool:
-            return not self._was_opened or self._socket is not None
+            if not self._was_opened:
+                return True
+            return self._socket is not None and os.path.lexists(self._path)  # a cleaner of /tmp may have removed it
 
         @property
         def descriptor(self) -> int | None:
