@@ -54,7 +54,6 @@ class PrefectKeeper:
         self.leases = Leases(self.sender, self.wakeups.released, publish_released)
         self.admission = Admission(self.leases, self.wakeups)
         self._warnings = UnsetWarnings()
-        self._is_held_still = False
 
     # ---- slots -----------------------------------------------------------------------------------------------
 
@@ -263,15 +262,6 @@ class PrefectKeeper:
         self.leases.release_all()
         if self.sender.stop(CLOSE_SECONDS):
             self.connection.close()
-
-    def before_fork(self) -> None:
-        """Let no question be under way."""
-        self._is_held_still = self.sender.hold_still()
-
-    def after_fork_in_parent(self) -> None:
-        """Go on."""
-        if self._is_held_still:
-            self.sender.go_on()
 
     def after_fork_in_child(self) -> None:
         """Give up all leases: they are the parent's, which renews and releases them."""
