@@ -87,8 +87,7 @@ def refuse_server(what: str) -> None:
 
 def keeper() -> Keeper:
     """Return the keeper of the limits that the environment names at this moment: a home's engine, or a server."""
-    if getpid() != _pid:
-        _notice_fork()
+    notice_fork()
     key = _home() or tuple([variable() for variable in _other_variables])
     return _by_environment.get(key) or _find(key)
 
@@ -237,11 +236,12 @@ def _after_fork_in_child(*, is_late: bool = False) -> None:
     _pid = getpid()
 
 
-def _notice_fork() -> None:
+def notice_fork() -> None:
     """Do in a child what its hook has not done: C code forks without hooks, and a handler may raise in one."""
-    with lock_of_process(_noticing):  # of the threads that have begun since, one does it
-        if getpid() != _pid:
-            _after_fork_in_child(is_late=True)
+    if getpid() != _pid:
+        with lock_of_process(_noticing):  # of the threads that have begun since, one does it
+            if getpid() != _pid:
+                _after_fork_in_child(is_late=True)
 
 
 _fork_locks.register(_take_locks, _close_databases, _after_fork_in_child)

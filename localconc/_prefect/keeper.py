@@ -66,7 +66,7 @@ class PrefectKeeper:
 
     def release(self, hold: Hold) -> None:
         """Release what `acquire` returned. Raise only if its lease was lost, for a call that asked for this error."""
-        if not self.leases.is_held(hold):
+        if not self._holds(hold):
             return
         is_lost = self.leases.is_lost(hold)
         try:
@@ -88,7 +88,7 @@ class PrefectKeeper:
         """Release what `acquire_async` returned; if it is cancelled, the slots are released all the same."""
         from localconc._prefect.asking import tasks
 
-        if not self.leases.is_held(hold):
+        if not self._holds(hold):
             return
         is_lost = self.leases.is_lost(hold)
         try:
@@ -96,6 +96,10 @@ class PrefectKeeper:
         finally:
             publish_released(hold)
         _raise_if_lost(hold, is_lost)
+
+    def _holds(self, hold: Hold) -> bool:
+        """Return whether this process holds something; a child that C code forked may not know yet that it does not."""
+        return self.pid == os.getpid() and self.leases.is_held(hold)
 
     def release_later(self, hold: Hold) -> None:
         """Let the background release what is still held."""

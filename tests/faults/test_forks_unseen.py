@@ -116,6 +116,37 @@ os.waitpid(pid, 0)
     assert programs.puppet().enters("L", timeout_seconds=3)
 
 
+@pytest.mark.parametrize(
+    "end_of_block",
+    ["block.__exit__(None, None, None)", "asyncio.run(leave_task_block())", "del block; time.sleep(0.5)"],
+)
+def test_a_child_forked_in_c_that_ends_its_parents_block_first_of_all_gives_back_nothing(
+    end_of_block: str, programs: Cast
+) -> None:
+    ensure_limit("L", 1)
+    ensure_limit("T", 1)
+    parent = programs.python(
+        _FORKS_IN_C
+        + f"""
+import asyncio
+from localconc.asyncio import concurrency as task_concurrency
+block = concurrency("L")
+block.__enter__()
+task_block = task_concurrency("T")
+asyncio.run(task_block.__aenter__())
+async def leave_task_block(): await task_block.__aexit__(None, None, None)
+pid = fork()
+if pid == 0:
+    {end_of_block}
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), len(localconc.read_holders()), flush=True)
+sys.stdin.read()
+"""
+    )
+    assert parent.hear() == "0 2", parent.errors()
+    parent.finish()
+
+
 def test_the_slot_of_a_child_forked_in_c_comes_back_when_it_is_killed(programs: Cast) -> None:
     ensure_limit("L", 1)
     parent = programs.python(
