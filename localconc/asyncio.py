@@ -318,14 +318,13 @@ async def _acquire(call: Call, context: int) -> tuple[Keeper | None, Handle | No
         return None, None
     task = asyncio.current_task()
     name = threading.current_thread().name if task is None else task.get_name()
-    if not name.isascii():
-        name = printable(name)
-    return keeper, await keeper.acquire_async(call, name, context)
+    return keeper, await keeper.acquire_async(call, name if name.isascii() else printable(name), context)
 
 
 async def _release(keeper: Keeper | None, handle: Handle | None) -> None:
     if keeper is None or handle is None:
         return
+    registry.notice_fork()
     try:
         await keeper.release_async(handle)
     except BaseException:

@@ -322,6 +322,7 @@ def _acquire(call: Call, context: int) -> tuple[Keeper | None, Handle | None]:
 def _release(keeper: Keeper | None, handle: Handle | None) -> None:
     if keeper is None or handle is None:
         return
+    registry.notice_fork()
     try:
         keeper.release(handle)
     except BaseException:

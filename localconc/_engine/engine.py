@@ -204,14 +204,6 @@ class Engine:
         """Return whether a fork has copied this engine, which the child does not use."""
         return self._pid != os.getpid()
 
-    def before_fork(self) -> None:
-        """Close the connection, which must not cross a fork, and keep other threads out of transactions meanwhile."""
-        self.store.database.lock.acquire()
-        self.store.database.close()
-
-    def after_fork_in_parent(self) -> None:
-        self.store.database.lock.release()
-
     def after_fork_in_child(self) -> None:
         """Close the copies of the parent's descriptors, and forget what the parent holds."""
         self.store.database.close_in_child()

@@ -14,9 +14,10 @@ from localconc._engine.core.clock import SystemClock
 from localconc._engine.engine import Engine
 from localconc._engine.homes.home import HOME_VARIABLE, SERVER, home, is_on_server
 from localconc._engine.machine import Machine
+from localconc._engine.store.cut_off import cut_off_if_used
 from localconc._engine.waiting.mailboxes.notifier import Notifier
 from localconc._engine.waiting.mailboxes.pool import MailboxPool
-from localconc._locks import new_lock
+from localconc._locks import ForkLocks, lock_of_process, new_lock
 from localconc.errors import StoreError
 
 if TYPE_CHECKING:
@@ -86,8 +87,7 @@ def refuse_server(what: str) -> None:
 
 def keeper() -> Keeper:
     """Return the keeper of the limits that the environment names at this moment: a home's engine, or a server."""
-    if getpid() != _pid:
-        _after_fork_in_child()  # C code has forked without Python's hooks
+    notice_fork()
     key = _home() or tuple([variable() for variable in _other_variables])
     return _by_environment.get(key) or _find(key)
 
@@ -203,35 +203,46 @@ _register_end()
 
 # ---- forks -----------------------------------------------------------------------------------------------------------
 
-_forking: list[Engine] = []
+_fork_locks = ForkLocks()
+_noticing: dict[int, threading.RLock] = {}
 
 
-def _before_fork() -> None:
-    _lock.acquire()
-    _forking[:] = [*_engines.values(), *_set_aside.values()]
-    for engine in _forking:
-        engine.before_fork()
+def _all_engines() -> list[Engine]:
+    return [*_engines.values(), *_set_aside.values()]
 
 
-def _after_fork_in_parent() -> None:
-    for engine in _forking:
-        engine.after_fork_in_parent()
-    _forking.clear()
-    _lock.release()
+def _take_locks() -> None:
+    _fork_locks.take(_lock)
+    for engine in _all_engines():
+        _fork_locks.take(engine.store.database.lock)
 
 
-def _after_fork_in_child() -> None:
+def _close_databases() -> None:
+    """Close the connections, which must not cross a fork."""
+    for engine in _all_engines():
+        engine.store.database.close()
+
+
+def _after_fork_in_child(*, is_late: bool = False) -> None:
+    """Give up what is the parent's. If a handler raises in the middle, the next use of a limit does all of it again."""
     global _lock, _pid
-    _lock = new_lock()
-    _pid = getpid()
-    for engine in [*_engines.values(), *_set_aside.values()]:
+    cut_off_if_used([engine.store.database.lock for engine in _all_engines()], is_late=is_late)
+    for engine in _all_engines():
         engine.after_fork_in_child()
-    _forking.clear()
     _engines.clear()
     _set_aside.clear()
     _by_environment.clear()
+    _lock = new_lock()
+    _pid = getpid()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+def notice_fork() -> None:
+    """Do in a child what its hook has not done: C code forks without hooks, and a handler may raise in one."""
+    if getpid() != _pid:
+        with lock_of_process(_noticing):  # of the threads that have begun since, one does it
+            if getpid() != _pid:
+                _after_fork_in_child(is_late=True)
+
+
+_fork_locks.register(_take_locks, _close_databases, _after_fork_in_child)
 atexit.register(forget_all)

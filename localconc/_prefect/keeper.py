@@ -54,7 +54,6 @@ class PrefectKeeper:
         self.leases = Leases(self.sender, self.wakeups.released, publish_released)
         self.admission = Admission(self.leases, self.wakeups)
         self._warnings = UnsetWarnings()
-        self._is_held_still = False
 
     # ---- slots -----------------------------------------------------------------------------------------------
 
@@ -67,7 +66,7 @@ class PrefectKeeper:
 
     def release(self, hold: Hold) -> None:
         """Release what `acquire` returned. Raise only if its lease was lost, for a call that asked for this error."""
-        if not self.leases.is_held(hold):
+        if not self._holds(hold):
             return
         is_lost = self.leases.is_lost(hold)
         try:
@@ -89,7 +88,7 @@ class PrefectKeeper:
         """Release what `acquire_async` returned; if it is cancelled, the slots are released all the same."""
         from localconc._prefect.asking import tasks
 
-        if not self.leases.is_held(hold):
+        if not self._holds(hold):
             return
         is_lost = self.leases.is_lost(hold)
         try:
@@ -97,6 +96,10 @@ class PrefectKeeper:
         finally:
             publish_released(hold)
         _raise_if_lost(hold, is_lost)
+
+    def _holds(self, hold: Hold) -> bool:
+        """Return whether this process holds something; a child that C code forked may not know yet that it does not."""
+        return self.pid == os.getpid() and self.leases.is_held(hold)
 
     def release_later(self, hold: Hold) -> None:
         """Let the background release what is still held."""
@@ -263,15 +266,6 @@ class PrefectKeeper:
         self.leases.release_all()
         if self.sender.stop(CLOSE_SECONDS):
             self.connection.close()
-
-    def before_fork(self) -> None:
-        """Let no question be under way."""
-        self._is_held_still = self.sender.hold_still()
-
-    def after_fork_in_parent(self) -> None:
-        """Go on."""
-        if self._is_held_still:
-            self.sender.go_on()
 
     def after_fork_in_child(self) -> None:
         """Give up all leases: they are the parent's, which renews and releases them."""

@@ -6,12 +6,14 @@ import atexit
 import os
 import sys
 
-from localconc._locks import new_lock
+from localconc._locks import ForkLocks, new_lock
+from localconc._prefect.asking.sender import FORK_PATIENCE_SECONDS
 from localconc._prefect.keeper import PrefectKeeper
 from localconc._prefect.server.address import Address, address_in_settings
 
 _keepers: dict[Address, PrefectKeeper] = {}
 _lock = new_lock()
+_pid = os.getpid()
 
 
 def open_keeper() -> PrefectKeeper:
@@ -20,12 +22,12 @@ def open_keeper() -> PrefectKeeper:
     Raises:
         StoreError: Prefect is not installed, no address is set, or it can't be used.
     """
+    if os.getpid() != _pid:  # C code has forked without Python's hooks, or a signal handler has raised in one
+        _after_fork_in_child()
     address = address_in_settings()
     keeper = _keepers.get(address)
-    if keeper is not None and keeper.pid == os.getpid():
+    if keeper is not None:
         return keeper
-    if keeper is not None:  # a fork that Python does not know of
-        _after_fork_in_child()
     with _lock:
         keeper = _keepers.get(address)
         if keeper is None:
@@ -59,26 +61,23 @@ def _close_at_worker_exit() -> None:
         util.Finalize(None, close_keepers, exitpriority=0)
 
 
-def _before_fork() -> None:
-    _lock.acquire()
-    for keeper in _keepers.values():
-        keeper.before_fork()
+_fork_locks = ForkLocks()
 
 
-def _after_fork_in_parent() -> None:
-    for keeper in _keepers.values():
-        keeper.after_fork_in_parent()
-    _lock.release()
+def _take_locks() -> None:
+    _fork_locks.take(_lock)
+    for keeper in list(_keepers.values()):
+        _fork_locks.take(keeper.sender.asking, FORK_PATIENCE_SECONDS)
 
 
 def _after_fork_in_child() -> None:
-    global _lock
-    _lock = new_lock()
-    for keeper in _keepers.values():
+    global _lock, _pid
+    for keeper in list(_keepers.values()):
         keeper.after_fork_in_child()
     _keepers.clear()
+    _lock = new_lock()
+    _pid = os.getpid()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+_fork_locks.register(_take_locks, None, _after_fork_in_child)
 atexit.register(close_keepers)

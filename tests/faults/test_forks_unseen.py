@@ -116,6 +116,37 @@ os.waitpid(pid, 0)
     assert programs.puppet().enters("L", timeout_seconds=3)
 
 
+@pytest.mark.parametrize(
+    "end_of_block",
+    ["block.__exit__(None, None, None)", "asyncio.run(leave_task_block())", "del block; time.sleep(0.5)"],
+)
+def test_a_child_forked_in_c_that_ends_its_parents_block_first_of_all_gives_back_nothing(
+    end_of_block: str, programs: Cast
+) -> None:
+    ensure_limit("L", 1)
+    ensure_limit("T", 1)
+    parent = programs.python(
+        _FORKS_IN_C
+        + f"""
+import asyncio
+from localconc.asyncio import concurrency as task_concurrency
+block = concurrency("L")
+block.__enter__()
+task_block = task_concurrency("T")
+asyncio.run(task_block.__aenter__())
+async def leave_task_block(): await task_block.__aexit__(None, None, None)
+pid = fork()
+if pid == 0:
+    {end_of_block}
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), len(localconc.read_holders()), flush=True)
+sys.stdin.read()
+"""
+    )
+    assert parent.hear() == "0 2", parent.errors()
+    parent.finish()
+
+
 def test_the_slot_of_a_child_forked_in_c_comes_back_when_it_is_killed(programs: Cast) -> None:
     ensure_limit("L", 1)
     parent = programs.python(
@@ -231,6 +262,75 @@ thread.join()
     assert parent.hear() == "the child got in"
     assert parent.hear() == "1"
     assert parent.hear() == "the thread got in"
+    parent.finish()
+
+
+def test_a_child_forked_in_c_while_another_thread_was_inside_sqlite_is_told_so_at_once(programs: Cast) -> None:
+    """That thread holds a mutex of SQLite's, which nobody releases in the child."""
+    ensure_limit("L", 2)
+    parent = programs.python(
+        _FORKS_IN_C
+        + """
+import threading
+from localconc._engine import registry
+from localconc.errors import StoreError
+
+inside, go_on = threading.Event(), threading.Event()
+
+def work(connection, _):
+    connection.create_function("pause", 0, lambda: inside.set() or go_on.wait(60) or 1)
+    connection.execute("SELECT pause()").fetchone()
+
+def attempt():
+    begun = time.monotonic()
+    try:
+        with concurrency("L", timeout_seconds=20): print("got in", flush=True)
+    except StoreError as error:
+        print("at once:" if time.monotonic() - begun < 5 else "late:", error, flush=True)
+
+def attempt_in_thread():
+    thread = threading.Thread(target=attempt)
+    thread.start()
+    thread.join()
+
+block = concurrency("L")
+block.__enter__()
+database = registry.current().store.database
+busy = threading.Thread(target=database.transact, args=("BEGIN", work, None))
+busy.start()
+inside.wait(60)
+pid = fork()
+if pid == 0:
+    attempt_in_thread()
+    attempt()
+    os.environ["LOCALCONC_HOME"] += "-second"
+    attempt()
+    pid = os.fork()
+    if pid == 0:
+        attempt()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    block.__exit__(None, None, None)
+    del block, database
+    threading._shutdown = lambda: None  # it would wait for the parent's thread
+    sys.exit(7)
+ended, deadline = (0, 0), time.monotonic() + 30
+while ended[0] == 0 and time.monotonic() < deadline:
+    ended = os.waitpid(pid, os.WNOHANG)
+    time.sleep(0.01)
+print("the child ended:", os.waitstatus_to_exitcode(ended[1]) if ended[0] else os.kill(pid, 9), flush=True)
+go_on.set()
+busy.join()
+print(len(localconc.read_holders("L")), flush=True)
+attempt()
+"""
+    )
+
+    for _ in range(4):
+        assert parent.hear().startswith("at once: This process can't use the database"), parent.errors()
+    assert parent.hear(60) == "the child ended: 7"
+    assert parent.hear() == "1"
+    assert parent.hear() == "got in"
     parent.finish()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from os import getpid
 from time import sleep
 from typing import TYPE_CHECKING, Final
 
@@ -65,6 +66,7 @@ class Holdings:
     def __init__(self, store: Store, membership: Membership) -> None:
         self._store = store
         self._membership = membership
+        self._pid = getpid()
         self.next_serial: Callable[[], int] = itertools.count(1).__next__
         self.grants: dict[int, Grant] = {}
         self._finalizers = Finalizers(self._release_lost)
@@ -170,6 +172,9 @@ class Holdings:
             ids = limit_ids if grant is None else tuple(ref.limit_id for ref in grant.refs)
             cleanup.undo(txn, self._membership.owner_id, serial, ids, ticket)
 
+        if getpid() != self._pid:  # C code has forked this process, which drops a copy of its parent's handle
+            self.forget(serial)
+            return
         has_nothing = ticket is None and limit_ids == () and serial not in self.grants
         with self._store.database.lock:  # a process that has left the store must not join it again for this
             if self._membership.has_joined and not has_nothing:

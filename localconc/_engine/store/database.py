@@ -18,8 +18,9 @@ from localconc._engine.core.clock import monotonic
 from localconc._engine.core.errors import READONLY, Busy, error_code, explained
 from localconc._engine.homes.files import is_same
 from localconc._engine.homes.home import DATABASE_NAME, prepare
+from localconc._engine.store.cut_off import is_cut_off
 from localconc._engine.store.files import checkpoints
-from localconc._engine.store.files.anchors import POSITION, Anchors, Logs
+from localconc._engine.store.files.anchors import POSITION, Anchors, Logs, make_immortal
 from localconc._engine.store.files.log_index import glance
 from localconc._engine.store.recovery import SQLITE_ERRORS, Recovery
 from localconc._engine.store.reentry import InterruptedUses, is_interrupted, used_from_handler
@@ -162,11 +163,8 @@ class Database:
         """Let go of the connection; the next use opens anew."""
         with self.lock:
             connections, anchors = self._let_go()
-            in_use = next((each for each in connections if each.in_transaction), self._being_opened)
-            if in_use is not None:
-                self._interrupted.append((in_use, anchors))
-                return
-            self._close(connections, anchors)
+            if not self._interrupted.note(connections, anchors, self._being_opened):
+                self._close(connections, anchors)
 
     def _close(self, connections: list[sqlite3.Connection], anchors: Anchors | None) -> None:
         self._logs.before_closing(anchors)
@@ -187,10 +185,12 @@ class Database:
 
         SQLite in this process would otherwise believe that it holds the locks that only the parent holds.
         """
-        self.lock = new_lock()
+        if is_cut_off():
+            make_immortal([dict(vars(self)), *self._interrupted])
         connections, anchors = self._let_go()
         self._interrupted.extend((each, anchors) for each in connections)
         self._interrupted.close()
+        self.lock = new_lock()
 
     def _ready(self) -> sqlite3.Connection:
         times_closed = self._times_closed

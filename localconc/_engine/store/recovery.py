@@ -17,6 +17,7 @@ from localconc._engine.homes.files import create_file
 from localconc._engine.homes.home import file_mode, give_to_group, is_group_shared
 from localconc._engine.homes.maintenance import maintenance_lock
 from localconc._engine.store import migration
+from localconc._engine.store.cut_off import refuse_if_cut_off
 from localconc._engine.store.files import lost_logs
 from localconc._engine.store.files.anchors import OPEN_FILES_CAN_MOVE
 from localconc._engine.store.rows import integrity, schema
@@ -92,6 +93,7 @@ class Recovery:
         return connection
 
     def _connect(self, path: Path) -> sqlite3.Connection:
+        refuse_if_cut_off(self._path)
         try:
             # Not `sqlite3.connect`: OpenTelemetry wraps what that returns, and `backup` refuses a wrapped connection.
             connection = sqlite3.Connection(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 from typing import TYPE_CHECKING
 
 from localconc._engine.core.errors import shown
+from localconc._engine.store.cut_off import is_cut_off
 from localconc.errors import StoreError
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Iterator
     from pathlib import Path
     from types import FrameType
@@ -30,15 +31,28 @@ class InterruptedUses(list["tuple[sqlite3.Connection, Anchors | None]"]):
         """Return whether a connection is among them."""
         return any(each is connection for each, _ in self)
 
+    def note(
+        self, connections: list[sqlite3.Connection], anchors: Anchors | None, being_opened: sqlite3.Connection | None
+    ) -> bool:
+        """Note the one of some connections that is in use; return whether they must not be closed now."""
+        try:
+            in_use = next((each for each in connections if each.in_transaction), being_opened)
+        except sqlite3.ProgrammingError:  # a handler of a signal forked at this moment, which closed them
+            return True
+        if in_use is not None:
+            self.append((in_use, anchors))
+        return in_use is not None
+
     def take(self) -> Iterator[tuple[sqlite3.Connection, Anchors | None]]:
         """Return the connections, whose uses have ended, each once."""
         while self:
             yield self.pop()
 
     def close(self) -> None:
-        """Close the connections, in a forked child."""
+        """Close the connections, in a forked child; if it is cut off from SQLite, only the anchors."""
         for connection, anchors in self.take():
-            connection.close()
+            if not is_cut_off():
+                connection.close()
             if anchors is not None:
                 anchors.close()
 

@@ -24,7 +24,7 @@ from localconc._engine.waiting.timing import (
     WATCH_AFTER_SECONDS,
     poll_seconds,
 )
-from localconc._locks import new_lock
+from localconc._locks import lock_of_process
 from localconc.errors import StoreError
 
 if TYPE_CHECKING:
@@ -43,21 +43,12 @@ PERHAPS_FULL: Final = 8
 RETRY_SECONDS: Final = 0.005
 
 _dispatchers: WeakValueDictionary[tuple[Engine, AbstractEventLoop], LoopDispatcher] = WeakValueDictionary()
-_lock = new_lock()
-
-
-def _renew_lock() -> None:
-    global _lock
-    _lock = new_lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
+_locks: dict[int, threading.RLock] = {}
 
 
 def dispatcher_of(engine: Engine, loop: AbstractEventLoop) -> LoopDispatcher:
     """Return the dispatcher of a loop; make it if there is none."""
-    with _lock:
+    with lock_of_process(_locks):
         dispatcher = _dispatchers.get((engine, loop))
         if dispatcher is None:
             dispatcher = _dispatchers[engine, loop] = LoopDispatcher(engine, loop)

@@ -109,6 +109,9 @@ class Sender:
 
     Args:
         connection: to the server; used by this thread alone.
+
+    Attributes:
+        asking: held while a question is under way, and by whoever lets none be.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -117,7 +120,7 @@ class Sender:
         self._timed: list[tuple[float, int, Callable[[Connection], object]]] = []
         self._numbers = itertools.count()
         self._starting = new_lock()  # a collected hold may submit a question in the middle of `_start`
-        self._asking = threading.Lock()
+        self.asking = new_lock()
         self._thread: threading.Thread | None = None
         self._is_timed_turn = False
         self._is_stopped = False
@@ -149,16 +152,6 @@ class Sender:
         thread.join(patience_seconds)
         return not thread.is_alive()
 
-    # ---- forks -----------------------------------------------------------------------------------------------
-
-    def hold_still(self) -> bool:
-        """Ask nothing until `go_on`; return False if a question is under way for too long."""
-        return self._asking.acquire(timeout=FORK_PATIENCE_SECONDS)
-
-    def go_on(self) -> None:
-        """Ask again."""
-        self._asking.release()
-
     # ---- the thread ------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
@@ -179,7 +172,7 @@ class Sender:
                 work = self._next_work()
                 if work is None:
                     return
-                with self._asking:
+                with self.asking:
                     self._do(work)
                 del work  # a grant whose caller has gone is released with its last reference
 

@@ -146,7 +146,7 @@ class Anchors:
         self.close()
         lost = [(number, identity) for number, identity in self._sqlite_descriptors if not is_same(number, identity)]
         if any(identity_or_none(number) is not None for number, _ in lost) or not self._sqlite_descriptors:
-            _make_immortal((connection, index))
+            make_immortal((connection, index))
             raise self._taken_over()
         paths = dict(zip(self._identities, self._paths, strict=True))
         for number, identity in lost:
@@ -154,7 +154,7 @@ class Anchors:
             try:
                 descriptor = os.open(paths[identity], flags)
             except OSError:
-                _make_immortal((connection, index))
+                make_immortal((connection, index))
                 raise self._taken_over() from None
             if descriptor != number:
                 os.dup2(descriptor, number, inheritable=False)
@@ -212,7 +212,7 @@ def _is_empty(path: str) -> bool:
         return True
 
 
-def _make_immortal(thing: object) -> None:
+def make_immortal(thing: object) -> None:
     """Keep an object from ever being finalized, even at the end of the process."""
     import ctypes
 
