@@ -118,9 +118,8 @@ class Recovery:
             return
         with maintenance_lock(self._directory):
             if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
-                raise StoreError(
-                    f"The database {shown(self._path)} can't have a log (WAL): set LOCALCONC_HOME to a local disk."
-                )
+                where = f"The database {shown(self._path)}"
+                raise StoreError(f"{where} can't have a log (WAL): set LOCALCONC_HOME to a local disk.")
             integrity.version(connection)  # SQLite creates the log at the first read
 
     def _version(self, connection: sqlite3.Connection) -> int:
