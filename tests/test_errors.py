@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from localconc import ensure_limit
 from localconc._engine.core import errors
 from localconc._engine.core.errors import Busy, Damaged, explained
 from localconc.errors import AcquireConcurrencySlotTimeoutError, StoreError
-from localconc.sync import concurrency
+from localconc.sync import acquire, concurrency
+from localconc.testing import virtual_clock
 
 PATH = Path("/home/somebody/limits/localconc.db")
 
@@ -181,3 +183,20 @@ def test_a_time_out_that_is_made_by_hand_has_holders_of_its_own() -> None:
     assert other.holders == []
     other.holders = []
     assert copy.copy(other).holders == []
+
+
+def test_a_time_out_names_the_present_holders_even_if_they_began_at_the_same_moment_as_the_former_ones() -> None:
+    with virtual_clock():
+        ensure_limit("db", 8)
+        handles = [acquire("db", label=f"holder {number}") for number in range(8)]
+        seen = []
+        for label in ("second", "third"):
+            with pytest.raises(AcquireConcurrencySlotTimeoutError) as raised, concurrency("db", timeout_seconds=0):
+                pass
+            seen.append({holder.label for holder in raised.value.holders})
+            handles.pop().release()
+            handles.append(acquire("db", label=label))
+
+    assert "holder 7" in seen[0]
+    assert "second" in seen[1]
+    assert "holder 7" not in seen[1]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from localconc import create_limit, ensure_limit, read_waiters
+from localconc._engine import engine as engines
 from localconc._engine import registry
 from localconc._engine.acquiring.queued import QueuedRequests
 from localconc._engine.core.clock import SystemClock
@@ -173,7 +174,9 @@ def test_the_more_threads_retry_on_a_store_that_is_held_up_the_longer_each_pause
 def test_threads_that_wait_look_at_the_store_again_only_after_a_commit(
     waiting: int, holder: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stores, "MAX_SPARED_SECONDS", NEVER_SECONDS)
+    monkeypatch.setattr(wait, "MAX_SPARED_SECONDS", NEVER_SECONDS)
+    monkeypatch.setattr(engines, "MAX_SPARED_SECONDS", NEVER_SECONDS)
+    monkeypatch.setattr(engines, "OWN_SPARED_SECONDS", NEVER_SECONDS)
     monkeypatch.setattr(wait, "poll_seconds", lambda *_: QUICKLY_SECONDS)
     done = threading.Event()
 
@@ -205,7 +208,9 @@ def test_threads_that_wait_look_at_the_store_again_only_after_a_commit(
 def test_a_loop_that_waits_looks_at_the_store_again_only_after_a_commit(
     holder: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stores, "MAX_SPARED_SECONDS", NEVER_SECONDS)
+    monkeypatch.setattr(wait, "MAX_SPARED_SECONDS", NEVER_SECONDS)
+    monkeypatch.setattr(engines, "MAX_SPARED_SECONDS", NEVER_SECONDS)
+    monkeypatch.setattr(engines, "OWN_SPARED_SECONDS", NEVER_SECONDS)
     monkeypatch.setattr(dispatcher, "poll_seconds", lambda *_: QUICKLY_SECONDS)
 
     async def hold_one() -> None:
@@ -239,11 +244,11 @@ def test_a_look_is_spared_until_a_commit_or_for_ten_seconds(change: str, localco
     spared = SparedLooks(store)
 
     assert not spared.may_spare(100.0)
-    spared.looked(100.0, store.database.state())
+    spared.looked(100.0, store.database.state(), stores.MAX_SPARED_SECONDS)
 
     assert spared.may_spare(109.0)
     if change == "commit":
         ensure_limit("db", 2)
     assert not spared.may_spare(109.0 if change == "commit" else 110.0)
-    spared.looked(110.0, None)
+    spared.looked(110.0, store.database.state(), 0.0)
     assert not spared.may_spare(110.0)

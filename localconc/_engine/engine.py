@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from localconc._engine.acquiring.acquisitions import Acquisitions
-from localconc._engine.acquiring.queued import MAX_QUEUES, QueuedRequests
+from localconc._engine.acquiring.queued import QueuedRequests
 from localconc._engine.core.errors import Busy, Damaged, shown
 from localconc._engine.holding.holdings import Holdings
 from localconc._engine.homes.home import hint_of_other_homes
@@ -17,7 +17,7 @@ from localconc._engine.liveness.reaper import Reaper
 from localconc._engine.liveness.watch import Watch
 from localconc._engine.queue import admission
 from localconc._engine.queue.admission import NOT_CONFIGURED
-from localconc._engine.store.store import SparedLooks, Store, Transaction
+from localconc._engine.store.store import MAX_SPARED_SECONDS, SparedLooks, Store, Transaction
 from localconc.errors import StoreError
 
 if TYPE_CHECKING:
@@ -46,6 +46,25 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger("localconc")
+
+
+#: How long the waiters of a process spare looks while one of them is first in line, which looks for deaths of holders
+#: that no watch tells.
+OWN_SPARED_SECONDS: Final = 0.7
+
+
+class StandIn(NamedTuple):
+    """What a process found as it stood in for others.
+
+    Attributes:
+        next_at: when there will be more to do, if that is known.
+        spare_seconds: how long there will be nothing to do unless something is committed.
+        limit_ids: the limits that it looked at.
+    """
+
+    next_at: float | None
+    spare_seconds: float
+    limit_ids: list[int]
 
 
 class Engine:
@@ -145,22 +164,22 @@ class Engine:
             with suppress(Busy, Damaged, StoreError):
                 self.reaper.sweep()
 
-    def stand_in(self, limit_ids: list[int]) -> tuple[float | None, bool]:
-        """Act for dead and stopped processes on the limits that this process waits for.
-
-        Returns:
-            When there will be more to do, if that is known; and whether there will be nothing until the next commit.
-        """
+    def stand_in(self) -> StandIn:
+        """Act for dead and stopped processes on the limits that this process waits for."""
+        limit_ids, are_all = self.queued.queues()
+        heads = self.queued.heads(limit_ids)
         self.reaper.watch_in_front(limit_ids, None)
         if not self.reaper.is_complete:
             self.reaper.reap_in_front(limit_ids, None)
+        elif heads.own:  # a child that C code forked keeps the file of a dead holder open, so the watch tells nothing
+            self.reaper.reap_in_front(heads.own, 0)
         self.reaper.pass_over_stopped(limit_ids)
         pass_over_at = self.reaper.next_pass_over(limit_ids)
-        overdue, depends_on_time = self.queued.overdue(limit_ids)
-        due_at = self.queued.admit_overdue(overdue) if overdue else None
-        moment = min((each for each in (pass_over_at, due_at) if each is not None), default=None)
-        is_complete = self.reaper.is_complete and len(limit_ids) < MAX_QUEUES
-        return moment, moment is None and is_complete and not depends_on_time
+        due_at = self.queued.admit_overdue(heads.overdue) if heads.overdue else None
+        next_at = min((each for each in (pass_over_at, due_at) if each is not None), default=None)
+        if next_at is not None or heads.depend_on_time or not (are_all and self.reaper.is_complete):
+            return StandIn(next_at, 0.0, limit_ids)
+        return StandIn(None, OWN_SPARED_SECONDS if heads.own else MAX_SPARED_SECONDS, limit_ids)
 
     # ---- a damaged store -------------------------------------------------------------------------------------
 

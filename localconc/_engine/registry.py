@@ -171,6 +171,7 @@ def forget(directory: Path) -> None:
 
 def forget_all() -> None:
     """Close all engines and forget them; the next use makes them anew."""
+    notice_fork()
     with _lock:
         _by_environment.clear()
         for directory in list(_engines):
@@ -183,6 +184,7 @@ def forget_all() -> None:
 def _on_main_thread_end() -> None:
     """Start no threads from now on: Python 3.12 refuses to, while it waits for the other threads to end."""
     global _is_ending
+    notice_fork()
     with _lock:
         _is_ending = True
         for engine in _engines.values():

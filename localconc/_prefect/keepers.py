@@ -5,11 +5,15 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+from typing import TYPE_CHECKING
 
-from localconc._locks import ForkLocks, new_lock
+from localconc._locks import ForkLocks, lock_of_process, new_lock
 from localconc._prefect.asking.sender import FORK_PATIENCE_SECONDS
 from localconc._prefect.keeper import PrefectKeeper
 from localconc._prefect.server.address import Address, address_in_settings
+
+if TYPE_CHECKING:
+    from threading import RLock
 
 _keepers: dict[Address, PrefectKeeper] = {}
 _lock = new_lock()
@@ -22,8 +26,7 @@ def open_keeper() -> PrefectKeeper:
     Raises:
         StoreError: Prefect is not installed, no address is set, or it can't be used.
     """
-    if os.getpid() != _pid:  # C code has forked without Python's hooks, or a signal handler has raised in one
-        _after_fork_in_child()
+    _notice_fork()
     address = address_in_settings()
     keeper = _keepers.get(address)
     if keeper is not None:
@@ -47,6 +50,7 @@ def server_address() -> str:
 
 def close_keepers() -> None:
     """Close all keepers and forget them; the next use makes them anew."""
+    _notice_fork()
     with _lock:
         keepers = list(_keepers.values())
         _keepers.clear()
@@ -62,6 +66,7 @@ def _close_at_worker_exit() -> None:
 
 
 _fork_locks = ForkLocks()
+_noticing: dict[int, RLock] = {}
 
 
 def _take_locks() -> None:
@@ -77,6 +82,14 @@ def _after_fork_in_child() -> None:
     _keepers.clear()
     _lock = new_lock()
     _pid = os.getpid()
+
+
+def _notice_fork() -> None:
+    """Do in a child what its hook has not done: C code forks without hooks, and a handler may raise in one."""
+    if os.getpid() != _pid:
+        with lock_of_process(_noticing):  # of the threads that have begun since, one does it
+            if os.getpid() != _pid:
+                _after_fork_in_child()
 
 
 _fork_locks.register(_take_locks, None, _after_fork_in_child)

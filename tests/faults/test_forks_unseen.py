@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from localconc import ensure_limit, read_holders
+from localconc import ensure_limit, read_holders, read_waiters
 from tests.faults.programs import Cast, in_line, process_state, until
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -212,6 +212,54 @@ os.waitpid(pid, 0)
     assert process_state(child) == "S"
 
 
+_MANY_WAIT = """
+import asyncio, threading
+import localconc.asyncio
+from localconc.sync import concurrency
+
+def wait_in_thread():
+    with concurrency("L", timeout_seconds=20): served.append(1)
+
+async def wait_in_tasks():
+    async def wait():
+        async with localconc.asyncio.concurrency("L", timeout_seconds=20): served.append(1)
+    await asyncio.gather(*(wait() for _ in range(9)), return_exceptions=True)
+
+served = []
+threads = [threading.Thread(target=wait_in_thread) for _ in range(9)]
+if sys.argv[1] == "tasks": threads = [threading.Thread(target=lambda: asyncio.run(wait_in_tasks()))]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(len(served), flush=True)
+"""
+
+
+@pytest.mark.parametrize("face", ["threads", "tasks"])
+def test_many_waiters_of_a_process_notice_the_death_of_a_holder_whose_child_forked_in_c_lives(
+    face: str, programs: Cast
+) -> None:
+    ensure_limit("L", 1)
+    holder = programs.python(
+        _FORKS_IN_C
+        + """
+block = concurrency("L")
+block.__enter__()
+if fork() == 0:
+    sys.stdin.read()
+    os._exit(0)
+print("holds", flush=True)
+sys.stdin.read()
+"""
+    )
+    assert holder.hear() == "holds"
+    waiter = programs.python("import sys\n" + _MANY_WAIT, face)
+    until(lambda: len(read_waiters()) == 9, "they wait")
+
+    holder.kill()
+
+    assert waiter.hear() == "9"
+
+
 def test_a_command_keeps_the_slot_though_it_was_not_noted_before_its_parent_was_killed(programs: Cast) -> None:
     parent = programs.python(
         """
@@ -338,7 +386,7 @@ attempt()
 
 _APPLICATION = """
 import os, time
-from localconc import ensure_limit
+from localconc import ensure_limit, read_waiters
 from localconc.sync import concurrency
 
 ensure_limit("L", 2)

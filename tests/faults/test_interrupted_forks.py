@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.metadata import version
 
 import pytest
 
@@ -132,6 +133,10 @@ def handle():
     assert program.hear(60) == "0 True True"
 
 
+@pytest.mark.skipif(
+    int(version("filelock").split(".")[0]) < 4 or version("filelock").startswith(("4.0.", "4.1.")),
+    reason="filelock before 4.2 refuses forks in the middle of its own steps, or hangs in the child",
+)
 @pytest.mark.parametrize("handler", ["raise Raised", "children.append(fork_and_use())"])
 def test_a_handler_that_strikes_at_any_moment_of_a_fork_lets_nothing_hang(handler: str, programs: Cast) -> None:
     ensure_limit("L", 1)

@@ -33,6 +33,20 @@ if TYPE_CHECKING:
 MAX_QUEUES: Final = 256
 
 
+class Heads(NamedTuple):
+    """What the first waiters of some limits are.
+
+    Attributes:
+        overdue: the limits whose first waiter could be admitted already, but its process does not act.
+        own: the limits whose first waiter is of this process.
+        depend_on_time: whether a limit of a first waiter decays or is paused, so that it becomes due without a commit.
+    """
+
+    overdue: list[int]
+    own: list[int]
+    depend_on_time: bool
+
+
 class WaiterStatus(NamedTuple):
     """The state of a queued request.
 
@@ -42,7 +56,7 @@ class WaiterStatus(NamedTuple):
         due_at: when it can be admitted, if it only waits for a moment.
         overdue: limits whose first waiter could be admitted already, but its process does not act.
         owners_ahead: how many processes are ahead of it, up to a bound.
-        depends_on_time: whether all this can change without a commit, as `overdue` says.
+        depends_on_time: whether all this can change without a commit.
     """
 
     is_waiting: bool
@@ -82,9 +96,10 @@ class QueuedRequests:
             rows = ledger.limits_with_ids(limit_ids)
             block = blocked(waiter.slots, rows, now, queued.ticket)
             due_at = now if block is None else block.until
-            overdue, depends_on_time = self._overdue(ledger, limit_ids)
+            heads = self._heads(ledger, limit_ids)
             ahead = {owner for each in limit_ids for owner in owner_rows.ahead(ledger.connection, each, queued.ticket)}
-            return WaiterStatus(True, limit_ids, due_at, overdue if due_at is None else [], len(ahead), depends_on_time)
+            overdue = heads.overdue if due_at is None else []
+            return WaiterStatus(True, limit_ids, due_at, overdue, len(ahead), heads.depend_on_time)
 
         return self._store.read(look)
 
@@ -117,14 +132,14 @@ class QueuedRequests:
         owner_id = self._membership.owner_id
         return self._store.read(lambda ledger: listings.waiting_addresses(ledger.connection, owner_id))
 
-    def queues(self) -> list[int]:
-        """Return limits that this process waits for; if there are many, others each time."""
+    def queues(self) -> tuple[list[int], bool]:
+        """Return limits that this process waits for, and whether that are all; if they are many, others each time."""
         owner_id = self._membership.owner_id
         limit_ids = sorted(self._store.read(lambda ledger: listings.queues_of(ledger.connection, owner_id)))
         left = [limit_id for limit_id in limit_ids if limit_id > self._last_queue]
         queues = (left or limit_ids)[:MAX_QUEUES]
         self._last_queue = queues[-1] if len(queues) < len(limit_ids) else 0
-        return queues
+        return queues, len(queues) == len(limit_ids)
 
     def owners_ahead(self, limit_ids: Iterable[int]) -> int:
         """Return how many processes are ahead of the nearest request of this one on any of these limits."""
@@ -139,23 +154,20 @@ class QueuedRequests:
 
         return self._store.read(look)
 
-    def overdue(self, limit_ids: Iterable[int]) -> tuple[list[int], bool]:
-        """Look at the first waiter of each of these limits.
-
-        Returns:
-            The limits whose first waiter could be admitted already, but its process does not act; and whether that can
-            change without a commit, because a limit of one decays or is paused.
-        """
+    def heads(self, limit_ids: Iterable[int]) -> Heads:
+        """Look at the first waiters of limits."""
         ids = list(limit_ids)
-        return self._store.read(lambda ledger: self._overdue(ledger, ids))
+        return self._store.read(lambda ledger: self._heads(ledger, ids))
 
-    def _overdue(self, ledger: Ledger, limit_ids: list[int]) -> tuple[list[int], bool]:
-        queues = Queues(ledger, self._clock.now())
+    def _heads(self, ledger: Ledger, limit_ids: list[int]) -> Heads:
+        queues, own = Queues(ledger, self._clock.now()), self._membership.owner_id
         firsts = {limit_id: first for limit_id in limit_ids if (first := queues.first(limit_id)) is not None}
-        overdue = [limit_id for limit_id, first in firsts.items() if first.block is None]
         distinct = {first.waiter.ticket: first for first in firsts.values()}.values()
-        depends_on_time = any(row.decay > 0 or row.paused_until is not None for first in distinct for row in first.rows)
-        return overdue, depends_on_time
+        return Heads(
+            [limit_id for limit_id, first in firsts.items() if first.block is None],
+            [limit_id for limit_id, first in firsts.items() if first.waiter.owner_id == own],
+            any(row.decay > 0 or row.paused_until is not None for first in distinct for row in first.rows),
+        )
 
     def admit_overdue(self, limit_ids: Iterable[int]) -> float | None:
         """Admit waiters whose processes should have acted; return when the next one can be, or None if none was."""
@@ -287,13 +299,8 @@ class QueuedRequests:
 
         return self._store.transact(work)
 
-    def give_up(self, queued: Queued, slots: int) -> Reason:
-        """Leave the queue; return what the request waited for.
-
-        This reads the reason before the transaction, which other processes wait for. Afterwards, those behind it may
-        hold the slots.
-        """
-        reason = self.explain(queued, slots)
+    def give_up(self, queued: Queued) -> None:
+        """Leave the queue, because the request is refused."""
 
         def work(txn: Transaction) -> None:
             for row in txn.ledger.limits_with_ids(ref.limit_id for ref in queued.refs):
@@ -301,7 +308,6 @@ class QueuedRequests:
             cancel(txn, queued.ticket, *queued.requester[:2])
 
         self._store.transact(work)
-        return reason
 
 
 def _grant(

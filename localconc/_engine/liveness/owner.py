@@ -63,7 +63,10 @@ _RETRY_SECONDS: Final = 0.002
 
 
 class Owner:
-    """This process's claim to be alive. Callers hold the database's lock.
+    """This process's claim to be alive.
+
+    Callers hold the database's lock; only those that acknowledge or retract may have none, and those that add or remove
+    a mailbox have the pool's.
 
     Attributes:
         descriptor: the open, locked file. A command that inherits it keeps the lock.
@@ -79,6 +82,7 @@ class Owner:
         self.path = directory / OWNERS_NAME / (self.key + _SUFFIX)
         self._free_mailboxes: list[int] = []
         self._mailboxes_ever = 0
+        self._former: list[tuple[int, tuple[int, int]]] = []  # the file before this one, with its identity
         self.descriptor = self._create((b" %d\n" % self.pid).ljust(_FILE_BYTES, b"\0"))
         self._identity = identity_of(self.descriptor)
 
@@ -146,9 +150,18 @@ class Owner:
         content = (b" %d\n" % self.pid).ljust(_FILE_BYTES, b"\xff")  # any grant may have been picked up
         if self.holds_its_descriptor():
             content = read_at(self.descriptor, _FILE_BYTES, 0)
+        former = self.descriptor, self._identity
         descriptor = self._create(content)
-        self._close()
         self.descriptor, self._identity = descriptor, identity_of(descriptor)
+        if is_same(*former):  # without a lock, another thread may have written there meanwhile
+            newest = read_at(former[0], _FILE_BYTES, 0)
+            for place in range(_BOARD_AT, _FILE_BYTES, _WORD_BYTES):
+                word = newest[place : place + _WORD_BYTES]
+                if word != content[place : place + _WORD_BYTES]:
+                    write_at(descriptor, word, place)
+        for each in self._former:
+            close_same(*each)
+        self._former = [former]  # or be about to write there: no other file may have the number yet
         self._write_number_of_mailboxes()
         return True
 
@@ -166,7 +179,8 @@ class Owner:
         self._close()
 
     def _close(self) -> None:
-        close_same(self.descriptor, self._identity)
+        for each in (*self._former, (self.descriptor, self._identity)):
+            close_same(*each)
 
     def _unlink(self, name: str) -> None:
         with suppress(OSError):  # another process clears up an orphaned file

@@ -319,7 +319,8 @@ class Database:
 
     def state(self) -> bytes | None:
         """Return what identifies the last commit to the open store; None if that takes a look at the store."""
-        return None if self._anchors is None else self._anchors.index.state()
+        anchors = self._anchors
+        return None if anchors is None else anchors.index.state()
 
     def was_moved(self) -> bool:
         """Return whether the open file is no longer the one at the path; if none is open, whether there is none."""

@@ -200,9 +200,11 @@ class Store:
 class SparedLooks:
     """Spares looks at a store in which nothing was committed since a look that found nothing to do.
 
+    What only time or a death changes must not depend on it.
+
     >>> if not spared.may_spare(now):
     ...     state = store.database.state()
-    ...     spared.looked(now, state if look(store) == NOTHING_TO_DO else None)
+    ...     spared.looked(now, state, MAX_SPARED_SECONDS if look(store) == NOTHING_TO_DO else 0.0)
     """
 
     def __init__(self, store: Store) -> None:
@@ -217,9 +219,9 @@ class SparedLooks:
             return False
         return self._store.database.state() == state
 
-    def looked(self, now: float, state: bytes | None) -> None:
-        """Note the state of the store as it was before a look; None if the next look is due even so."""
-        self._state, self._look_at = state, now + MAX_SPARED_SECONDS
+    def looked(self, now: float, state: bytes | None, spare_seconds: float) -> None:
+        """Note the state of the store as it was before a look, and how long to spare the next ones."""
+        self._state, self._look_at = state, now + spare_seconds
 
 
 def _look(connection: sqlite3.Connection, work: Callable[[Ledger], Result]) -> Result:

@@ -220,7 +220,7 @@ class LoopDispatcher:
         if any(wakeup[0] == 0 for wakeup in wakeups):
             self._tell(list(self._expected))
         if len(wakeups) >= PERHAPS_FULL:
-            self._attempt(self._tell_answered, again=self._poll)
+            self._attempt(self._tell_answered, again=self._poll_again)
 
     def _tell_answered(self) -> None:
         """Let tasks look at the store if their requests have left the queue: their wakeups may be lost."""
@@ -267,10 +267,9 @@ class LoopDispatcher:
         if self._spared_looks.may_spare(now):
             return
         self._tell_answered()
-        queues = engine.queued.queues()
-        moment, is_settled = engine.stand_in(queues)
-        self._owners_ahead = 0 if engine.reaper.is_complete else engine.queued.owners_ahead(queues)
-        self._spared_looks.looked(now, state if is_settled else None)
+        moment, spare_seconds, limit_ids = engine.stand_in()
+        self._owners_ahead = 0 if engine.reaper.is_complete else engine.queued.owners_ahead(limit_ids)
+        self._spared_looks.looked(now, state, spare_seconds)
         if moment is not None:
             delay = max(0.0, moment - now) + OVERDUE_SECONDS
             if delay < self._poll_seconds():
@@ -285,7 +284,7 @@ class LoopDispatcher:
             self._attempt(self._watch_queues, again=self._start_watching)
 
     def _watch_queues(self) -> None:
-        self._engine.reaper.watch_in_front(self._engine.queued.queues(), None)
+        self._engine.reaper.watch_in_front(self._engine.queued.queues()[0], None)
         self._watch()
         if not self._engine.reaper.is_complete:
             self._schedule_poll(self._poll_seconds())

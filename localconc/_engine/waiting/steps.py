@@ -8,6 +8,7 @@ stepping through them, so the steps are written once for all.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -137,8 +138,11 @@ def _reap_and_try_again(
     if isinstance(outcome, Refused):
         if call.timeout_seconds != 0:
             raise outcomes.out_of_retries(outcome.reason)
-        complete = partial(engine.queued.with_all_holders, outcome)
-        raise outcomes.out_of_time(call, (yield from retry_while_busy(engine, complete, deadline)))
+        reason = outcome.reason
+        with suppress(outcomes.StoreTimeout):
+            complete = partial(engine.queued.with_all_holders, outcome)
+            reason = yield from retry_while_busy(engine, complete, deadline)
+        raise outcomes.out_of_time(call, reason)
     return outcome
 
 

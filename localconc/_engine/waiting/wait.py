@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from functools import partial
 from random import random
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from localconc._engine.acquiring.parents import warning_of_parent
 from localconc._engine.acquiring.terms import Deadlocked
 from localconc._engine.core.clock import InPassing
 from localconc._engine.holding.holdings import Handle
-from localconc._engine.store.store import SparedLooks
+from localconc._engine.store.store import MAX_SPARED_SECONDS, SparedLooks
 from localconc._engine.waiting import outcomes
 from localconc._engine.waiting.pauses import Park, Result, Steps, retry_while_busy
 from localconc._engine.waiting.timing import (
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from localconc._engine.acquiring.terms import Queued
     from localconc._engine.core.calls import Call
     from localconc._engine.engine import Engine
+    from localconc._engine.queue.explain import Reason
 
 logger = logging.getLogger("localconc")
 
@@ -152,13 +154,11 @@ class Wait:
             yield from self._retry(partial(engine.queued.admit_overdue, status.limit_ids))
             return False
         if self._deadline is not None and now >= self._deadline:
-            reason = yield from self._retry(partial(engine.queued.give_up, queued, self._call.request.slots))
-            raise outcomes.out_of_time(self._call, reason)
+            raise outcomes.out_of_time(self._call, (yield from self._give_up()))
         if self._retry_at is not None and now >= self._retry_at:
             yield from self._count_retry(now)
         if self._poll_at is not None and now >= self._poll_at:
-            has_found_nothing = yield from self._poll(now, status)
-            self._spared_looks().looked(now, state if has_found_nothing else None)
+            yield from self._poll(now, status, state)
         return False
 
     def _accept(self) -> Steps[bool]:
@@ -188,31 +188,42 @@ class Wait:
         if warning is not None:
             engine.warn_once("parent", *warning)
 
+    def _give_up(self) -> Steps[Reason]:
+        """Leave the queue; return what the request waited for.
+
+        The reason is read before, without the lock that other processes wait for: afterwards, those behind it may hold
+        the slots. If the store is busy for too long, the request leaves the queue in the background.
+        """
+        queued = self._engine.queued
+        reason = yield from self._retry(partial(queued.explain, self._queued, self._call.request.slots))
+        with suppress(outcomes.StoreTimeout):
+            yield from self._retry(partial(queued.give_up, self._queued))
+        return reason
+
     def _count_retry(self, now: float) -> Steps[None]:
         """Count one more refused attempt."""
         engine, queued = self._engine, self._queued
         self._retries_left -= 1
         retry_after = yield from self._retry(partial(engine.queued.deny, self._call.request, queued))
         if self._retries_left <= 0:
-            reason = yield from self._retry(partial(engine.queued.give_up, queued, self._call.request.slots))
-            raise outcomes.out_of_retries(reason)
+            raise outcomes.out_of_retries((yield from self._give_up()))
         self._retry_at = now + retry_after
 
-    def _poll(self, now: float, status: WaiterStatus) -> Steps[bool]:
+    def _poll(self, now: float, status: WaiterStatus, state: bytes | None) -> Steps[None]:
         """Stand in for suspended and dead processes in front, and set the moment of the next poll.
 
-        Returns:
-            Whether the next poll will find nothing else if nothing is committed to the store before it.
+        Args:
+            state: of the store, before this look at it.
         """
         engine, limit_ids, is_reachable = self._engine, status.limit_ids, self._queued.terms.mailbox.is_reachable
-        is_in_crowd = self._is_in_crowd()
+        spared_looks = self._spared_looks()  # now: the crowd may begin while this looks for one thread
+        is_in_crowd = spared_looks is engine.spared_looks
         self._poll_at = now + self._poll_seconds()
         yield from self._retry(engine.store.database.ensure_open)
         if is_in_crowd or not is_reachable:
             engine.mailboxes.wake_answered((yield from self._retry(engine.queued.addresses)))
         if is_in_crowd:
-            limit_ids = yield from self._retry(engine.queued.queues)
-            moment, is_settled = yield from self._retry(partial(engine.stand_in, limit_ids))
+            moment, spare_seconds, _ = yield from self._retry(engine.stand_in)
         else:
             yield from self._retry(partial(self._look_in_front, status))
             yield from self._retry(partial(engine.reaper.pass_over_stopped, limit_ids))
@@ -222,9 +233,10 @@ class Wait:
                 moment = min((each for each in (moment, due_at) if each is not None), default=None)
             others_look = status.owners_ahead >= FAR_BEHIND or (engine.reaper.is_complete and status.owners_ahead > 0)
             is_settled = moment is None and others_look and not status.depends_on_time
+            spare_seconds = MAX_SPARED_SECONDS if is_settled else 0.0
+        spared_looks.looked(now, state, spare_seconds)
         if moment is not None:
             self._poll_at = min(self._poll_at, moment + OVERDUE_SECONDS)
-        return is_settled
 
     def _look_in_front(self, status: WaiterStatus) -> None:
         """Look for dead processes in front. Where they can't all be watched, that is left to the nearest waiters.

@@ -48,17 +48,15 @@ class HolderEntry(NamedTuple):
 class Share(NamedTuple):
     """What one process holds of a limit, summed up.
 
-    If the shares of a limit are the same as before, so are its holders: a new one changes the moments, one that has
-    left changes the count, and the other columns show what else can change.
+    If the shares of a limit are the same as before, so are its holders: no process gives a serial twice, and the other
+    columns show what else can change of a holder.
     """
 
     owner_id: int
     pid: int | None
     command: str | None
     slots: int
-    holders: int
-    newest: float
-    moments: float
+    serials: str
     contexts: float
     numbers: str | None
 
@@ -121,11 +119,10 @@ _FIRST_HOLDERS_OF: Final = _HOLDERS.format(
 )
 
 _SHARES: Final = f"""
-    SELECT share.owner_id, owners.pid, owners.command, share.slots, share.holders, share.newest, share.moments,
-        share.contexts, share.numbers
+    SELECT share.owner_id, owners.pid, owners.command, share.slots, share.serials, share.contexts, share.numbers
     FROM (
-        SELECT owner_id, sum(slots) AS slots, count(*) AS holders, max(acquired_boot) AS newest,
-            total(acquired_boot) AS moments, total(context) AS contexts, group_concat(numbers, ';') AS numbers
+        SELECT owner_id, sum(slots) AS slots, group_concat(serial) AS serials, total(context) AS contexts,
+            group_concat(numbers, ';') AS numbers
         FROM slots WHERE limit_id = ? AND {HELD} GROUP BY owner_id
     ) AS share LEFT JOIN owners ON owners.id = share.owner_id
     ORDER BY share.owner_id

@@ -104,6 +104,10 @@ class Mailbox:
         """Whether there are wakeups that the waiter has not taken yet."""
         return bool(self._received)
 
+    def has(self, wakeup: Wakeup) -> bool:
+        """Return whether there is such a wakeup that the waiter has not taken yet."""
+        return wakeup in tuple(self._received)
+
     @property
     def descriptor(self) -> int | None:
         """The descriptor that an event loop may watch; None if there is none."""

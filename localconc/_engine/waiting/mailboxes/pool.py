@@ -95,7 +95,7 @@ class MailboxPool:
             queued: the addresses of the requests that have none yet.
         """
         for mailbox in list(self._in_use.values()):
-            if mailbox.name not in queued and not mailbox.has_wakeups:
+            if mailbox.name not in queued and not mailbox.has(LOOK):
                 mailbox.deliver(LOOK)
 
     def _discard(self, mailbox: Mailbox) -> None:
