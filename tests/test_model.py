@@ -127,8 +127,8 @@ class Process:
 
     def give_up(self, asked: ModelRequest) -> None:
         """Leave the queue, as a request does whose time is up."""
-        request, handle, queued = self.waits.pop(asked)
-        self._engine.queued.give_up(queued, request.slots)
+        _, handle, queued = self.waits.pop(asked)
+        self._engine.queued.give_up(queued)
         self._engine.holdings.undo(handle)
 
     def cancel(self, asked: ModelRequest) -> None:

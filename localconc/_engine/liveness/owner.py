@@ -82,7 +82,6 @@ class Owner:
         self.path = directory / OWNERS_NAME / (self.key + _SUFFIX)
         self._free_mailboxes: list[int] = []
         self._mailboxes_ever = 0
-        self._former: list[tuple[int, tuple[int, int]]] = []  # the file before this one, with its identity
         self.descriptor = self._create((b" %d\n" % self.pid).ljust(_FILE_BYTES, b"\0"))
         self._identity = identity_of(self.descriptor)
 
@@ -159,9 +158,7 @@ class Owner:
                 word = newest[place : place + _WORD_BYTES]
                 if word != content[place : place + _WORD_BYTES]:
                     write_at(descriptor, word, place)
-        for each in self._former:
-            close_same(*each)
-        self._former = [former]  # or be about to write there: no other file may have the number yet
+        close_same(*former)  # at once: this tells those who watch it to look for the new file
         self._write_number_of_mailboxes()
         return True
 
@@ -179,8 +176,7 @@ class Owner:
         self._close()
 
     def _close(self) -> None:
-        for each in (*self._former, (self.descriptor, self._identity)):
-            close_same(*each)
+        close_same(self.descriptor, self._identity)
 
     def _unlink(self, name: str) -> None:
         with suppress(OSError):  # another process clears up an orphaned file
