@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 #: For `for`, in place of `while True` inside `try` or `with`: on Python 3.12 and 3.13, what a signal handler raises at
-#: the jump back of a `while` passes by its `except`, its `finally`, and its `__exit__`.
+#: the jump back of a `while` passes by its `except`, its `finally`, and its `__exit__`. The same goes for a `for` that
+#: ends with an `if`, so no such loop stands inside the `with` of a lock, but in a function that is called there.
 ENDLESSLY: Final = repeat(None)
 
 

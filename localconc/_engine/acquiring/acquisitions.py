@@ -282,9 +282,8 @@ class Acquisitions:
                 now, refs = self._clock.now(), grant.refs
                 if now > grant.acquired_boot + MAX_FAST_RELEASE_SECONDS:
                     return False
-                for ref in refs:
-                    if ref.decay or ref.name in self._fast_paths.crowded:
-                        return False
+                if self._fast_paths.need_rules(refs):  # a loop here could leave the lock taken: see `_locks.ENDLESSLY`
+                    return False
                 if len(refs) == 1:
                     holder = (now, refs[0].limit_id, self._membership.owner_id, serial)
                     is_released = database.execute_fast(RELEASE_FAST, holder) == 1

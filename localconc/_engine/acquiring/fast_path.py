@@ -103,6 +103,10 @@ class FastPaths:
             self.by_request.clear()
         self.by_request[request] = path
 
+    def need_rules(self, refs: Iterable[LimitRef]) -> bool:
+        """Return whether the release of slots of these limits goes by the rules: they drain, or a request may wait."""
+        return any(ref.decay or ref.name in self.crowded for ref in refs)
+
     def note_crowd(self, request: Request) -> None:
         """Let the fast statements try no more until a request is admitted at once, because this one waits."""
         if len(self.crowded) >= _MAX_REMEMBERED:

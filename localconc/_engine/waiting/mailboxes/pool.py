@@ -55,16 +55,17 @@ class MailboxPool:
             if owner is not self._owner:
                 self._drop_free()
                 self._owner = owner
-            mailbox: Mailbox | None = None
-            while self._free and mailbox is None:  # late wakeups for its earlier waiter have another serial
-                mailbox = self._free.pop()
-                if not mailbox.is_reusable:
-                    self._discard(mailbox)
-                    mailbox = None
-            if mailbox is None:
-                mailbox = self._with_socket(owner) or self._local(owner)
+            mailbox = self._reusable() or self._with_socket(owner) or self._local(owner)
             self._in_use[mailbox.name] = mailbox
             return mailbox
+
+    def _reusable(self) -> Mailbox | None:
+        while self._free:  # late wakeups for its earlier waiter have another serial
+            mailbox = self._free.pop()
+            if mailbox.is_reusable:
+                return mailbox
+            self._discard(mailbox)
+        return None
 
     def _with_socket(self, owner: Owner) -> Mailbox | None:
         if sys.platform != "win32" and hasattr(select, "poll") and len(self._in_use) < _max_sockets():
