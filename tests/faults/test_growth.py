@@ -77,7 +77,8 @@ def test_four_times_as_many_tasks_take_little_more_than_four_times_as_long_to_en
         for count in (300, 1200)
     )
 
-    assert many < 9 * few, f"300 tasks: {few:.2f} s, 1200: {many:.2f} s"
+    # 300 end within 0.04 to 0.1 s; where the costs grew with the square, 1,200 took 1.4 s.
+    assert many < 9 * max(few, 0.1), f"300 tasks: {few:.2f} s, 1200: {many:.2f} s"
     assert read_waiters() == []
 
 
