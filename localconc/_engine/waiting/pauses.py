@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from localconc._engine.core.errors import Busy, Damaged, shown
 from localconc._engine.waiting import outcomes, timing
+from localconc._locks import ENDLESSLY
 from localconc.errors import StoreError
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def retry_while_busy(engine: Engine, operation: Callable[[], Result], deadline: 
     busy_since = give_up_at = None
     this_retry = object()
     try:
-        while True:
+        for _ in ENDLESSLY:
             try:
                 if is_damaged:
                     engine.rebuild()
@@ -91,3 +92,4 @@ def retry_while_busy(engine: Engine, operation: Callable[[], Result], deadline: 
                 is_damaged = True
     finally:
         engine.retries.discard(this_retry)
+    raise AssertionError("the loop does not end")
