@@ -14,6 +14,7 @@ import pytest
 from localconc import delete_limit, ensure_limit, read_holders, read_limit, read_waiters, update_limit
 from localconc.errors import LimitNotFoundError
 from localconc.sync import concurrency, rate_limit
+from tests.faults.load import LOAD
 from tests.faults.programs import Cast, Puppet, in_line, rows, until
 
 # ---- a waiter that was refused, and asks again -----------------------------------------------------------------------
@@ -111,66 +112,12 @@ def test_a_thread_that_was_interrupted_when_it_was_admitted_and_asks_again_stays
     _asks_again_behind(first, second, localconc_home_directory)
 
 
-_LOAD = """
-import gc, random, sys, threading, time
-import ctypes
-import localconc
-from localconc.sync import concurrency, rate_limit
-
-seconds, kind = float(sys.argv[1]), sys.argv[2]
-end = time.monotonic() + seconds
-troubles, done = [], [0]
-
-class Thrown(Exception): pass
-
-def work(number):
-    chance = random.Random(number)
-    while time.monotonic() < end:
-        try:
-            if kind == "lowered":
-                rate_limit("api", occupy=chance.choice((1, 1, 3, 6)), timeout_seconds=1)
-            elif kind == "dropped":
-                block = concurrency("api", timeout_seconds=chance.choice((0.002, 1)))
-                block.__enter__()
-                if chance.random() < 0.5:
-                    block.__exit__(None, None, None)
-                del block
-            else:
-                with concurrency("api", timeout_seconds=1):
-                    pass
-            done[0] += 1
-        except (TimeoutError, localconc.ConcurrencySlotAcquisitionError, Thrown):
-            pass
-        except Exception as error:
-            troubles.append(f"{type(error).__name__}: {error}")
-            return
-
-threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(3)]
-for thread in threads:
-    thread.start()
-while time.monotonic() < end:
-    time.sleep(0.01)
-    if kind == "thrown":
-        for thread in threads:
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(Thrown))
-for thread in threads:
-    for _ in range(100):
-        if not thread.is_alive():
-            break
-        thread.join(0.1)
-if any(thread.is_alive() for thread in threads):
-    troubles.append("a thread never came back")
-print("; ".join(dict.fromkeys(troubles)) or "well", done[0], flush=True)
-sys.stdin.read()
-"""
-
-
 def _under_load(programs: Cast, home: Path, kind: str, seconds: float) -> None:
     """Two processes with three threads each; afterwards nothing is left, and a newcomer gets in."""
     ensure_limit("api", 6, slot_decay_per_second=200.0 if kind == "lowered" else 0.0)
     if kind != "lowered":
         update_limit("api", limit=2)
-    crowd = [programs.python(_LOAD, seconds, kind) for _ in range(2)]
+    crowd = [programs.python(LOAD, seconds, kind) for _ in range(2)]
     chance, end = random.Random(7), time.monotonic() + seconds
     while kind == "lowered" and time.monotonic() < end:
         update_limit("api", limit=chance.choice((2, 4, 6)))
@@ -192,7 +139,7 @@ def test_under_a_limit_that_is_lowered_and_raised_nobody_vanishes_and_no_place_s
 
 
 @pytest.mark.sweep
-@pytest.mark.parametrize("kind", ["lowered", "dropped", "thrown"])
+@pytest.mark.parametrize("kind", ["lowered", "dropped"])
 def test_under_long_load_nobody_vanishes_and_no_place_stays(
     kind: str, programs: Cast, localconc_home_directory: Path
 ) -> None:

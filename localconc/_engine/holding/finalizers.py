@@ -40,11 +40,6 @@ class Finalizers(dict[int, "ref[object]"]):
         """
         self.reference.start = staticmethod(release)  # type: ignore[attr-defined]
 
-    def lost(self) -> set[int]:
-        """Return the serials whose handles were collected, and that `take_lost` has not returned yet."""
-        return {serial for serial, reference in list(self.items()) if reference() is None}
-
-    def take_lost(self) -> list[int]:
-        """Return the serials whose handles were collected, each once."""
-        lost = [serial for serial, reference in list(self.items()) if reference() is None]
-        return [serial for serial in lost if self.pop(serial, None) is not None]
+    def lost(self) -> list[int]:
+        """Return the serials whose handles were collected."""
+        return [serial for serial, reference in list(self.items()) if reference() is None]

@@ -70,7 +70,6 @@ class Holdings:
         self.next_serial: Callable[[], int] = itertools.count(1).__next__
         self.grants: dict[int, Grant] = {}
         self._finalizers = Finalizers(self._release_lost)
-        self._lost: set[int] = set()  # their handles were collected, and they are released in the background
         self._background = BackgroundReleases(self._undo)
 
     # ---- handles ---------------------------------------------------------------------------------------------
@@ -120,8 +119,6 @@ class Holdings:
         """Forget an acquisition that holds nothing (any more)."""
         self.grants.pop(serial, None)
         self._finalizers.pop(serial, None)
-        if self._lost:
-            self._lost.discard(serial)
 
     @property
     def contexts(self) -> set[int]:
@@ -183,16 +180,16 @@ class Holdings:
 
     def being_released(self) -> set[int]:
         """Return the acquisitions that the background releases: their threads have let go of them already."""
-        return self._lost | self._background.serials() | self._finalizers.lost()
+        return self._background.serials().union(self._finalizers.lost())
 
     def release_later(self, handle: Handle) -> None:
         """Release in the background, and retry until it succeeds, or until this process dies."""
         self._background.add(handle.serial, handle.limit_ids, handle.ticket)
 
     def _release_lost(self) -> None:
-        for serial in self._finalizers.take_lost():
-            self._lost.add(serial)
-            self._background.add(serial, None, None)
+        for serial in self._finalizers.lost():
+            self._background.add(serial, None, None)  # before the `pop`: an exception may be thrown into this thread
+            self._finalizers.pop(serial, None)
 
     def release_all_lost(self) -> None:
         """Release now the slots that wait for the background, and those whose handle was collected.
@@ -202,7 +199,7 @@ class Holdings:
         """
         for pending in self._background.pending():
             self._undo(*pending)
-        for serial in self._finalizers.keys() | self._lost | self.grants.keys():
+        for serial in self._finalizers.keys() | self.grants.keys():
             if self.handle_of(serial) is None:
                 self._undo(serial, None, None)
 
@@ -230,13 +227,13 @@ class Holdings:
 
     def on_joined(self, txn: Transaction) -> None:
         """Note the slots of this process in a store that it has just joined."""
-        in_flight = (self._finalizers.keys() | self._lost) - self.grants.keys()
+        in_flight = (self._finalizers.keys() | self._background.serials()) - self.grants.keys()
         self.grants.update(cleanup.reinsert_grants(txn, self._membership.owner_id, self.grants, in_flight))
 
     @property
     def has_unfinished(self) -> bool:
         """Whether the store may have slots of this process without a grant here, because calls are under way."""
-        return bool(self._finalizers or self._lost)
+        return bool(self._finalizers or self._background.serials())
 
     def forget_all(self) -> None:
         """Forget all slots without a release: they are the parent's, or the end of the process frees them."""

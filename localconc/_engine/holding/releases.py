@@ -9,6 +9,8 @@ from contextlib import suppress
 from time import sleep
 from typing import TYPE_CHECKING, Final
 
+from localconc._locks import ENDLESSLY
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -38,6 +40,9 @@ class BackgroundReleases:
     def add(self, serial: int, limit_ids: tuple[int, ...] | None, ticket: int | None) -> None:
         """Release an acquisition in the background."""
         self._pending.setdefault(serial, (limit_ids, ticket))
+        self._start()
+
+    def _start(self) -> None:
         if self._is_running.locked():
             return  # its thread looks once more after it has let go of the lock
         with suppress(RuntimeError):  # the system starts no thread now: the next call of `add` tries again
@@ -57,11 +62,15 @@ class BackgroundReleases:
 
     def _run(self) -> None:
         # Only one thread works. It looks again after it has let go of the lock, so that nothing is left behind.
-        while self._pending and self._is_running.acquire(blocking=False):
-            try:
-                self._undo_all()
-            finally:
-                self._is_running.release()
+        try:
+            for _ in ENDLESSLY:
+                if not self._pending:
+                    break
+                with self._is_running:
+                    self._undo_all()
+        finally:
+            if self._pending:  # something was thrown into this thread, with the number of one that has ended
+                self._start()
 
     def _undo_all(self) -> None:
         pause_seconds = _MIN_PAUSE_SECONDS

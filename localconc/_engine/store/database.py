@@ -18,10 +18,10 @@ from localconc._engine.core.clock import monotonic
 from localconc._engine.core.errors import READONLY, Busy, error_code, explained
 from localconc._engine.homes.files import is_same
 from localconc._engine.homes.home import DATABASE_NAME, prepare
-from localconc._engine.store.cut_off import is_cut_off
 from localconc._engine.store.files import checkpoints
-from localconc._engine.store.files.anchors import POSITION, Anchors, Logs, make_immortal
+from localconc._engine.store.files.anchors import POSITION
 from localconc._engine.store.files.log_index import glance
+from localconc._engine.store.files.opened import OpenFiles
 from localconc._engine.store.recovery import SQLITE_ERRORS, Recovery
 from localconc._engine.store.reentry import InterruptedUses, is_interrupted, used_from_handler
 from localconc._locks import new_lock
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from localconc._engine.store.files.anchors import Anchors
     from localconc._engine.store.files.lost_logs import OtherProcesses
 
 Result = TypeVar("Result")
@@ -59,13 +60,13 @@ class Database:
     ) -> None:
         self.directory = directory
         self.path = directory / DATABASE_NAME
-        self.recovery = Recovery(self.path, others)
+        self._files = OpenFiles(others.close_log)
+        self.recovery = Recovery(self.path, others, self._files)
         self.lock = new_lock()
         self.verify_after = 0.0
         self._connection: sqlite3.Connection | None = None
         self._opening: sqlite3.Connection | None = None  # connected, but not in use yet
         self._anchors: Anchors | None = None
-        self._logs = Logs(others.close_log)
         self._is_claim_in_place = others.is_claim_in_place
         self._being_opened: sqlite3.Connection | None = None  # while `on_open` runs
         self._interrupted = InterruptedUses()
@@ -164,13 +165,7 @@ class Database:
         with self.lock:
             connections, anchors = self._let_go()
             if not self._interrupted.note(connections, anchors, self._being_opened):
-                self._close(connections, anchors)
-
-    def _close(self, connections: list[sqlite3.Connection], anchors: Anchors | None) -> None:
-        self._logs.before_closing(anchors)
-        for each in connections:
-            each.close()
-        self._logs.after_closing(anchors)
+                self._files.close(connections, anchors)
 
     def _let_go(self) -> tuple[list[sqlite3.Connection], Anchors | None]:
         connections = [each for each in (self._connection, self._opening) if each is not None]
@@ -181,15 +176,10 @@ class Database:
         return connections, anchors
 
     def close_in_child(self) -> None:
-        """Close the copies of the parent's connections, which does not touch the parent's own.
-
-        SQLite in this process would otherwise believe that it holds the locks that only the parent holds.
-        """
-        if is_cut_off():
-            make_immortal([dict(vars(self)), *self._interrupted])
-        connections, anchors = self._let_go()
-        self._interrupted.extend((each, anchors) for each in connections)
-        self._interrupted.close()
+        """Close the copies of the parent's connections in a forked child."""
+        self._files.close_in_child()
+        self._let_go()
+        self._interrupted.clear()
         self.lock = new_lock()
 
     def _ready(self) -> sqlite3.Connection:
@@ -206,12 +196,12 @@ class Database:
             if is_interrupted(self, Database.transact) or is_interrupted(self, Database._open):
                 raise used_from_handler(self.path, "its own use of the database, and forked")
             for interrupted, anchors in self._interrupted.take():
-                self._close([interrupted], anchors)
+                self._files.close([interrupted], anchors)
         connection = self._connection
         if connection is not None and not self._is_intact():
             _, anchors = self._let_go()
             if anchors is not None:
-                anchors.close_lost(connection)  # other code has closed its descriptors
+                self._files.close_lost(connection, anchors)  # other code has closed its descriptors
             connection = None
         if connection is not None and connection.in_transaction:
             # Only this very thread can be here: it interrupted itself, in a signal handler, inside a transaction; or an
@@ -274,12 +264,12 @@ class Database:
     def _connect_in_place(self) -> sqlite3.Connection:
         """Connect to the store at its path; create it if it is missing, migrate it if it is of an older version."""
         prepare(self.directory)
+        self._files.close_rest()
         connection = self.recovery.connect_in_place()
         try:
-            self._anchors = Anchors(self.path)
-            self._logs.begin(self._anchors)
+            self._anchors = self._files.anchor(self.path)
         except BaseException as error:
-            self._drop(connection)
+            self._files.close_rest()
             if isinstance(error, FileNotFoundError):
                 raise Busy from error  # another process replaces the file at this moment
             raise
@@ -287,7 +277,7 @@ class Database:
 
     def _drop(self, connection: sqlite3.Connection) -> None:
         anchors, self._anchors = self._anchors, None
-        self._close([connection], anchors)
+        self._files.close([connection], anchors)
 
     # ---- a store that was deleted, replaced, or lost ---------------------------------------------------------
 
@@ -310,7 +300,7 @@ class Database:
     @property
     def file_identity(self) -> object:
         """Identifies the open store, by its log, too: what was written to a former one may be lost. None if closed."""
-        return None if self._anchors is None else (self._anchors.database_identity, self._logs.generation)
+        return None if self._anchors is None else (self._anchors.database_identity, self._files.log_generation)
 
     @property
     def inodes(self) -> tuple[int, int]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from localconc._engine.store.files.anchors import Anchors
     from localconc._engine.store.files.lost_logs import OtherProcesses
+    from localconc._engine.store.files.opened import OpenFiles
 
 #: How many processes an error message lists.
 MAX_LISTED_PIDS: Final = 8
@@ -45,12 +46,14 @@ class Recovery:
     Args:
         path: of the database.
         others: the other processes that use the home.
+        files: what this process has open.
     """
 
-    def __init__(self, path: Path, others: OtherProcesses) -> None:
+    def __init__(self, path: Path, others: OtherProcesses, files: OpenFiles) -> None:
         self._path = path
         self._directory = path.parent
         self._others = others
+        self._files = files
 
     # ---- connecting ------------------------------------------------------------------------------------------
 
@@ -95,10 +98,7 @@ class Recovery:
     def _connect(self, path: Path) -> sqlite3.Connection:
         refuse_if_cut_off(self._path)
         try:
-            # Not `sqlite3.connect`: OpenTelemetry wraps what that returns, and `backup` refuses a wrapped connection.
-            connection = sqlite3.Connection(
-                path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=256
-            )
+            connection = self._files.connect(path)
         except SQLITE_ERRORS as error:
             raise self._explained(error) from error
         try:

@@ -7,7 +7,6 @@ import sys
 from typing import TYPE_CHECKING
 
 from localconc._engine.core.errors import shown
-from localconc._engine.store.cut_off import is_cut_off
 from localconc.errors import StoreError
 
 if TYPE_CHECKING:
@@ -23,8 +22,7 @@ class InterruptedUses(list["tuple[sqlite3.Connection, Anchors | None]"]):
     """Connections, with their anchors, that this thread was using as its own signal handler, or finalizer, forked.
 
     A fork closes the connection. But these are used further after the handler, and to close their anchors would drop
-    SQLite's locks in the middle of a transaction. So they are closed at the next use of the database; in the child too,
-    where SQLite would otherwise believe that it holds the parent's locks.
+    SQLite's locks in the middle of a transaction. So they are closed at the next use of the database.
     """
 
     def has(self, connection: sqlite3.Connection) -> bool:
@@ -47,14 +45,6 @@ class InterruptedUses(list["tuple[sqlite3.Connection, Anchors | None]"]):
         """Return the connections, whose uses have ended, each once."""
         while self:
             yield self.pop()
-
-    def close(self) -> None:
-        """Close the connections, in a forked child; if it is cut off from SQLite, only the anchors."""
-        for connection, anchors in self.take():
-            if not is_cut_off():
-                connection.close()
-            if anchors is not None:
-                anchors.close()
 
 
 def is_interrupted(instance: object, method: Callable[..., Any]) -> bool:

@@ -1,5 +1,5 @@
 """The files of an open store: which ones this process has open, what their locks say, how long the log is.
 
-Offers `Anchors`, `Logs`, the index of the log, checkpoints, and logs that are lost.
+Offers `OpenFiles`, `Anchors`, the index of the log, checkpoints, and logs that are lost.
 Must not know: rows, or what a transaction is for.
 """

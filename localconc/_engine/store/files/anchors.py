@@ -19,7 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from localconc._engine.core.errors import shown
-from localconc._engine.homes.files import Identity, identity_of, identity_or_none, is_same
+from localconc._engine.homes.files import Identity, close_same, identity_of, identity_or_none, is_same
 from localconc._engine.store.files.log_index import LogIndex
 from localconc.errors import StoreError
 
@@ -28,7 +28,6 @@ if sys.platform == "linux":
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable
     from pathlib import Path
 
 #: The position of the anchor on the database. A file that takes its number over is hardly ever at this position.
@@ -51,9 +50,6 @@ class Anchors:
         tell: one quick system call that returns `POSITION`; anything else, or an OSError, means that other code of
             this process has closed the descriptors.
         index: the index of the log.
-
-    Raises:
-        FileNotFoundError: one of the files is being replaced at this moment.
     """
 
     def __init__(self, path: Path) -> None:
@@ -61,26 +57,34 @@ class Anchors:
         self._descriptors: list[int] = []
         self._identities: list[Identity] = []
         self._sqlite_descriptors: list[tuple[int, Identity]] = []
-        self.index = LogIndex(self._paths[2], None)
+        self.index = LogIndex(self._paths[2])
+
+    def open(self) -> None:
+        """Open the files that SQLite has open.
+
+        Raises:
+            FileNotFoundError: one of them is being replaced at this moment.
+        """
         if not OPEN_FILES_CAN_MOVE:
             self._identities = [identity_of(each) for each in self._paths]
             self.tell = partial(int, POSITION)
             return
-        try:
-            for each in self._paths:
-                descriptor = os.open(each, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0))
-                self._descriptors.append(descriptor)
-                self._identities.append(identity_of(descriptor))
-            self.index = LogIndex(self._paths[2], self._descriptors[2])
-            self._first = self._descriptors[0]
-            self.tell = partial(os.lseek, self._first, 0, os.SEEK_CUR)
-            self._sqlite_descriptors = self._others_on_same_files()
-            os.lseek(self._first, POSITION, os.SEEK_SET)
-            self._lock_shared(0, _SHARED_RANGE)
-            self._lock_shared(2, _DEAD_MANS_SWITCH)
-        except BaseException:
-            self.close()
-            raise
+        flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+        for each in self._paths:
+            self._descriptors.extend(map(os.open, (each,), (flags,)))  # all of it is C: no descriptor is ever lost
+            self._identities.append(identity_of(self._descriptors[-1]))
+        self.index.map(self._descriptors[2])
+        self._first = self._descriptors[0]
+        self.tell = partial(os.lseek, self._first, 0, os.SEEK_CUR)
+        self._sqlite_descriptors = self._others_on_same_files()
+        os.lseek(self._first, POSITION, os.SEEK_SET)
+        self._lock_shared(0, _SHARED_RANGE)
+        self._lock_shared(2, _DEAD_MANS_SWITCH)
+
+    @property
+    def are_closed(self) -> bool:
+        """Whether none of them is open."""
+        return not self._descriptors
 
     @property
     def database_identity(self) -> Identity:
@@ -124,15 +128,16 @@ class Anchors:
         self._lock(2, _DEAD_MANS_SWITCH, unlock=True)
 
     def close(self) -> None:
-        """Close the anchors. This drops SQLite's own locks, so the connection has to be closed before."""
-        index = self.index.unmap()
-        if index is not None:
-            index.close()
-        descriptors, self._descriptors = self._descriptors, []
-        for descriptor, identity in zip(descriptors, [*self._identities, None, None, None], strict=False):
-            with suppress(OSError):
-                if identity is None or is_same(descriptor, identity):
-                    os.close(descriptor)
+        """Close the anchors. This drops SQLite's own locks, so every connection to the store was closed before."""
+        self.index.close()
+        self._close_descriptors()
+
+    def _close_descriptors(self) -> None:
+        identities = [*self._identities, *map(identity_or_none, self._paths[len(self._identities) :])]
+        for descriptor, identity in zip(self._descriptors, identities, strict=False):
+            if identity is not None:
+                close_same(descriptor, identity)
+        self._descriptors.clear()
 
     def close_lost(self, connection: sqlite3.Connection) -> None:
         """Close a connection after other code has closed its descriptors.
@@ -142,11 +147,11 @@ class Anchors:
         Raises:
             StoreError: another file has taken one of the numbers over, so the connection is never closed.
         """
-        index = self.index.unmap()  # it has a descriptor of its own
-        self.close()
+        self.index.stop_reading()
+        self._close_descriptors()
         lost = [(number, identity) for number, identity in self._sqlite_descriptors if not is_same(number, identity)]
         if any(identity_or_none(number) is not None for number, _ in lost) or not self._sqlite_descriptors:
-            make_immortal((connection, index))
+            make_immortal((connection, self))
             raise self._taken_over()
         paths = dict(zip(self._identities, self._paths, strict=True))
         for number, identity in lost:
@@ -154,14 +159,13 @@ class Anchors:
             try:
                 descriptor = os.open(paths[identity], flags)
             except OSError:
-                make_immortal((connection, index))
+                make_immortal((connection, self))
                 raise self._taken_over() from None
             if descriptor != number:
                 os.dup2(descriptor, number, inheritable=False)
                 os.close(descriptor)
         connection.close()
-        if index is not None:
-            index.close()
+        self.close()
 
     def _taken_over(self) -> StoreError:
         return StoreError(
@@ -217,44 +221,3 @@ def make_immortal(thing: object) -> None:
     import ctypes
 
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
-
-
-class Logs:
-    """Which logs the store had while this process used it. What the process wrote to a replaced log may be lost.
-
-    Args:
-        on_close: called before a log is closed.
-
-    Attributes:
-        generation: grows whenever a log may have been replaced.
-    """
-
-    def __init__(self, on_close: Callable[[], None]) -> None:
-        self._on_close = on_close
-        self.generation = 0
-        self._left: Identity | None = None  # the log that the store had when this process closed it, if it stayed
-
-    def begin(self, anchors: Anchors) -> None:
-        """Note which log the store has now."""
-        if self._left not in (None, anchors.log_identity):
-            self.generation += 1
-
-    def before_closing(self, anchors: Anchors | None) -> None:
-        """Drop the locks before a connection is closed, so that SQLite can remove the log after the last one.
-
-        If another process has begun a log of its own, the locks stay until the connection is closed: without them,
-        SQLite would copy the deleted log into the database, and remove the new one.
-        """
-        if anchors is None:
-            return
-        self._on_close()
-        if anchors.are_in_place():
-            anchors.let_go()
-        else:
-            self.generation += 1
-
-    def after_closing(self, anchors: Anchors | None) -> None:
-        """Close the anchors after the connection was closed; remember which log the store has."""
-        if anchors is not None:
-            self._left = anchors.log_identity if anchors.is_log_in_place() else None
-            anchors.close()

@@ -45,26 +45,36 @@ class LogIndex:
 
     Args:
         path: of the index.
-        descriptor: on the index, for as long as this is open; None on Windows.
 
     Attributes:
         words: those at its beginning, as they are at each moment.
     """
 
-    def __init__(self, path: str, descriptor: int | None) -> None:
+    def __init__(self, path: str) -> None:
         self._path = path
-        self._descriptor = descriptor
-        self._map: mmap.mmap | None = None
+        self._descriptor: int | None = None
+        self._maps: list[mmap.mmap] = []  # at most one
         self.words = _NOTHING
-        if sys.platform != "win32" and descriptor is not None:
+
+    def map(self, descriptor: int) -> None:
+        """Map the index, to read it without system calls.
+
+        The map has a descriptor of its own, and whoever closes that drops SQLite's locks on the file. So it must not be
+        lost: all is C here between the map and the list that keeps it.
+
+        Args:
+            descriptor: on the index, for as long as this is open.
+        """
+        self._descriptor = descriptor
+        if sys.platform != "win32":
             with suppress(OSError, ValueError):  # it is too short, or the file system maps no files
-                self._map = mmap.mmap(descriptor, _BYTES, mmap.MAP_SHARED, mmap.PROT_READ)
-                self.words = memoryview(self._map).cast("I")
+                self._maps.extend(map(mmap.mmap, (descriptor,), (_BYTES,), (mmap.MAP_SHARED,), (mmap.PROT_READ,)))
+                self.words = memoryview(self._maps[0]).cast("I")
 
     def frames(self) -> tuple[int, int]:
         """Return how many pages the log holds, and how many of them are in the database already."""
         words: Sequence[int] = self.words
-        if self._map is None:
+        if not self._maps:
             with suppress(OSError):
                 words = _words_in(self._read())
         return words[FRAMES], words[BROUGHT_IN]
@@ -74,9 +84,9 @@ class LogIndex:
 
         They are the header, with the counter of changes and the checksum of the last page.
         """
-        mapped = self._map
-        with suppress(OSError, ValueError):  # another thread closes it at this moment
-            return self._read()[:_HEADER_BYTES] if mapped is None else mapped[:_HEADER_BYTES]
+        maps = self._maps
+        with suppress(OSError, ValueError, IndexError):  # another thread closes it at this moment
+            return maps[0][:_HEADER_BYTES] if maps else self._read()[:_HEADER_BYTES]
         return None
 
     def _read(self) -> bytes:
@@ -94,13 +104,18 @@ class LogIndex:
         """
         return self._descriptor is not None and _is_held_up(self._descriptor, self.words)
 
-    def unmap(self) -> mmap.mmap | None:
-        """Stop reading; return the map, which has a descriptor of its own, for the caller to close."""
-        mapped, words = self._map, self.words
-        self._map, self.words = None, _NOTHING
-        if mapped is not None:
+    def stop_reading(self) -> None:
+        """Read the map no more, which `close` closes."""
+        words, self.words = self.words, _NOTHING
+        if words is not _NOTHING:
             words.release()
-        return mapped
+
+    def close(self) -> None:
+        """Close the map. This drops SQLite's own locks on the index, so the connection has to be closed before."""
+        self.stop_reading()
+        for each in self._maps:
+            each.close()
+        self._maps.clear()
 
 
 def _words_in(index: bytes) -> Sequence[int]:
