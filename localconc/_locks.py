@@ -79,11 +79,11 @@ class ForkLocks:
 
     def __init__(self) -> None:
         records: defaultdict[int, list[list[Callable[[], object]]]] = defaultdict(list)  # by thread, innermost last
-        of_thread = map(records.__getitem__, map(call, repeat(get_ident)))
-        releases = map(map, repeat(call), map(list.pop, of_thread))
+        of_thread = map(records.__getitem__, map(call, repeat(get_ident)))  # each `next`: the records of this thread
+        releases = map(map, repeat(call), map(list.pop, of_thread))  # each: calls for all of the innermost record
         self._records = records
-        self._begin = partial(next, map(list.append, of_thread, map(list, repeat(()))))
-        self._release_all = partial(next, map(deque, releases, repeat(0)))
+        self._begin = partial(next, map(list.append, of_thread, map(list, repeat(()))))  # append an empty record
+        self._release_all = partial(next, map(deque, releases, repeat(0)))  # make all calls, keep no result
 
     def take(self, lock: Any, timeout: float = -1) -> None:
         """Hold a lock until the fork that this thread has begun is over; no further one if it holds that already."""

@@ -53,10 +53,7 @@ class AcquireConcurrencySlotTimeoutError(LocalconcError, TimeoutError):
 
     @cached_property
     def holders(self) -> list[Holder]:
-        """The holders of their slots when the time was up.
-
-        They are built when they are first read. Few callers read them, and building a thousand takes milliseconds.
-        """
+        """The holders, built when they are first read: few callers read them, and a thousand take milliseconds."""
         return [entry.shown() for entry in self._entries]
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -150,6 +150,24 @@ def test_a_contended_acquisition_passes_through_few_functions_of_few_files() -> 
     assert files <= MAX_FILES, f"{files} files"
 
 
+def test_no_cursor_outlives_the_expression_that_made_it() -> None:
+    """A traceback could keep it, and with it a read, and the locks of a connection that is closed."""
+    kept = []
+    for path in sorted(ENGINE.rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        parents = {child: parent for parent in ast.walk(tree) for child in ast.iter_child_nodes(parent)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "execute":
+                parent = parents[node]
+                is_done = isinstance(parent, ast.Expr) or (
+                    isinstance(parent, ast.Attribute)
+                    and parent.attr in ("fetchall", "fetchone", "rowcount", "lastrowid")
+                )
+                if not is_done and "ENQUEUE_FAST" not in ast.unparse(node):  # an INSERT, which has ended
+                    kept.append(f"{dotted(path)}, line {node.lineno}")
+    assert kept == []
+
+
 def test_no_loop_that_ends_with_a_condition_stands_inside_the_with_of_a_lock() -> None:
     """On Python 3.12 and 3.13, what a signal handler raises at its jump back would leave the lock taken."""
     found = [

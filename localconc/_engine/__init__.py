@@ -37,9 +37,10 @@ Then the request joins the queue, in one transaction.
 8.  `acquisitions.try_acquire` and `_acquire_or_enqueue` run `fast_path.enqueue_or_acquire` in a transaction
     (`store.database.transact`, `_ready`). It inserts a row into `waiters`, with the text of the request
     (`core.calls.Request.to_text`), the mailbox's `address` and a secret; or it acquires, if a slot has come free.
-    Because it waits, `fast_path.FastPaths.note_crowd` switches 4 and 5 off until a request on the limit is admitted at
-    once. If the fast statements don't apply (several limits, decay, a pause, a limit that this process has not met, or
-    that has changed), `acquisitions._try_by_rules` calls `queue.admission` and `queue.turns`, which have all the rules.
+    Because it waits, `fast_path.FastPaths.note_contention` switches 4 and 5 off until a request on the limit is
+    admitted at once. If the fast statements don't apply (several limits, decay, a pause, a limit that this process has
+    not met, or that has changed), `acquisitions._try_by_rules` calls `queue.admission` and `queue.turns`, which have
+    all the rules.
 9.  The generator yields a `Park` until the moment of `steps._first_look_at`. (If the store is busy, it yields a
     `Backoff` and tries again.) `threads._pause`, `core.clock.pause` and `waiting.mailboxes.mailbox.wait` sleep until a
     datagram comes, or until that moment.
@@ -81,5 +82,9 @@ Do not change these lightly:
 - `core.rules` is pure arithmetic on one moment, `empty_at`, not on a counter that every write would round.
 - Triggers keep the totals of the holders' rows, and one INSERT, which a trigger guards, acquires a slot.
 - A finalizer is C code until another thread has started, so no signal's exception can strike inside it.
-- A clock has five methods. `registry` and `engine` handle forks; `waiting.dispatcher` only renews its lock.
+- A clock has five methods.
+- Descriptors on the files of a store are closed after every connection to it, however a call ends: to close one drops
+  the locks that SQLite believes it holds (`store.files.opened`).
+- Forks: `registry` and `engine` close the store before one, and both sides open it anew. `_locks.ForkLocks` and
+  `lock_of_process` see to the locks, `store.cut_off` to children that C code forked inside SQLite.
 """

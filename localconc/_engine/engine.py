@@ -173,13 +173,21 @@ class Engine:
             self.reaper.reap_in_front(limit_ids, None)
         elif heads.own:  # a child that C code forked keeps the file of a dead holder open, so the watch tells nothing
             self.reaper.reap_in_front(heads.own, 0)
-        self.reaper.pass_over_stopped(limit_ids)
-        pass_over_at = self.reaper.next_pass_over(limit_ids)
-        due_at = self.queued.admit_overdue(heads.overdue) if heads.overdue else None
-        next_at = min((each for each in (pass_over_at, due_at) if each is not None), default=None)
+        next_at = self.act_for_stopped(limit_ids, heads.overdue)
         if next_at is not None or heads.depend_on_time or not (are_all and self.reaper.is_complete):
             return StandIn(next_at, 0.0, limit_ids)
         return StandIn(None, OWN_SPARED_SECONDS if heads.own else MAX_SPARED_SECONDS, limit_ids)
+
+    def act_for_stopped(self, limit_ids: list[int], overdue: list[int]) -> float | None:
+        """Act for stopped processes on some limits; return when there will be more to do, None if nothing is known.
+
+        Args:
+            overdue: the limits whose first waiter could be admitted already, but its process does not act.
+        """
+        self.reaper.pass_over_stopped(limit_ids)
+        pass_over_at = self.reaper.next_pass_over(limit_ids)
+        due_at = self.queued.admit_overdue(overdue) if overdue else None  # the next one may be stopped, too
+        return min((each for each in (pass_over_at, due_at) if each is not None), default=None)
 
     # ---- a damaged store -------------------------------------------------------------------------------------
 
@@ -201,14 +209,15 @@ class Engine:
 
     def close(self) -> None:
         """Take this process out of the store at its end, unless the store is busy."""
-        owner = self.membership.owner
-        if owner is None or self.is_of_another_process():
+        if self.membership.owner is None or self.is_of_another_process():
             return
         with suppress(Busy, Damaged, StoreError), self.store.database.lock:
-            if not self.store.database.was_moved():
-                self.holdings.release_all_lost()
-                self._leave()
-            self.store.database.close()
+            try:
+                if not self.store.database.was_moved():
+                    self.holdings.release_all_lost()
+                    self._leave()
+            finally:
+                self.store.database.close()
         self.holdings.forget_all()  # the end of the process frees the slots that it still holds
         self._notifier.close()
         self.mailboxes.close()

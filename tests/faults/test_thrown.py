@@ -36,17 +36,31 @@ def throw(when, name):
         sys.setprofile(None)
 
 throw("return", "connect_in_place")  # whose connection the traceback keeps
-throw("call", "_others_on_same_files")  # as the anchors of the next one are opened, which closes them
+throw("call", "_others_on")  # as the anchors of the next one are opened, which closes them
 result = len(kept)
 """
 
 
+#: Closes the store while a cursor of its connection lives, as one does that a traceback keeps.
+_KEEP_CURSOR = """
+from localconc._engine import registry
+localconc.ensure_limit("M", 1)
+database = registry.current().store.database
+cursor = database._connection.execute("SELECT name FROM limits")
+result = cursor.fetchone()
+database.close()
+"""
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at the descriptors of a process, in /proc")
-def test_a_traceback_that_keeps_a_connection_leaves_no_files_open_that_others_take_away(programs: Cast) -> None:
+@pytest.mark.parametrize("kept", [_THROW, _KEEP_CURSOR], ids=["connection", "cursor"])
+def test_a_traceback_that_keeps_a_connection_leaves_no_files_open_that_others_take_away(
+    kept: str, programs: Cast
+) -> None:
     """A later connection shared the log's index with the kept one, whose locks had been dropped."""
     programs.python("import localconc\nlocalconc.ensure_limit('L', 1)").finish()
     struck = programs.puppet()
-    assert struck.run(_THROW) == 2
+    assert struck.run(kept) in (2, ["L"])
     other = programs.puppet()
     other.must_enter("L")
     other.leave("L")
@@ -60,6 +74,11 @@ def test_a_traceback_that_keeps_a_connection_leaves_no_files_open_that_others_ta
     assert not [link for link in ours if link.endswith(" (deleted)")]
     assert not programs.puppet().enters("L")
     struck.leave("L")
+    for _ in range(3):
+        struck.do("run", "from localconc._engine import registry\nregistry.current().store.database.close()")
+        struck.must_enter("L")
+        struck.leave("L")
+    assert len(os.listdir(f"/proc/{struck.pid}/fd")) <= len(links), "each closing leaves something open"
     assert programs.puppet().enters("L")
 
 

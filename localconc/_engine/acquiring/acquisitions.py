@@ -191,7 +191,7 @@ class Acquisitions:
             if isinstance(outcome, Queued):
                 handle.ticket = outcome.ticket  # before `limit_ids`: with these and no ticket, it counts as not queued
                 handle.limit_ids = (ref.limit_id,)
-                self._fast_paths.note_crowd(request)
+                self._fast_paths.note_contention(request)
                 return outcome
             handle.limit_ids = (ref.limit_id,)
             self._fast_paths.remember(request, outcome.refs)
@@ -224,7 +224,7 @@ class Acquisitions:
             self._fast_paths.learn(LimitRef.of(row) for row in rows)
             if isinstance(outcome, Queued):
                 handle.ticket = outcome.ticket
-                self._fast_paths.note_crowd(request)
+                self._fast_paths.note_contention(request)
             handle.limit_ids = () if isinstance(outcome, (Refused, Deadlocked)) else tuple(row.id for row in rows)
             if isinstance(outcome, Grant):
                 self._fast_paths.remember(request, outcome.refs)
@@ -321,7 +321,7 @@ class Acquisitions:
                 if woken is not None:
                     self._wake([woken])
                 elif more is None:
-                    self._fast_paths.crowded.discard(grant.refs[0].name)
+                    self._fast_paths.contended.discard(grant.refs[0].name)
                 if more is not None:
                     self._store.announce(more)
                 self._holdings.publish_released(handle.serial, grant, now)

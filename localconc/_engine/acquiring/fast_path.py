@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from localconc._engine.holding.holdings import Handle
     from localconc._engine.liveness.membership import Membership
 
-#: How many limits, how many different requests, and how many crowded limits a process remembers.
+#: How many limits, how many different requests, and how many contended limits a process remembers.
 _MAX_REMEMBERED: Final = 10_000
 
 
@@ -73,19 +73,19 @@ class FastPaths:
     Attributes:
         limits: enforced limits by name, as they were when a request last went by the rules.
         by_request: how the fast statements serve the next such request.
-        crowded: names of limits that a request waited for recently. The fast statements would fail.
+        contended: names of limits that a request waited for recently. The fast statements would fail.
     """
 
     def __init__(self) -> None:
         self.limits: dict[str, LimitRef] = {}
         self.by_request: dict[Request, FastPath] = {}
-        self.crowded: set[str] = set()
+        self.contended: set[str] = set()
 
     def forget(self) -> None:
         """Forget everything, so that the rules look at each limit anew."""
         self.limits.clear()
         self.by_request.clear()
-        self.crowded.clear()
+        self.contended.clear()
 
     def learn(self, refs: Iterable[LimitRef]) -> None:
         """Remember limits as they are now."""
@@ -95,7 +95,7 @@ class FastPaths:
 
     def remember(self, request: Request, refs: tuple[LimitRef, ...]) -> None:
         """Let the fast statements serve the next such request, because this one was admitted at once."""
-        self.crowded.difference_update(request.names)
+        self.contended.difference_update(request.names)
         path = _fast_path_of(request, refs)
         if path is None:
             return
@@ -105,13 +105,13 @@ class FastPaths:
 
     def need_rules(self, refs: Iterable[LimitRef]) -> bool:
         """Return whether the release of slots of these limits goes by the rules: they drain, or a request may wait."""
-        return any(ref.decay or ref.name in self.crowded for ref in refs)
+        return any(ref.decay or ref.name in self.contended for ref in refs)
 
-    def note_crowd(self, request: Request) -> None:
+    def note_contention(self, request: Request) -> None:
         """Let the fast statements try no more until a request is admitted at once, because this one waits."""
-        if len(self.crowded) >= _MAX_REMEMBERED:
-            self.crowded.clear()
-        self.crowded.update(request.names)
+        if len(self.contended) >= _MAX_REMEMBERED:
+            self.contended.clear()
+        self.contended.update(request.names)
         self.by_request.clear()
 
 

@@ -6,6 +6,9 @@ import logging
 import threading
 from _thread import start_new_thread
 from contextlib import suppress
+from functools import partial
+from itertools import compress
+from operator import call
 from time import sleep
 from typing import TYPE_CHECKING, Final
 
@@ -64,13 +67,24 @@ class BackgroundReleases:
         # Only one thread works. It looks again after it has let go of the lock, so that nothing is left behind.
         try:
             for _ in ENDLESSLY:
-                if not self._pending:
+                if not self._pending or not self._undo_all_alone():
                     break
-                with self._is_running:
-                    self._undo_all()
         finally:
             if self._pending:  # something was thrown into this thread, with the number of one that has ended
                 self._start()
+
+    def _undo_all_alone(self) -> bool:
+        """Undo all, unless another thread is at it; return whether this one did."""
+        acquire = partial(self._is_running.acquire, blocking=False)
+        taken: list[bool] = []
+        try:
+            taken.extend(compress((True,), map(call, (acquire,))))  # in one step, as in `InterruptibleLock`
+            if taken:
+                self._undo_all()
+        finally:
+            if taken:
+                self._is_running.release()
+        return bool(taken)
 
     def _undo_all(self) -> None:
         pause_seconds = _MIN_PAUSE_SECONDS

@@ -78,7 +78,7 @@ class _Past(NamedTuple):
 def statistics(engine: Engine, name_or_id: str | UUID | None, since: float | None) -> list[Statistics]:
     """Return how a limit was used in a window that ends now, or how each limit was, by name.
 
-    All limits take two queries: the history has no index, so each query reads all of it.
+    One query reads the past of all limits: the history has no index, so a query for each would read all of it.
     """
     until = engine.clock.wall()
 

@@ -1,4 +1,4 @@
-"""A child that was forked while another thread of its parent was inside SQLite, which is of no use there.
+"""Children that must not touch SQLite: those that were forked while another thread of the parent was inside it.
 
 That thread may have held SQLite's mutexes, those of one connection and those of all. In the child nobody releases them,
 so whatever touches SQLite may wait forever. Python's own forks wait for the other threads before. But C code forks

@@ -164,8 +164,8 @@ class Database:
         """Let go of the connection; the next use opens anew."""
         with self.lock:
             connections, anchors = self._let_go()
-            if not self._interrupted.note(connections, anchors, self._being_opened):
-                self._files.close(connections, anchors)
+            if not self._interrupted.note(connections, anchors, self._being_opened) and connections:
+                self._files.close(connections, anchors)  # without a connection here, it may be open even so
 
     def _let_go(self) -> tuple[list[sqlite3.Connection], Anchors | None]:
         connections = [each for each in (self._connection, self._opening) if each is not None]
@@ -215,6 +215,8 @@ class Database:
         if connection is None:
             if is_interrupted(self, Database._open):
                 raise used_from_handler(self.path, "the opening of the database")
+            if is_interrupted(self._files, OpenFiles.close):
+                raise used_from_handler(self.path, "the closing of the database")
             connection = self._open()
         return connection
 
@@ -321,6 +323,7 @@ class Database:
         """Set a damaged store aside and make room for a new one; None if another process did so meanwhile."""
         with self.lock:
             self.close()
+            self._files.close_rest()
             return self.recovery.rebuild()
 
     def _explained(self, error: Exception, connection: sqlite3.Connection | None = None) -> Exception:

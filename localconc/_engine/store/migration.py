@@ -62,8 +62,8 @@ _SET_TOTAL: Final = (
 
 def missing_parts(connection: sqlite3.Connection) -> list[str]:
     """Return the tables that a store of version 1 has and this one lacks."""
-    with closing(connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")) as rows:
-        names = {row[0] for row in rows}
+    rows = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
+    names = {row[0] for row in rows}
     return [f"the table {name!r} is missing" for name in sorted(_TABLES_OF_VERSION_1 - names)]
 
 

@@ -45,8 +45,8 @@ MAX_BACKOFF_SECONDS: Final = 0.0005
 MAX_BACKOFF_SHARE: Final = 1 / 16
 MAX_BACKOFF_HELD_UP_SECONDS: Final = 0.01
 
-#: With more retrying threads in a process than this, each pauses longer, so that they don't fill a processor while a
-#: process is stopped inside the store's lock.
+#: With more calls of a process that retry than this, each pauses longer, so that they don't fill a processor while
+#: another process is stopped inside the store's lock.
 MAX_RETRYING: Final = 8
 
 #: A call with a shorter time-out still waits this long for the store itself, which is busy for microseconds at a time.

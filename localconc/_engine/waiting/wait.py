@@ -226,11 +226,7 @@ class Wait:
             moment, spare_seconds, _ = yield from self._retry(engine.stand_in)
         else:
             yield from self._retry(partial(self._look_in_front, status))
-            yield from self._retry(partial(engine.reaper.pass_over_stopped, limit_ids))
-            moment = yield from self._retry(partial(engine.reaper.next_pass_over, limit_ids))
-            if status.overdue:  # the first waiter is stopped, and the next one may be, too
-                due_at = yield from self._retry(partial(engine.queued.admit_overdue, status.overdue))
-                moment = min((each for each in (moment, due_at) if each is not None), default=None)
+            moment = yield from self._retry(partial(engine.act_for_stopped, limit_ids, status.overdue))
             others_look = status.owners_ahead >= FAR_BEHIND or (engine.reaper.is_complete and status.owners_ahead > 0)
             is_settled = moment is None and others_look and not status.depends_on_time
             spare_seconds = MAX_SPARED_SECONDS if is_settled else 0.0
@@ -241,7 +237,7 @@ class Wait:
     def _look_in_front(self, status: WaiterStatus) -> None:
         """Look for dead processes in front. Where they can't all be watched, that is left to the nearest waiters.
 
-        The first in line looks even so: a child that C code forked keeps the watched file of its parent open.
+        The first in line looks even if all are watched: a child that C code forked keeps its parent's file open.
         """
         reaper, limit_ids, ticket = self._engine.reaper, status.limit_ids, self._queued.ticket
         if status.owners_ahead >= FAR_BEHIND and not reaper.is_complete:

@@ -28,6 +28,7 @@ if sys.platform == "linux":
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Collection
     from pathlib import Path
 
 #: The position of the anchor on the database. A file that takes its number over is hardly ever at this position.
@@ -70,16 +71,24 @@ class Anchors:
             self.tell = partial(int, POSITION)
             return
         flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
-        for each in self._paths:
+        for each in self._paths[len(self._descriptors) :]:  # all of them, unless these were kept
             self._descriptors.extend(map(os.open, (each,), (flags,)))  # all of it is C: no descriptor is ever lost
             self._identities.append(identity_of(self._descriptors[-1]))
         self.index.map(self._descriptors[2])
         self._first = self._descriptors[0]
         self.tell = partial(os.lseek, self._first, 0, os.SEEK_CUR)
-        self._sqlite_descriptors = self._others_on_same_files()
+        self._sqlite_descriptors = self._others_on(self._identities)
         os.lseek(self._first, POSITION, os.SEEK_SET)
         self._lock_shared(0, _SHARED_RANGE)
         self._lock_shared(2, _DEAD_MANS_SWITCH)
+
+    def are_needed(self) -> bool:
+        """Return whether another descriptor of this process is on the database, whose locks their closing would drop.
+
+        It is SQLite's own if a cursor of a closed connection lives on, or one of the program.
+        """
+        database = self._identities[0] if self._identities else identity_or_none(self._paths[0])
+        return any(identity == database for _, identity in self._others_on({database}))
 
     @property
     def are_closed(self) -> bool:
@@ -96,7 +105,7 @@ class Anchors:
 
     def are_in_place(self) -> bool:
         """Whether the open files are the ones at their paths."""
-        return all(map(is_same, self._paths, self._identities))
+        return len(self._identities) == len(self._paths) and all(map(is_same, self._paths, self._identities))
 
     def are_unlinked(self) -> bool:
         """Whether one of the open files was deleted, and nothing of use has taken its place.
@@ -174,8 +183,8 @@ class Anchors:
             "yours, or begin to use limits after that."
         )
 
-    def _others_on_same_files(self) -> list[tuple[int, Identity]]:
-        """Return SQLite's own descriptors: those of this process on the same files that are not anchors.
+    def _others_on(self, identities: Collection[Identity | None]) -> list[tuple[int, Identity]]:
+        """Return the descriptors of this process on some files that are not anchors.
 
         A program may have ten thousand descriptors, so this makes one system call for each, and no more.
         """
@@ -191,7 +200,7 @@ class Anchors:
             except OSError:  # another thread has closed it, or it belonged to the listing
                 continue
             identity = opened.st_dev, opened.st_ino
-            if identity in self._identities and number not in self._descriptors:
+            if identity in identities and number not in self._descriptors:
                 found.append((number, identity))
         return found
 

@@ -68,7 +68,8 @@ class LogIndex:
         self._descriptor = descriptor
         if sys.platform != "win32":
             with suppress(OSError, ValueError):  # it is too short, or the file system maps no files
-                self._maps.extend(map(mmap.mmap, (descriptor,), (_BYTES,), (mmap.MAP_SHARED,), (mmap.PROT_READ,)))
+                if not self._maps:
+                    self._maps.extend(map(mmap.mmap, (descriptor,), (_BYTES,), (mmap.MAP_SHARED,), (mmap.PROT_READ,)))
                 self.words = memoryview(self._maps[0]).cast("I")
 
     def frames(self) -> tuple[int, int]:
@@ -106,9 +107,9 @@ class LogIndex:
 
     def stop_reading(self) -> None:
         """Read the map no more, which `close` closes."""
-        words, self.words = self.words, _NOTHING
-        if words is not _NOTHING:
-            words.release()
+        if self.words is not _NOTHING:
+            self.words.release()
+            self.words = _NOTHING
 
     def close(self) -> None:
         """Close the map. This drops SQLite's own locks on the index, so the connection has to be closed before."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from localconc._engine.store.cut_off import is_cut_off
 from localconc._engine.store.files.anchors import Anchors, make_immortal
+from localconc.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -39,9 +40,18 @@ class OpenFiles:
         self._left: Identity | None = None  # the log that the store had when this process closed it, if it stayed
         self._connections: list[sqlite3.Connection] = []  # those that were not closed, and maybe some that were
         self._anchors: list[Anchors] = []
+        self._kept: list[Anchors] = []  # what has to stay open beside other descriptors of this process
+        self._taken_over = ""
 
     def connect(self, path: Path) -> sqlite3.Connection:
-        """Connect to a database."""
+        """Connect to a database.
+
+        Raises:
+            StoreError: other files have taken over the descriptors of an earlier connection. SQLite has them still, and
+                would lock those files in place of this one.
+        """
+        if self._taken_over:
+            raise StoreError(self._taken_over)
         # Not `sqlite3.connect`: OpenTelemetry wraps what that returns, and `backup` refuses a wrapped connection.
         connect = partial(sqlite3.Connection, **_OPTIONS)  # type: ignore[arg-type]
         self._connections.extend(map(connect, (path,)))  # all of it is C: no connection is ever lost
@@ -53,7 +63,7 @@ class OpenFiles:
         Raises:
             FileNotFoundError: one of them is being replaced at this moment.
         """
-        anchors = Anchors(path)
+        anchors = next((each for each in self._kept if each.are_in_place()), None) or Anchors(path)
         self._anchors.append(anchors)
         anchors.open()
         if self._left not in (None, anchors.log_identity):
@@ -68,7 +78,13 @@ class OpenFiles:
             each.close()
         if anchors is not None:
             self._left = anchors.log_identity if anchors.is_log_in_place() else None
+            self._close_anchors(anchors)
+
+    def _close_anchors(self, anchors: Anchors) -> None:
+        if not anchors.are_needed():
             anchors.close()
+        elif anchors not in self._kept:
+            self._kept.append(anchors)
 
     def _before_closing(self, anchors: Anchors) -> None:
         """Drop the locks before a connection is closed, so that SQLite can remove the log after the last one.
@@ -89,19 +105,24 @@ class OpenFiles:
             StoreError: another file has taken one of the numbers over, so the connection is never closed.
         """
         self._connections.remove(connection)
-        anchors.close_lost(connection)
+        try:
+            anchors.close_lost(connection)
+        except StoreError as error:
+            self._taken_over = str(error)
+            raise
 
     def close_rest(self) -> None:
         """Close what exceptions have left open; no connection is in use."""
-        rest = [each for each in self._anchors if not each.are_closed]
+        rest = [each for each in self._anchors if not (each.are_closed or each in self._kept)]
         for anchors in rest:
             self._before_closing(anchors)
+            self.log_generation += 1
         for connection in self._connections:
             connection.close()
-        for anchors in rest:
-            self._left = None
-            anchors.close()
         self._connections.clear()
+        for anchors in (*self._kept, *rest):
+            self._close_anchors(anchors)
+        self._kept = [each for each in self._kept if not each.are_closed]
         self._anchors.clear()
 
     def close_in_child(self) -> None:
@@ -114,5 +135,6 @@ class OpenFiles:
         else:
             for connection in self._connections:
                 connection.close()
-        for anchors in self._anchors:
+        for anchors in (*self._anchors, *self._kept):
             anchors.close()
+        self._connections, self._anchors, self._kept = [], [], []

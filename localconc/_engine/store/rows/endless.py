@@ -40,7 +40,7 @@ def waiters(connection: sqlite3.Connection) -> list[EndlessWaiter]:
         FROM waiters LEFT JOIN owners ON owners.id = waiters.owner_id
         WHERE waiters.state = {WAITING} AND waiters.has_end = 0 ORDER BY waiters.ticket
         """
-    )
+    ).fetchall()
     return [EndlessWaiter._make(row) for row in rows]
 
 
@@ -48,14 +48,14 @@ def stopped(connection: sqlite3.Connection) -> set[tuple[int, int]]:
     """Return owner and context of what holds something and can't go on while such requests wait."""
     rows = connection.execute(
         f"SELECT owner_id, stops FROM waiters WHERE state = {WAITING} AND has_end = 0 AND stops <> ''"
-    )
+    ).fetchall()
     return {(owner_id, int(context)) for owner_id, stops in rows for context in stops.split(",")}
 
 
 def holding(connection: sqlite3.Connection, limit_id: int) -> set[tuple[int, int]]:
     """Return owner and context of what holds slots of a limit that no other thread or task can release."""
     statement = f"SELECT DISTINCT owner_id, context FROM slots WHERE limit_id = ? AND {HELD} AND context <> 0"
-    return set(connection.execute(statement, (limit_id,)))
+    return set(connection.execute(statement, (limit_id,)).fetchall())
 
 
 def queued_with(connection: sqlite3.Connection, limit_id: int) -> set[int]:
@@ -64,5 +64,5 @@ def queued_with(connection: sqlite3.Connection, limit_id: int) -> set[int]:
         "SELECT DISTINCT waiters.limit_ids FROM queue JOIN waiters USING (ticket) "
         "WHERE queue.limit_id = ? AND waiters.limit_ids IS NOT NULL",
         (limit_id,),
-    )
+    ).fetchall()
     return {each for (limit_ids,) in rows for each in limits_in(limit_id, limit_ids)}

@@ -14,7 +14,7 @@ _PARTS: Final = "SELECT type, name FROM sqlite_schema WHERE type IN ('table', 't
 
 def integrity_errors(connection: sqlite3.Connection) -> list[str]:
     """Return what SQLite finds wrong with the file, in its words; `[]` if it is sound."""
-    return [row[0] for row in connection.execute("PRAGMA integrity_check(5)") if row[0] != "ok"]
+    return [row[0] for row in connection.execute("PRAGMA integrity_check(5)").fetchall() if row[0] != "ok"]
 
 
 def missing_parts(connection: sqlite3.Connection) -> list[str]:
@@ -22,7 +22,7 @@ def missing_parts(connection: sqlite3.Connection) -> list[str]:
     with closing(sqlite3.Connection(":memory:")) as whole:
         for statement in CREATE_ALL:
             whole.execute(statement)
-        missing = set(whole.execute(_PARTS)) - set(connection.execute(_PARTS))
+        missing = set(whole.execute(_PARTS).fetchall()) - set(connection.execute(_PARTS).fetchall())
     return [f"the {kind} {name!r} is missing" for kind, name in sorted(missing)]
 
 

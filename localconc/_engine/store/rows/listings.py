@@ -151,30 +151,38 @@ _WAITERS_BY_LIMIT: Final = _WAITERS.format("place.limit_id,", _PLACES) + " ORDER
 
 def holders(connection: sqlite3.Connection, limit_id: int | None = None) -> list[HolderEntry]:
     """Return the holders of one limit or of all, oldest first."""
-    rows = connection.execute(_ALL_HOLDERS) if limit_id is None else connection.execute(_HOLDERS_OF, (limit_id,))
+    rows = (
+        connection.execute(_ALL_HOLDERS).fetchall()
+        if limit_id is None
+        else connection.execute(_HOLDERS_OF, (limit_id,)).fetchall()
+    )
     return [HolderEntry._make(row) for row in rows]
 
 
 def first_holders(connection: sqlite3.Connection, limit_id: int, count: int) -> list[HolderEntry]:
     """Return the oldest holders of a limit, up to a count."""
-    return [HolderEntry._make(row) for row in connection.execute(_FIRST_HOLDERS_OF, (limit_id, count))]
+    return [HolderEntry._make(row) for row in connection.execute(_FIRST_HOLDERS_OF, (limit_id, count)).fetchall()]
 
 
 def shares(connection: sqlite3.Connection, limit_id: int) -> list[Share]:
     """Return what each process holds of a limit."""
-    return [Share._make(row) for row in connection.execute(_SHARES, (limit_id,))]
+    return [Share._make(row) for row in connection.execute(_SHARES, (limit_id,)).fetchall()]
 
 
 def waiters(connection: sqlite3.Connection, limit_id: int | None = None) -> list[WaiterEntry]:
     """Return the queued requests, of one limit or of all, in the order of arrival."""
-    rows = connection.execute(_ALL_WAITERS) if limit_id is None else connection.execute(_WAITERS_ON, (limit_id,))
+    rows = (
+        connection.execute(_ALL_WAITERS).fetchall()
+        if limit_id is None
+        else connection.execute(_WAITERS_ON, (limit_id,)).fetchall()
+    )
     return [WaiterEntry._make(row) for row in rows]
 
 
 def waiters_by_limit(connection: sqlite3.Connection) -> dict[int, list[WaiterEntry]]:
     """Return the queue of each limit that has one."""
     queues: dict[int, list[WaiterEntry]] = {}
-    for limit_id, *row in connection.execute(_WAITERS_BY_LIMIT):
+    for limit_id, *row in connection.execute(_WAITERS_BY_LIMIT).fetchall():
         queues.setdefault(limit_id, []).append(WaiterEntry._make(row))
     return queues
 
@@ -236,7 +244,7 @@ def numbers_on(
         f"SELECT owner_id, serial, numbers, drained_at FROM slots "
         f"WHERE limit_id = ? AND {HELD} AND (numbers IS NOT NULL OR (owner_id = ? AND serial = ?))",
         (limit_id, owner_id, serial),
-    ):
+    ).fetchall():
         if owner == owner_id and number == serial:
             own, drains = numbers or "", drained_at is not None
         else:
@@ -248,7 +256,7 @@ def queues_of(connection: sqlite3.Connection, owner_id: int) -> list[int]:
     """Return the limits that requests of one process are queued on."""
     rows = connection.execute(
         "SELECT DISTINCT queue.limit_id FROM waiters JOIN queue USING (ticket) WHERE waiters.owner_id = ?", (owner_id,)
-    )
+    ).fetchall()
     return [row[0] for row in rows]
 
 
@@ -261,13 +269,17 @@ def first_ticket_of(connection: sqlite3.Connection, limit_id: int, owner_id: int
 
 def waiting_serials(connection: sqlite3.Connection, owner_id: int) -> list[int]:
     """Return the serials of a process's requests that are in the queue."""
-    rows = connection.execute(f"SELECT serial FROM waiters WHERE owner_id = ? AND state = {WAITING}", (owner_id,))
+    rows = connection.execute(
+        f"SELECT serial FROM waiters WHERE owner_id = ? AND state = {WAITING}", (owner_id,)
+    ).fetchall()
     return [row[0] for row in rows]
 
 
 def waiting_addresses(connection: sqlite3.Connection, owner_id: int) -> set[str]:
     """Return the addresses of a process's requests that are in the queue."""
-    rows = connection.execute(f"SELECT address FROM waiters WHERE owner_id = ? AND state = {WAITING}", (owner_id,))
+    rows = connection.execute(
+        f"SELECT address FROM waiters WHERE owner_id = ? AND state = {WAITING}", (owner_id,)
+    ).fetchall()
     return {row[0] for row in rows}
 
 

@@ -33,7 +33,9 @@ def with_id(connection: sqlite3.Connection, owner_id: int) -> OwnerRow | None:
 
 
 def read_all(connection: sqlite3.Connection) -> list[OwnerRow]:
-    return [OwnerRow._make(row) for row in connection.execute(f"SELECT {OWNER_COLUMNS} FROM owners ORDER BY id")]
+    return [
+        OwnerRow._make(row) for row in connection.execute(f"SELECT {OWNER_COLUMNS} FROM owners ORDER BY id").fetchall()
+    ]
 
 
 def become_command(connection: sqlite3.Connection, owner_id: int, pid: int, started: str, command: str) -> None:
@@ -56,7 +58,7 @@ def ahead(connection: sqlite3.Connection, limit_id: int, ticket: int) -> list[in
             WHERE queue.limit_id = ? AND queue.ticket < ? ORDER BY queue.ticket DESC LIMIT {MAX_LOOKED_AT}
         )
     """
-    return [row[0] for row in connection.execute(statement, (limit_id, ticket))]
+    return [row[0] for row in connection.execute(statement, (limit_id, ticket)).fetchall()]
 
 
 def in_front(
@@ -72,7 +74,7 @@ def in_front(
             WHERE queue.limit_id = ? AND queue.ticket < ?
             """,
             (limit_id, limit_id, MAX_TICKET if ticket is None else ticket),
-        )
+        ).fetchall()
         ids.update(row[0] for row in found)
     ids.discard(except_owner)
     return with_ids(connection, ids)
@@ -90,7 +92,7 @@ def served_first(
     ids: set[int] = set()
     for limit_id in limit_ids:
         for statement in (holders, waiters):
-            ids.update(row[0] for row in connection.execute(statement, (limit_id, count)))
+            ids.update(row[0] for row in connection.execute(statement, (limit_id, count)).fetchall())
     ids.discard(except_owner)
     return with_ids(connection, ids)
 
@@ -104,7 +106,7 @@ def with_ids(connection: sqlite3.Connection, ids: Iterable[int]) -> list[OwnerRo
 def after(connection: sqlite3.Connection, owner_id: int, max_rows: int) -> list[OwnerRow]:
     """Return the processes that joined the store after another one."""
     statement = f"SELECT {OWNER_COLUMNS} FROM owners WHERE id > ? ORDER BY id LIMIT ?"
-    return [OwnerRow._make(row) for row in connection.execute(statement, (owner_id, max_rows))]
+    return [OwnerRow._make(row) for row in connection.execute(statement, (owner_id, max_rows)).fetchall()]
 
 
 def to_sweep(connection: sqlite3.Connection, count: int, seed: int) -> list[OwnerRow]:

@@ -33,17 +33,23 @@ _PAST: Final = f"""
 """
 
 
-_ALL_HOLDS: Final = f"""
-    SELECT limit_id, waited_seconds, acquired_wall, released_wall, slots, 0 FROM history
+def _holds(which: str) -> str:
+    return f"""
+    SELECT limit_id, waited_seconds, acquired_wall, released_wall, slots, 0 FROM history WHERE {which}
     UNION ALL
-    SELECT limit_id, coalesce(waited_seconds, 0), acquired_wall, NULL, slots, 1 FROM slots WHERE {HELD}
-"""
-_HOLDS_OF: Final = _ALL_HOLDS.replace("history", "history WHERE limit_id = :limit_id") + " AND limit_id = :limit_id"
+    SELECT limit_id, coalesce(waited_seconds, 0), acquired_wall, NULL, slots, 1 FROM slots WHERE {HELD} AND {which}
+    """
+
+
+_ALL_HOLDS: Final = _holds("TRUE")
+_HOLDS_OF: Final = _holds("limit_id = :limit_id")
 
 
 def acquisitions(connection: sqlite3.Connection, limit_id: int | None = None) -> list[PastAcquisition]:
     """Return all that the history knows of a limit (None for all limits), and what is held now."""
-    rows = connection.execute(f"{_PAST} WHERE :limit_id IS NULL OR part.limit_id = :limit_id", {"limit_id": limit_id})
+    rows = connection.execute(
+        f"{_PAST} WHERE :limit_id IS NULL OR part.limit_id = :limit_id", {"limit_id": limit_id}
+    ).fetchall()
     return [PastAcquisition._make(row) for row in rows]
 
 
