@@ -157,7 +157,11 @@ def test_no_cursor_outlives_the_expression_that_made_it() -> None:
         tree = ast.parse(path.read_text())
         parents = {child: parent for parent in ast.walk(tree) for child in ast.iter_child_nodes(parent)}
         for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "execute":
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr in ("execute", "_execute")
+            ):
                 parent = parents[node]
                 is_done = isinstance(parent, ast.Expr) or (
                     isinstance(parent, ast.Attribute)

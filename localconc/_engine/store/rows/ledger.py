@@ -52,7 +52,7 @@ class Ledger:
         return [row for row in map(self.limit_with_id, limit_ids) if row is not None]
 
     def all_limits(self) -> list[LimitRow]:
-        return [LimitRow.read(row) for row in self._execute(statements.ALL_LIMITS)]
+        return [LimitRow.read(row) for row in self._execute(statements.ALL_LIMITS).fetchall()]
 
     def insert_limit(
         self,
@@ -287,11 +287,11 @@ class Ledger:
         return None if row is None else WaiterRow._make(row)
 
     def waiters_of(self, owner_id: int) -> list[WaiterRow]:
-        rows = self._execute(f"SELECT {WAITER_COLUMNS} FROM waiters WHERE owner_id = ?", (owner_id,))
+        rows = self._execute(f"SELECT {WAITER_COLUMNS} FROM waiters WHERE owner_id = ?", (owner_id,)).fetchall()
         return [WaiterRow._make(row) for row in rows]
 
     def tickets_in_queue(self, limit_id: int) -> list[int]:
-        rows = self._execute("SELECT ticket FROM queue WHERE limit_id = ? ORDER BY ticket", (limit_id,))
+        rows = self._execute("SELECT ticket FROM queue WHERE limit_id = ? ORDER BY ticket", (limit_id,)).fetchall()
         return [row[0] for row in rows]
 
     def tickets_naming(self, name: str) -> list[int]:
@@ -300,7 +300,7 @@ class Ledger:
             f"SELECT ticket FROM waiters WHERE state = {WAITING} "
             "AND instr(replace(request, '>', '/') || '/', '/' || ? || '/') > 0 ORDER BY ticket"
         )
-        return [row[0] for row in self._execute(statement, (name,))]
+        return [row[0] for row in self._execute(statement, (name,)).fetchall()]
 
     # ---- meta ------------------------------------------------------------------------------------------------
 
