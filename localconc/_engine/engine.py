@@ -209,15 +209,15 @@ class Engine:
 
     def close(self) -> None:
         """Take this process out of the store at its end, unless the store is busy."""
-        if self.membership.owner is None or self.is_of_another_process():
+        if self.is_of_another_process():
             return
         with suppress(Busy, Damaged, StoreError), self.store.database.lock:
             try:
-                if not self.store.database.was_moved():
+                if self.membership.owner is not None and not self.store.database.was_moved():
                     self.holdings.release_all_lost()
                     self._leave()
             finally:
-                self.store.database.close()
+                self.store.database.close_for_good()
         self.holdings.forget_all()  # the end of the process frees the slots that it still holds
         self._notifier.close()
         self.mailboxes.close()

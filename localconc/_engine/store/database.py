@@ -167,6 +167,12 @@ class Database:
             if not self._interrupted.note(connections, anchors, self._being_opened) and connections:
                 self._files.close(connections, anchors)  # without a connection here, it may be open even so
 
+    def close_for_good(self) -> None:
+        """Close all that is open at the end of its use, also what exceptions have left open."""
+        with self.lock:
+            self.close()
+            self._files.close_rest()
+
     def _let_go(self) -> tuple[list[sqlite3.Connection], Anchors | None]:
         connections = [each for each in (self._connection, self._opening) if each is not None]
         anchors = self._anchors

@@ -44,6 +44,10 @@ _DEAD_MANS_SWITCH: Final = (128, 1)
 OPEN_FILES_CAN_MOVE: Final = sys.platform != "win32"
 
 
+#: Those of this process that are open, of all of its stores.
+_open: Final[set[Anchors]] = set()
+
+
 class Anchors:
     """The anchors of one open store: on its database, on its log, on the index of its log.
 
@@ -70,6 +74,7 @@ class Anchors:
             self._identities = [identity_of(each) for each in self._paths]
             self.tell = partial(int, POSITION)
             return
+        _open.add(self)
         flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
         for each in self._paths[len(self._descriptors) :]:  # all of them, unless these were kept
             self._descriptors.extend(map(os.open, (each,), (flags,)))  # all of it is C: no descriptor is ever lost
@@ -83,7 +88,7 @@ class Anchors:
         self._lock_shared(2, _DEAD_MANS_SWITCH)
 
     def are_needed(self) -> bool:
-        """Return whether another descriptor of this process is on the database, whose locks their closing would drop.
+        """Return whether a descriptor of this process that is no anchor is on the database: it would lose its locks.
 
         It is SQLite's own if a cursor of a closed connection lives on, or one of the program.
         """
@@ -102,6 +107,10 @@ class Anchors:
     @property
     def log_identity(self) -> Identity:
         return self._identities[1]
+
+    def are_at(self, path: Path) -> bool:
+        """Whether the open files are the ones at this path of a database."""
+        return self._paths[0] == str(path) and self.are_in_place()
 
     def are_in_place(self) -> bool:
         """Whether the open files are the ones at their paths."""
@@ -140,6 +149,7 @@ class Anchors:
         """Close the anchors. This drops SQLite's own locks, so every connection to the store was closed before."""
         self.index.close()
         self._close_descriptors()
+        _open.discard(self)
 
     def _close_descriptors(self) -> None:
         identities = [*self._identities, *map(identity_or_none, self._paths[len(self._identities) :])]
@@ -184,11 +194,12 @@ class Anchors:
         )
 
     def _others_on(self, identities: Collection[Identity | None]) -> list[tuple[int, Identity]]:
-        """Return the descriptors of this process on some files that are not anchors.
+        """Return the descriptors of this process on some files that are no anchors.
 
         A program may have ten thousand descriptors, so this makes one system call for each, and no more.
         """
         found = []
+        anchored = {number for anchors in tuple(_open) for number in anchors._descriptors}
         try:
             names = os.listdir("/proc/self/fd" if sys.platform == "linux" else "/dev/fd")  # macOS, fdescfs(5)
         except OSError:
@@ -200,7 +211,7 @@ class Anchors:
             except OSError:  # another thread has closed it, or it belonged to the listing
                 continue
             identity = opened.st_dev, opened.st_ino
-            if identity in identities and number not in self._descriptors:
+            if identity in identities and number not in anchored:
                 found.append((number, identity))
         return found
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from localconc._engine.homes.files import Identity
 
+#: The anchors of closed connections that have to stay open, because this process has other descriptors on their store.
+_kept: Final[set[Anchors]] = set()
+
 _OPTIONS: Final = {"timeout": 0, "isolation_level": None, "check_same_thread": False, "cached_statements": 256}
 
 
@@ -40,7 +43,6 @@ class OpenFiles:
         self._left: Identity | None = None  # the log that the store had when this process closed it, if it stayed
         self._connections: list[sqlite3.Connection] = []  # those that were not closed, and maybe some that were
         self._anchors: list[Anchors] = []
-        self._kept: list[Anchors] = []  # what has to stay open beside other descriptors of this process
         self._taken_over = ""
 
     def connect(self, path: Path) -> sqlite3.Connection:
@@ -63,8 +65,9 @@ class OpenFiles:
         Raises:
             FileNotFoundError: one of them is being replaced at this moment.
         """
-        anchors = next((each for each in self._kept if each.are_in_place()), None) or Anchors(path)
+        anchors = next((each for each in tuple(_kept) if each.are_at(path)), None) or Anchors(path)
         self._anchors.append(anchors)
+        _kept.discard(anchors)
         anchors.open()
         if self._left not in (None, anchors.log_identity):
             self.log_generation += 1
@@ -78,13 +81,8 @@ class OpenFiles:
             each.close()
         if anchors is not None:
             self._left = anchors.log_identity if anchors.is_log_in_place() else None
-            self._close_anchors(anchors)
-
-    def _close_anchors(self, anchors: Anchors) -> None:
-        if not anchors.are_needed():
-            anchors.close()
-        elif anchors not in self._kept:
-            self._kept.append(anchors)
+            _kept.add(anchors)
+            _close_kept()
 
     def _before_closing(self, anchors: Anchors) -> None:
         """Drop the locks before a connection is closed, so that SQLite can remove the log after the last one.
@@ -113,17 +111,16 @@ class OpenFiles:
 
     def close_rest(self) -> None:
         """Close what exceptions have left open; no connection is in use."""
-        rest = [each for each in self._anchors if not (each.are_closed or each in self._kept)]
+        rest = [each for each in self._anchors if not (each.are_closed or each in _kept)]
         for anchors in rest:
             self._before_closing(anchors)
             self.log_generation += 1
         for connection in self._connections:
             connection.close()
         self._connections.clear()
-        for anchors in (*self._kept, *rest):
-            self._close_anchors(anchors)
-        self._kept = [each for each in self._kept if not each.are_closed]
+        _kept.update(rest)
         self._anchors.clear()
+        _close_kept()
 
     def close_in_child(self) -> None:
         """Close the copies of the parent's connections, which does not touch the parent's own.
@@ -135,6 +132,14 @@ class OpenFiles:
         else:
             for connection in self._connections:
                 connection.close()
-        for anchors in (*self._anchors, *self._kept):
+        for anchors in (*self._anchors, *_kept):
             anchors.close()
-        self._connections, self._anchors, self._kept = [], [], []
+        self._connections, self._anchors = [], []
+        _kept.clear()
+
+
+def _close_kept() -> None:
+    for anchors in tuple(_kept):
+        if not anchors.are_needed():
+            anchors.close()
+            _kept.discard(anchors)
