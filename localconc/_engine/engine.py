@@ -217,8 +217,8 @@ class Engine:
                     self.holdings.release_all_lost()
                     self._leave()
             finally:
+                self.holdings.forget_all()  # the end of the process frees the slots that it still holds
                 self.store.database.close_for_good()
-        self.holdings.forget_all()  # the end of the process frees the slots that it still holds
         self._notifier.close()
         self.mailboxes.close()
 

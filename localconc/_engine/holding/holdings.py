@@ -70,7 +70,7 @@ class Holdings:
         self.next_serial: Callable[[], int] = itertools.count(1).__next__
         self.grants: dict[int, Grant] = {}
         self._finalizers = Finalizers(self._release_lost)
-        self._background = BackgroundReleases(self._undo)
+        self._background = BackgroundReleases(self._undo_in_background)
 
     # ---- handles ---------------------------------------------------------------------------------------------
 
@@ -177,6 +177,11 @@ class Holdings:
             if self._membership.has_joined and not has_nothing:
                 self._store.transact(work)
             self.forget(serial)
+
+    def _undo_in_background(self, serial: int, limit_ids: tuple[int, ...] | None, ticket: int | None) -> None:
+        with self._store.database.lock:  # with which all are forgotten; after that, the store must not be opened again
+            if self._background.has(serial):
+                self._undo(serial, limit_ids, ticket)
 
     def being_released(self) -> set[int]:
         """Return the acquisitions that the background releases: their threads have let go of them already."""

@@ -55,6 +55,10 @@ class BackgroundReleases:
         """Return the acquisitions that are still to be undone, with their limits and tickets."""
         return [(serial, *asked) for serial, asked in list(self._pending.items())]
 
+    def has(self, serial: int) -> bool:
+        """Return whether an acquisition is still to be undone."""
+        return serial in self._pending
+
     def serials(self) -> set[int]:
         """Return the serials of the acquisitions that are still to be undone."""
         return {serial for serial, *_ in self.pending()}
@@ -90,8 +94,6 @@ class BackgroundReleases:
         pause_seconds = _MIN_PAUSE_SECONDS
         while self._pending:
             for serial, limit_ids, ticket in self.pending():
-                if serial not in self._pending:
-                    continue  # forgotten meanwhile, by `clear`
                 try:
                     self._undo(serial, limit_ids, ticket)
                 except Exception:  # whatever the reason is: no other thread retries
