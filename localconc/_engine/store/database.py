@@ -164,8 +164,9 @@ class Database:
         """Let go of the connection; the next use opens anew."""
         with self.lock:
             connections, anchors = self._let_go()
-            if not self._interrupted.note(connections, anchors, self._being_opened) and connections:
-                self._files.close(connections, anchors)  # without a connection here, it may be open even so
+            is_in_use = self._interrupted.note(connections, anchors, self._being_opened)
+            if connections and not is_in_use:  # anchors alone stay: an exception may have left their connection open
+                self._files.close(connections, anchors)
 
     def close_for_good(self) -> None:
         """Close all that is open at the end of its use, also what exceptions have left open."""
