@@ -475,10 +475,10 @@ def test_what_is_forgotten_while_it_is_released_in_the_background_ends_that_in_g
         releases.clear()
         raise StoreError("the store is gone")
 
-    releases = BackgroundReleases(undo)
+    releases = BackgroundReleases(undo, list)
     releases._pending[1] = (None, None)
 
-    releases._run()
+    releases._run(0)
 
     assert tried == [1]
     assert releases.pending() == []

@@ -82,6 +82,34 @@ def test_a_traceback_that_keeps_a_connection_leaves_no_files_open_that_others_ta
     assert programs.puppet().enters("L")
 
 
+#: Lets the first thread that releases in the background end as one does into which something is thrown at once.
+_STRIKE_BACKGROUND = """
+import sys
+from localconc._engine.holding.releases import BackgroundReleases
+run, first = BackgroundReleases._run, [True]
+
+def struck(*arguments):
+    if first and first.pop():
+        raise SystemExit
+    run(*arguments)
+
+BackgroundReleases._run = struck
+from localconc.sync import concurrency
+block = concurrency("L", limit=1)
+block.__enter__()
+del block
+print("dropped", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_what_is_thrown_into_the_thread_that_releases_a_dropped_block_leaves_no_slot_taken(programs: Cast) -> None:
+    """It has the number of a thread that has ended, for which the exception was meant."""
+    assert programs.python(_STRIKE_BACKGROUND).hear() == "dropped"
+
+    assert programs.puppet().enters("L", timeout_seconds=5)
+
+
 def _survives(programs: Cast, home: Path, seconds: float, pause_seconds: float) -> int:
     """Let things be thrown into two processes; return how many times their threads got in."""
     ensure_limit("api", 2)

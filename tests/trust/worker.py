@@ -104,7 +104,7 @@ def while_creating_a_limit(arm: Arm) -> None:
 def while_updating_a_limit(arm: Arm) -> None:
     warm("gate")
     arm()
-    localconc.update_limit("gate", limit=1, slot_decay_per_second=5.0)
+    localconc.update_limit("gate", limit=1, slot_decay_per_second=0.001)  # slower than what follows
     localconc.update_limit("gate", slot_decay_per_second=0.0)
 
 

@@ -3,13 +3,11 @@
 An interrupt can strike anywhere and more than once, even in a finalizer, or in the handler that cleans up after another
 interrupt. So no Python code runs when a handle is collected: the callback of a weak reference is C code until it has
 started another thread, in which no signal's exception strikes. Three things keep it in C: the subclass of `ref` has no
-`__init__`, its `start` is a `partial` of `start_new_thread`, and `methodcaller` calls that.
+`__init__`, its `start` is C, and `methodcaller` calls that.
 """
 
 from __future__ import annotations
 
-from _thread import start_new_thread
-from functools import partial
 from operator import methodcaller
 from typing import TYPE_CHECKING
 from weakref import ref
@@ -24,13 +22,13 @@ class Finalizers(dict[int, "ref[object]"]):
     To attach one: `finalizers[serial] = finalizers.reference(handle, finalizers.start)`.
 
     Args:
-        on_lost: called in a new thread after a handle was collected.
+        start: called after a handle was collected; it is C, and starts a thread that releases what is lost.
     """
 
-    def __init__(self, on_lost: Callable[[], None]) -> None:
+    def __init__(self, start: Callable[[], object]) -> None:
         super().__init__()
-        start = staticmethod(partial(start_new_thread, on_lost, ()))
-        self.reference: type[ref[object]] = type("Finalizer", (ref,), {"__slots__": (), "start": start})
+        attributes = {"__slots__": (), "start": staticmethod(start)}
+        self.reference: type[ref[object]] = type("Finalizer", (ref,), attributes)
         self.start = methodcaller("start")
 
     def release_in_caller(self, release: Callable[[], None]) -> None:

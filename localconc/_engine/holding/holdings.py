@@ -69,8 +69,8 @@ class Holdings:
         self._pid = getpid()
         self.next_serial: Callable[[], int] = itertools.count(1).__next__
         self.grants: dict[int, Grant] = {}
-        self._finalizers = Finalizers(self._release_lost)
-        self._background = BackgroundReleases(self._undo_in_background)
+        self._background = BackgroundReleases(self._undo_in_background, self._lost)
+        self._finalizers = Finalizers(self._background.start)
 
     # ---- handles ---------------------------------------------------------------------------------------------
 
@@ -185,16 +185,14 @@ class Holdings:
 
     def being_released(self) -> set[int]:
         """Return the acquisitions that the background releases: their threads have let go of them already."""
-        return self._background.serials().union(self._finalizers.lost())
+        return self._background.serials().union(self._lost())
 
     def release_later(self, handle: Handle) -> None:
         """Release in the background, and retry until it succeeds, or until this process dies."""
         self._background.add(handle.serial, handle.limit_ids, handle.ticket)
 
-    def _release_lost(self) -> None:
-        for serial in self._finalizers.lost():
-            self._background.add(serial, None, None)  # before the `pop`: an exception may be thrown into this thread
-            self._finalizers.pop(serial, None)
+    def _lost(self) -> list[int]:
+        return self._finalizers.lost()
 
     def release_all_lost(self) -> None:
         """Release now the slots that wait for the background, and those whose handle was collected.

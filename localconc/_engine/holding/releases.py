@@ -7,8 +7,9 @@ import threading
 from _thread import start_new_thread
 from contextlib import suppress
 from functools import partial
-from itertools import compress
+from itertools import compress, repeat
 from operator import call
+from threading import get_ident
 from time import sleep
 from typing import TYPE_CHECKING, Final
 
@@ -26,30 +27,57 @@ _MAX_PAUSE_SECONDS: Final = 1.0
 _Asked = tuple[tuple[int, ...] | None, int | None]
 
 
+class _Arguments(tuple["BackgroundReleases", int]):
+    """The arguments of a thread, which go with it: so they see it end, however it ends.
+
+    Something may be thrown into it before its first instruction, by somebody who means a thread that has ended, and
+    whose number it has.
+    """
+
+    def __del__(self) -> None:
+        releases, creator = self
+        if creator != get_ident() and releases.need_thread():  # it did start
+            with suppress(RuntimeError):
+                releases.start()
+
+
 class BackgroundReleases:
     """Acquisitions to undo, and one thread while there are any.
 
-    A caller starts the thread without waiting for it, so an exception that strikes the caller meanwhile is not lost.
-
     Args:
         undo: undoes one acquisition, or raises.
+        lost: returns the serials of acquisitions that nobody will release, for as long as they are not undone.
+
+    Attributes:
+        start: starts the thread without waiting for it, so an exception that strikes the caller meanwhile is not lost.
+            All of it is C. Raises RuntimeError if the system starts no thread.
     """
 
-    def __init__(self, undo: Callable[[int, tuple[int, ...] | None, int | None], None]) -> None:
+    def __init__(
+        self, undo: Callable[[int, tuple[int, ...] | None, int | None], None], lost: Callable[[], list[int]]
+    ) -> None:
         self._undo = undo
+        self._lost = lost
         self._pending: dict[int, _Asked] = {}  # by serial, the oldest first
         self._is_running = threading.Lock()
+        arguments = map(_Arguments, zip(repeat(self), map(call, repeat(get_ident)), strict=False))  # each `next`: new
+        self.start: Callable[[], object] = partial(
+            next, map(start_new_thread, repeat(BackgroundReleases._run), arguments)
+        )
 
     def add(self, serial: int, limit_ids: tuple[int, ...] | None, ticket: int | None) -> None:
         """Release an acquisition in the background."""
         self._pending.setdefault(serial, (limit_ids, ticket))
-        self._start()
+        if self.need_thread():
+            with suppress(RuntimeError):  # the system starts no thread now: the next call of `add` tries again
+                self.start()
 
-    def _start(self) -> None:
-        if self._is_running.locked():
-            return  # its thread looks once more after it has let go of the lock
-        with suppress(RuntimeError):  # the system starts no thread now: the next call of `add` tries again
-            start_new_thread(self._run, ())
+    def need_thread(self) -> bool:
+        """Return whether there is anything to undo, and no thread that is at it."""
+        return self._has_work() and not self._is_running.locked()
+
+    def _has_work(self) -> bool:
+        return bool(self._pending or self._lost())
 
     def pending(self) -> list[tuple[int, tuple[int, ...] | None, int | None]]:
         """Return the acquisitions that are still to be undone, with their limits and tickets."""
@@ -67,15 +95,11 @@ class BackgroundReleases:
         """Forget all of them, in a forked child or at the end of the process."""
         self._pending.clear()
 
-    def _run(self) -> None:
+    def _run(self, _creator: int) -> None:
         # Only one thread works. It looks again after it has let go of the lock, so that nothing is left behind.
-        try:
-            for _ in ENDLESSLY:
-                if not self._pending or not self._undo_all_alone():
-                    break
-        finally:
-            if self._pending:  # something was thrown into this thread, with the number of one that has ended
-                self._start()
+        for _ in ENDLESSLY:
+            if not self.need_thread() or not self._undo_all_alone():
+                break
 
     def _undo_all_alone(self) -> bool:
         """Undo all, unless another thread is at it; return whether this one did."""
@@ -92,7 +116,9 @@ class BackgroundReleases:
 
     def _undo_all(self) -> None:
         pause_seconds = _MIN_PAUSE_SECONDS
-        while self._pending:
+        while self._has_work():
+            for serial in self._lost():
+                self._pending.setdefault(serial, (None, None))
             for serial, limit_ids, ticket in self.pending():
                 try:
                     self._undo(serial, limit_ids, ticket)
