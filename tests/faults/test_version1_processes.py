@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -105,6 +107,26 @@ def test_a_waiter_of_version_1_is_told_that_the_store_is_newer(
     read_limit("gpu")
     kind, words = waiter.outcome("gpu")
     assert (kind, "newer" in words) == ("StoreError", True), words
+
+
+def test_a_store_is_not_taken_over_while_a_process_reads_for_long(
+    old: Puppet, programs: Cast, localconc_home_directory: Path
+) -> None:
+    """Its tables were gone, but it was still in its place: processes of version 1 said that it was damaged."""
+    with closing(sqlite3.connect(localconc_home_directory / "localconc.db", isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM slots").fetchall()
+        old.must_enter("gpu", limit=1)  # so that the reader reads of a former state
+        new = programs.puppet()
+        new.begins_to_enter("new", limit=1, timeout_seconds=30)
+        for _ in range(100):
+            old.leave("gpu")
+            old.must_enter("gpu", limit=1)
+        assert version1.version_of(localconc_home_directory) == 1
+        reader.execute("COMMIT")
+        assert new.outcome("new") == "done"
+    assert version1.version_of(localconc_home_directory) == 2
+    assert not new.enters("gpu")
 
 
 def _held(program: Program) -> tuple[list[tuple[float, float]], str]:

@@ -11,7 +11,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
 from localconc._engine.core.arguments import nearest_decay
-from localconc._engine.core.errors import Damaged
+from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.store.rows import integrity
 from localconc._engine.store.rows.schema import INSTANT, OPERATOR, SCHEMA_VERSION, TOTALS_ROW, total_of
 
@@ -76,6 +76,20 @@ def is_complete(path: Path) -> bool:
             return integrity.version(built) == SCHEMA_VERSION and not integrity.integrity_errors(built)
     except sqlite3.Error:
         return False
+
+
+def bring_in_log(old: sqlite3.Connection, timeout_seconds: float) -> None:
+    """Bring the log of the old store into its file, so that the file says the same without it.
+
+    After a table was dropped, this has to succeed under the same maintenance lock: as soon as processes of version 1
+    can have the lock, they take such a store for a damaged one.
+
+    Raises:
+        Busy: another process has been reading or writing for all of this time.
+    """
+    old.execute(f"PRAGMA busy_timeout = {timeout_seconds * 1000:.0f}").fetchall()
+    if old.execute("PRAGMA wal_checkpoint(FULL)").fetchone()[0]:
+        raise Busy
 
 
 def take_over(old: sqlite3.Connection, new: sqlite3.Connection, version: int) -> None:

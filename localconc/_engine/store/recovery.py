@@ -233,14 +233,14 @@ class Recovery:
                         self._require_no_others(
                             "is of an older version, and", "end them; the next call then takes it over by itself"
                         )
+                    migration.bring_in_log(old, 0.02)  # who reads for long keeps it from doing so below, too
                     old.execute("BEGIN IMMEDIATE")
                     with self._building() as connection:
                         _create_tables(connection)
                         migration.take_over(old, connection, version)
                     old.execute("DROP TABLE slots")
                     old.execute("COMMIT")
-                if old.execute("PRAGMA wal_checkpoint(FULL)").fetchone()[0]:
-                    raise Busy  # another process reads; without its log, the file would have its tables again
+                migration.bring_in_log(old, 1.0)  # without its log, the file would have its tables again
                 if not OPEN_FILES_CAN_MOVE:
                     old.close()  # the new file could not take its place
                 self._move_into_place()
