@@ -249,7 +249,8 @@ def test_what_the_background_of_a_waiting_process_is_about_to_release_is_not_hel
         operations.create(asking.engine, name, 1, active=True, active_slots=0, decay=0.0)
     left = waiting.ask("left")
     assert isinstance(left, Handle)
-    assert isinstance(asking.ask("right"), Handle)
+    right = asking.ask("right")
+    assert isinstance(right, Handle)
     with waiting.engine.store.database.lock:  # so its background can't release anything
         waiting.engine.holdings.release_later(left)
         assert isinstance(waiting.ask("right"), Queued)
