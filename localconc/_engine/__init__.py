@@ -26,8 +26,8 @@ The caller first tries one statement, which is enough if a slot is free and ther
     notes the grant in `holdings.grants`. Both come before the statement, so that an interrupt in between is undone.
 5.  `store.database.execute_fast` runs `ACQUIRE_FAST`, an INSERT into `slots`. The trigger `counted` lets it insert a
     row only if there is room and no queue. Here there is no room, so `_acquire_one` calls `holdings.forget` to drop the
-    note. (`database._is_intact` and `_is_held_up` have made sure that SQLite writes to its own files, and would not
-    wait.)
+    note. (`database._is_intact` and `_is_held_up` have shown before that SQLite writes to its own files, and would
+    not wait.)
 
 Then the request joins the queue, in one transaction.
 

@@ -297,7 +297,7 @@ class Acquisitions:
         except BaseException:
             holdings.undo(handle)
             raise
-        if is_released:
+        if is_released and events.subscribers:
             holdings.publish_released(serial, grant, now)
         return is_released
 

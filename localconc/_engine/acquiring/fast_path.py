@@ -105,7 +105,11 @@ class FastPaths:
 
     def need_rules(self, refs: Iterable[LimitRef]) -> bool:
         """Return whether the release of slots of these limits goes by the rules: they drain, or a request may wait."""
-        return any(ref.decay or ref.name in self.contended for ref in refs)
+        contended = self.contended
+        for ref in refs:  # noqa: SIM110 (`any` with a generator takes three times as long, at each release)
+            if ref.decay or ref.name in contended:
+                return True
+        return False
 
     def note_contention(self, request: Request) -> None:
         """Let the fast statements try no more until a request is admitted at once, because this one waits."""

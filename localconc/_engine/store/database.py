@@ -20,7 +20,6 @@ from localconc._engine.homes.files import is_same
 from localconc._engine.homes.home import DATABASE_NAME, prepare
 from localconc._engine.store.files import checkpoints
 from localconc._engine.store.files.anchors import POSITION
-from localconc._engine.store.files.log_index import glance
 from localconc._engine.store.files.opened import OpenFiles
 from localconc._engine.store.recovery import SQLITE_ERRORS, Recovery
 from localconc._engine.store.reentry import InterruptedUses, is_interrupted, used_from_handler
@@ -90,27 +89,28 @@ class Database:
         if anchors is None:
             return True
         try:
-            changes, copy, frames, *marks = glance(anchors.index.words)
-            return (changes != copy or frames in marks) and anchors.index.is_held_up()
+            changes, frames, copy, first, second, third, fourth = anchors.index.glance()
+            return (changes != copy or frames in (first, second, third, fourth)) and anchors.index.is_held_up()
         except ValueError:  # a handler of a signal has forked at this moment, which closed the index
             return True
 
     def execute_fast(self, statement: str, parameters: Sequence[Any]) -> int:
         """Run one statement as a transaction of its own; return how many rows it changed, -1 if a trigger refused it.
 
+        The caller has the lock.
+
         Raises:
             Busy: another process is writing, or the store is not open; nothing was done.
         """
-        with self.lock:
-            connection = self._connection
-            try:
-                if connection is None or connection.in_transaction or not self._is_intact() or self._is_held_up():
-                    raise Busy
-                return connection.execute(statement, parameters).rowcount
-            except sqlite3.IntegrityError:
-                return -1
-            except SQLITE_ERRORS as error:
-                raise self._explained(error, connection) from error
+        connection = self._connection
+        try:
+            if connection is None or connection.in_transaction or not self._is_intact() or self._is_held_up():
+                raise Busy
+            return connection.execute(statement, parameters).rowcount
+        except sqlite3.IntegrityError:
+            return -1
+        except SQLITE_ERRORS as error:
+            raise self._explained(error, connection) from error
 
     # A signal's exception can strike at the first instruction of any Python function. If that is the exit of a context
     # manager, the transaction stays open for as long as a program keeps the traceback. So only `with` blocks written in

@@ -10,8 +10,8 @@ import os
 import struct
 import sys
 from contextlib import suppress
-from operator import itemgetter
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 from localconc._engine.homes.files import read_at
 
@@ -19,7 +19,7 @@ if sys.platform != "win32":
     import fcntl
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 #: The words at its beginning: the counter of changes, in both copies of the header; how many pages the log holds, and
 #: how many of them are in the database; the marks up to which readers read.
@@ -28,9 +28,7 @@ CHANGES, CHANGES_COPY, FRAMES, BROUGHT_IN, MARKS = 2, 14, 4, 24, range(26, 30)
 _BYTES: Final = 4 * WORDS
 _HEADER_BYTES: Final = 48
 
-#: Picks what shows at a glance whether another process may be changing the index: it is not, if the counters are equal,
-#: and the number of pages is none of the marks.
-glance: Final = itemgetter(CHANGES, CHANGES_COPY, FRAMES, *MARKS)
+_GLANCE: Final = struct.Struct("8xI4xI36xI44x4I")
 
 #: The bytes that SQLite locks for the writer, and to set each of the marks.
 WRITER_LOCK: Final = 120
@@ -38,6 +36,7 @@ MARK_LOCKS: Final = range(124, 128)
 
 #: Stands for an index that can't be mapped: nobody is held up by it.
 _NOTHING: Final = memoryview(struct.pack(f"{WORDS}I", *(int(word == FRAMES) for word in range(WORDS)))).cast("I")
+_glance_at_nothing: Final = partial(_GLANCE.unpack_from, _NOTHING.tobytes())
 
 
 class LogIndex:
@@ -48,6 +47,9 @@ class LogIndex:
 
     Attributes:
         words: those at its beginning, as they are at each moment.
+        glance: one quick call that shows whether another process may be changing the index. It returns the counter of
+            changes, the number of pages, the copy of the counter, and the four marks. No process does, if the counters
+            are equal, and the number is none of the marks. Raises ValueError if the map is closed.
     """
 
     def __init__(self, path: str) -> None:
@@ -55,6 +57,7 @@ class LogIndex:
         self._descriptor: int | None = None
         self._maps: list[mmap.mmap] = []  # at most one
         self.words = _NOTHING
+        self.glance: Callable[[], tuple[Any, ...]] = _glance_at_nothing
 
     def map(self, descriptor: int) -> None:
         """Map the index, to read it without system calls.
@@ -71,6 +74,7 @@ class LogIndex:
                 if not self._maps:
                     self._maps.extend(map(mmap.mmap, (descriptor,), (_BYTES,), (mmap.MAP_SHARED,), (mmap.PROT_READ,)))
                 self.words = memoryview(self._maps[0]).cast("I")
+                self.glance = partial(_GLANCE.unpack_from, self._maps[0])
 
     def frames(self) -> tuple[int, int]:
         """Return how many pages the log holds, and how many of them are in the database already."""
@@ -109,7 +113,7 @@ class LogIndex:
         """Read the map no more, which `close` closes."""
         if self.words is not _NOTHING:
             self.words.release()
-            self.words = _NOTHING
+            self.words, self.glance = _NOTHING, _glance_at_nothing
 
     def close(self) -> None:
         """Close the map. This drops SQLite's own locks on the index, so the connection has to be closed before."""
