@@ -12,7 +12,7 @@ import pytest
 
 import localconc
 from localconc import read_history, read_holders, read_limit
-from tests.faults.programs import Cast, Program, Puppet, in_line, until
+from tests.faults.programs import Cast, Program, Puppet, cpu_seconds, in_line, until
 from tests.kit import version1
 from tests.kit.processes import peak_overlap
 
@@ -109,16 +109,22 @@ def test_a_waiter_of_version_1_is_told_that_the_store_is_newer(
     assert (kind, "newer" in words) == ("StoreError", True), words
 
 
+@pytest.mark.parametrize("state", ["former", "present"])
 def test_a_store_is_not_taken_over_while_a_process_reads_for_long(
-    old: Puppet, programs: Cast, localconc_home_directory: Path
+    state: str, old: Puppet, programs: Cast, localconc_home_directory: Path
 ) -> None:
     """Its tables were gone, but it was still in its place: processes of version 1 said that it was damaged."""
+    old.must_enter("gpu", limit=1)
     with closing(sqlite3.connect(localconc_home_directory / "localconc.db", isolation_level=None)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT * FROM slots").fetchall()
-        old.must_enter("gpu", limit=1)  # so that the reader reads of a former state
+        if state == "former":
+            old.leave("gpu")
+            old.must_enter("gpu", limit=1)
         new = programs.puppet()
+        began = cpu_seconds(new.own_pid)
         new.begins_to_enter("new", limit=1, timeout_seconds=30)
+        until(lambda: cpu_seconds(new.own_pid) > began + 0.1, "it has tried several times")
         for _ in range(100):
             old.leave("gpu")
             old.must_enter("gpu", limit=1)
@@ -167,16 +173,17 @@ def test_nobody_is_admitted_too_many_while_both_versions_run(
 _MIGRATE = """
 import os, signal, sqlite3, sys
 
-which, when = sys.argv[1:]
-counted = 0
+which, when, times = sys.argv[1:]
+counted = matched = 0
 original = sqlite3.Connection
 
 
 class Connection(sqlite3.Connection):
     def run(self, method, statement, *arguments):
-        global counted
+        global counted, matched
         counted += 1
-        is_it = which == str(counted) or statement.strip().startswith(which)
+        matched += which == str(counted) or statement.strip().startswith(which)
+        is_it = matched == int(times)
         if is_it and when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
         cursor = method(self, statement, *arguments)
@@ -205,14 +212,18 @@ while True:
 """
 
 
-def _strike(old: Puppet, programs: Cast, which: str, when: str) -> int:
+def _strike(old: Puppet, programs: Cast, which: str, when: str, times: int = 1) -> int:
     """Kill a process at a statement as it takes the store over; return the version of the store that is there then.
+
+    Args:
+        which: the number of the statement, or how it begins.
+        times: how often such a statement comes until then.
 
     The old process uses the store all the while: it looks only now and then whether another file is in its place.
     """
     assert old.do("begin", "reading", "run", _READ) == "done"
     new = programs.puppet()
-    programs.python(_MIGRATE, which, when).end()
+    programs.python(_MIGRATE, which, when, times).end()
     old_is_in = old.do("enter", "gpu", limit=1, timeout_seconds=0) == "done"
     version = version1.version_of(Path(old.evaluate("localconc.home()")))
     assert not new.enters("elsewhere")  # the old one holds it
@@ -225,12 +236,19 @@ def _strike(old: Puppet, programs: Cast, which: str, when: str) -> int:
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize(
-    "which", ["PRAGMA user_version = 2", "COMMIT", "DROP TABLE slots", "PRAGMA wal_checkpoint(FULL)"]
+    ("which", "times"),
+    [
+        ("PRAGMA user_version = 2", 1),
+        ("COMMIT", 1),  # of the new store
+        ("DROP TABLE slots", 1),
+        ("COMMIT", 2),  # of the old one
+        ("PRAGMA wal_checkpoint(FULL)", 3),
+    ],
 )
 def test_a_kill_amid_the_takeover_lets_nobody_in_beside_a_holder_of_version_1(
-    which: str, when: str, old: Puppet, programs: Cast
+    which: str, times: int, when: str, old: Puppet, programs: Cast
 ) -> None:
-    assert _strike(old, programs, which, when) == 1
+    assert _strike(old, programs, which, when, times) == 1
 
 
 @pytest.mark.sweep

@@ -50,7 +50,7 @@ class BackgroundReleases:
 
     Attributes:
         start: starts the thread without waiting for it, so an exception that strikes the caller meanwhile is not lost.
-            All of it is C. Raises RuntimeError if the system starts no thread.
+            All of it is C, unless it raises RuntimeError, because the system starts no thread.
     """
 
     def __init__(

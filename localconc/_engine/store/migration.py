@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from time import sleep
 from typing import TYPE_CHECKING, Any, Final
 
 from localconc._engine.core.arguments import nearest_decay
+from localconc._engine.core.clock import monotonic
 from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.store.rows import integrity
 from localconc._engine.store.rows.schema import INSTANT, OPERATOR, SCHEMA_VERSION, TOTALS_ROW, total_of
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 
 #: The versions that can be copied.
 FROM_VERSIONS: Final = frozenset({1})
+
+#: How long another process may read or write before the takeover is put off.
+_MAX_READ_SECONDS: Final = 0.01
+_RETRY_SECONDS: Final = 0.001
 
 _TABLES_OF_VERSION_1: Final = frozenset(
     {"meta", "limits", "slots", "waiters", "queue", "owners", "history", "past_limits"}
@@ -78,6 +84,17 @@ def is_complete(path: Path) -> bool:
         return False
 
 
+def require_no_reader(old: sqlite3.Connection, version: int) -> None:
+    """Make sure that no process reads the old store for long, which would keep `bring_in_log` from its work.
+
+    Raises:
+        Busy: a process does.
+    """
+    bring_in_log(old, _MAX_READ_SECONDS)
+    old.execute(f"PRAGMA user_version = {version}").fetchall()  # a commit: who reads now is in the way of the next call
+    bring_in_log(old, _MAX_READ_SECONDS)
+
+
 def bring_in_log(old: sqlite3.Connection, timeout_seconds: float) -> None:
     """Bring the log of the old store into its file, so that the file says the same without it.
 
@@ -85,11 +102,14 @@ def bring_in_log(old: sqlite3.Connection, timeout_seconds: float) -> None:
     can have the lock, they take such a store for a damaged one.
 
     Raises:
-        Busy: another process has been reading or writing for all of this time.
+        Busy: for all of this time, other processes read of a former state, write, or bring in the log.
     """
     old.execute(f"PRAGMA busy_timeout = {timeout_seconds * 1000:.0f}").fetchall()
-    if old.execute("PRAGMA wal_checkpoint(FULL)").fetchone()[0]:
-        raise Busy
+    deadline = monotonic() + timeout_seconds
+    while old.execute("PRAGMA wal_checkpoint(FULL)").fetchone()[0]:
+        if monotonic() >= deadline:
+            raise Busy
+        sleep(_RETRY_SECONDS)  # SQLite does not wait for another process that brings in the log
 
 
 def take_over(old: sqlite3.Connection, new: sqlite3.Connection, version: int) -> None:

@@ -233,7 +233,7 @@ class Recovery:
                         self._require_no_others(
                             "is of an older version, and", "end them; the next call then takes it over by itself"
                         )
-                    migration.bring_in_log(old, 0.02)  # who reads for long keeps it from doing so below, too
+                    migration.require_no_reader(old, version)
                     old.execute("BEGIN IMMEDIATE")
                     with self._building() as connection:
                         _create_tables(connection)
