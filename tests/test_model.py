@@ -437,7 +437,7 @@ _WITHOUT_SHRINKING = [phase for phase in Phase if phase is not Phase.shrink]  # 
 def test_the_engine_does_what_the_model_says() -> None:
     _run(
         LimiterMachine,
-        settings=settings(max_examples=75, stateful_step_count=40, phases=_WITHOUT_SHRINKING, **_NO_HURRY),
+        settings=settings(max_examples=150, stateful_step_count=40, phases=_WITHOUT_SHRINKING, **_NO_HURRY),
     )
 
 
