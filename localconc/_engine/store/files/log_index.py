@@ -28,6 +28,7 @@ CHANGES, CHANGES_COPY, FRAMES, BROUGHT_IN, MARKS = 2, 14, 4, 24, range(26, 30)
 _BYTES: Final = 4 * WORDS
 _HEADER_BYTES: Final = 48
 
+#: Picks the words `CHANGES`, `FRAMES`, `CHANGES_COPY` and `MARKS`.
 _GLANCE: Final = struct.Struct("8xI4xI36xI44x4I")
 
 #: The bytes that SQLite locks for the writer, and to set each of the marks.
