@@ -17,6 +17,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 LIMIT = 2
@@ -63,6 +64,8 @@ def prefect_server(directory: Path) -> Iterator[None]:
     if os.environ.get("PREFECT_API_URL"):
         yield
         return
+    if find_spec("prefect") is None:
+        raise SystemExit("For a server of its own, this example needs Prefect: pip install '.[prefect]'")
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     os.environ["PREFECT_HOME"] = str(directory)
