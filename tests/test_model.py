@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -25,6 +26,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from localconc._engine.acquiring import acquisitions
 from localconc._engine.acquiring.terms import Deadlocked, Queued, Refused, WaitTerms
 from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT, Request
 from localconc._engine.holding.holdings import Handle
@@ -61,10 +63,10 @@ class Process:
 
     def ask(self, asked: ModelRequest, *, short_way: bool, may_wait: bool) -> str:
         """Acquire, or join the queue; return "admitted", "waits", "out of slots" or "refused"."""
-        acquisitions = self._engine.acquisitions
+        tries = self._engine.acquisitions
         request = Request(asked.names, asked.slots, RATE_LIMIT if asked.is_rate else CONCURRENCY, limit=asked.limit)
         context = 0 if asked.thread is None else 1
-        handle = acquisitions.acquire_fast(request, asked.label, context) if short_way else None
+        handle = tries.acquire_fast(request, asked.label, context) if short_way else None
         if handle is not None:
             self.holds[asked] = handle
             return "admitted"
@@ -73,7 +75,7 @@ class Process:
         if asked.thread is not None:
             terms = terms._replace(has_end=False, stops=(1,) if self.holds_in_blocks else ())
         try:
-            outcome = acquisitions.try_acquire(request, handle, terms if may_wait else None)
+            outcome = tries.try_acquire(request, handle, terms if may_wait else None)
         except ConcurrencySlotAcquisitionError:
             self._engine.holdings.undo(handle)
             return "refused"
@@ -114,8 +116,9 @@ class Process:
 
     def release(self, asked: ModelRequest, *, short_way: bool) -> None:
         handle = self.holds.pop(asked)
-        if not (short_way and self._engine.acquisitions.release_fast(handle)):
-            self._engine.acquisitions.release(handle)
+        with patch.object(acquisitions, "HAND_OVER_AFTER_SECONDS", -1.0):  # the first try is to hand over
+            if not (short_way and self._engine.acquisitions.release_fast(handle)):
+                self._engine.acquisitions.release_by_rules(handle)
 
     def numbers(self, asked: ModelRequest) -> dict[str, tuple[int, ...] | None]:
         """Ask which slots a request has."""

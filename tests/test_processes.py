@@ -29,7 +29,7 @@ from localconc import (
 )
 from localconc import asyncio as for_tasks
 from localconc._engine import registry
-from localconc._engine.waiting import steps, timing
+from localconc._engine.waiting import timing
 from localconc.sync import concurrency, rate_limit
 from tests.kit.invariants import check_store, look_at, over_limit
 from tests.kit.processes import PATIENCE_SECONDS, Worker, crew, peak_overlap, spawn, wait_until
@@ -360,7 +360,7 @@ def test_a_timeout_is_kept_while_another_process_is_stopped_inside_the_stores_lo
 def test_giving_back_waits_for_the_store_without_losing_anything(
     localconc_home_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steps, "RELEASE_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(timing, "RELEASE_PATIENCE_SECONDS", 0.2)
     create_limit("db", 1)
     with concurrency("db"):
         blocker = sqlite3.connect(localconc_home_directory / "localconc.db", isolation_level=None)
@@ -520,7 +520,7 @@ def test_trying_once_does_not_wait_for_good_for_a_store_that_is_held_up(
     localconc_home_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create_limit("db", 1)
-    monkeypatch.setattr(steps, "STORE_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(timing, "STORE_TIMEOUT_SECONDS", 0.2)
     blocker = sqlite3.connect(localconc_home_directory / "localconc.db", isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
     with pytest.raises(ConcurrencySlotAcquisitionError, match="another process held the database"):

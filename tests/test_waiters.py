@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from localconc._engine.acquiring.acquisitions import HANDED_OVER, NOT_RELEASED
 from localconc._engine.acquiring.terms import Deadlocked, Queued, WaitTerms
 from localconc._engine.core.calls import Request
 from localconc._engine.engine import Engine
 from localconc._engine.holding.holdings import Handle
 from localconc._engine.liveness import reaper
-from localconc._engine.operations import limits, reading
+from localconc._engine.operations import history, limits, reading
 from localconc._engine.queue import cleanup
 from localconc._engine.waiting.mailboxes.mailbox import Mailbox
 from localconc.errors import ConcurrencySlotAcquisitionError
@@ -138,18 +139,17 @@ def test_an_interrupt_between_the_queueing_and_the_record_of_it_leaves_no_place_
     waiter.release()  # it knows the limit now
     holder.ask("db")
 
-    def transact_and_strike(process: Process) -> Callable[[Any], Any]:
-        transact = process.engine.store.database.transact
-
+    def do_and_strike(do: Callable[..., Any]) -> Callable[..., Any]:
         def struck(*arguments: Any) -> Any:
-            transact(*arguments)
+            do(*arguments)
             raise KeyboardInterrupt
 
         return struck
 
-    for names in (("db",), ("db", "api")):
+    database = waiter.engine.store.database
+    for names, queues in ((("db",), "execute_either_fast"), (("db", "api"), "transact")):
         with monkeypatch.context() as patched:
-            patched.setattr(waiter.engine.store.database, "transact", transact_and_strike(waiter))
+            patched.setattr(database, queues, do_and_strike(getattr(database, queues)))
             with pytest.raises(KeyboardInterrupt):
                 waiter.ask(*names)
         assert len(reading.waiters(holder.engine, None)) == 1
@@ -377,22 +377,22 @@ def test_a_stopped_process_asks_for_all_its_slots_again_though_those_it_was_gran
 def test_a_request_that_a_lowered_limit_can_never_admit_is_refused_although_it_looked_simple_before(
     processes: list[Process], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another thread of the process learns of the change between the look at the request and its transaction."""
+    """The process learns of the change between the look at the request and the statement that would queue it."""
     process, operator, _ = processes
     limits.update(operator.engine, "db", limit=5)
     process.ask("db")
     process.release()
-    transact = process.engine.store.database.transact
+    execute = process.engine.store.database.execute_either_fast
 
-    def transact_after_a_change(*arguments: Any) -> Any:
+    def execute_after_a_change(*arguments: Any) -> Any:
         monkeypatch.undo()
         limits.update(operator.engine, "db", limit=2)
         process.engine.acquisitions.try_acquire(
-            Request(("db",), 1), process.engine.holdings.begin("other thread", "", 0), None
+            Request(("db",), 1), process.engine.holdings.begin("another call", "", 0), None
         )
-        return transact(*arguments)
+        return execute(*arguments)
 
-    monkeypatch.setattr(process.engine.store.database, "transact", transact_after_a_change)
+    monkeypatch.setattr(process.engine.store.database, "execute_either_fast", execute_after_a_change)
     with pytest.raises(ConcurrencySlotAcquisitionError, match="occupy=3"):
         process.ask("db", slots=3)
     assert reading.waiters(process.engine, "db") == []
@@ -419,3 +419,89 @@ def test_an_undo_leaves_the_request_of_another_thread_that_has_the_same_number_i
     waiter.engine.store.transact(lambda txn: cleanup.undo(txn, membership.owner_id, 4711, (), ticket))
     assert [each.position for each in reading.waiters(waiter.engine, "db")] == [1]
     assert reading.read(waiter.engine, "db").denied_slots == 1
+
+
+# ---- slots that a release hands over ---------------------------------------------------------------------------------
+
+
+def test_a_release_and_the_admission_of_the_next_waiter_are_one_statement(
+    processes: list[Process], clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holder, waiter, second = processes
+    holder.ask("db")
+    waiter.ask("db")
+    second.ask("db")
+    clock.advance(3.0)
+    with monkeypatch.context() as patched:
+        patched.setattr(holder.engine.store.database, "transact", pytest.fail)
+        assert holder.engine.acquisitions.release_fast(holder.handle) == HANDED_OVER
+    assert waiter.accept() is waiter.handle
+    assert isinstance(second.accept(), Queued)
+    released, held = history.read(holder.engine, "db", None, None)
+    assert (released.pid, released.waited_seconds) == (held.pid, 0.0)
+    assert held.waited_seconds == pytest.approx(3.0)
+    assert released.released_at == held.acquired_at
+    check_store(holder.directory)
+
+
+def test_a_release_that_makes_room_for_more_than_one_waiter_goes_by_the_rules(
+    processes: list[Process], clock: ManualClock
+) -> None:
+    holder, *waiters = processes
+    limits.update(holder.engine, "db", limit=3)
+    holder.ask("db", slots=3)
+    for waiter in waiters:
+        waiter.ask("db")
+    clock.advance(1.0)
+    assert holder.engine.acquisitions.release_fast(holder.handle) == NOT_RELEASED
+    assert holder.held("db") == 3
+    holder.release()
+    assert [waiter.accept() for waiter in waiters] == [waiter.handle for waiter in waiters]
+    assert holder.held("db") == 2
+    check_store(holder.directory)
+
+
+def test_slots_that_an_operator_has_taken_back_are_handed_over_to_nobody(
+    processes: list[Process], clock: ManualClock
+) -> None:
+    holder, waiter, second = processes
+    holder.ask("db")
+    waiter.ask("db")
+    second.ask("db")
+    clock.advance(1.0)
+    limits.update(holder.engine, "db", active_slots=0)  # the first waiter is admitted now
+    holder.release()
+    assert waiter.accept() is waiter.handle
+    assert isinstance(second.accept(), Queued)
+    assert holder.held("db") == 1
+    check_store(holder.directory)
+
+
+def test_nothing_is_handed_over_while_a_limit_is_paused(processes: list[Process], clock: ManualClock) -> None:
+    holder, waiter, _ = processes
+    holder.ask("db")
+    waiter.ask("db")
+    limits.pause(holder.engine, "db", 10.0)
+    clock.advance(1.0)
+    holder.release()
+    assert isinstance(waiter.accept(), Queued)
+    assert holder.held("db") == 0
+    check_store(holder.directory)
+
+
+def test_a_waiter_gets_nothing_of_a_release_that_makes_too_little_room_for_it(
+    processes: list[Process], clock: ManualClock
+) -> None:
+    first, second, waiter = processes
+    limits.update(first.engine, "db", limit=2)
+    first.ask("db")
+    second.ask("db")
+    waiter.ask("db", slots=2)
+    clock.advance(1.0)
+    first.release()
+    assert isinstance(waiter.accept(), Queued)
+    assert first.held("db") == 1
+    second.release()
+    assert waiter.accept() is waiter.handle
+    assert first.held("db") == 2
+    check_store(first.directory)

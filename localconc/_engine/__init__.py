@@ -15,9 +15,10 @@ The caller asks.
     checked the same ones before.
 2.  `sync.concurrency.__enter__` and `_acquire` get a keeper from `registry.keeper_unless_disabled`: the `Machine` of
     the home that the environment names now, or the server. A `Machine` has functions of `waiting` bound to its engine.
-3.  `waiting.threads.acquire` tries one statement (4 and 5). If that fails, it takes the steps of a call (6 to 9, and 13
-    to 15). The first call of a process opens the store before that (`store.database.ensure_open` and `_open`), and
-    joins it (`engine._on_open`, `liveness.membership.join`).
+3.  `waiting.threads.acquire` tries one statement (4 and 5). If that fails, it queues the request by another one (6 to
+    8). Tasks, and calls that count their tries or may wait for their own caller, take the steps of a call in place of
+    that (`waiting.steps.acquire`). So does the first call of a process, which opens the store before
+    (`store.database.ensure_open` and `_open`), and joins it (`engine._on_open`, `liveness.membership.join`).
 
 The caller first tries one statement, which is enough if a slot is free and there is no queue.
 
@@ -26,53 +27,52 @@ The caller first tries one statement, which is enough if a slot is free and ther
     notes the grant in `holdings.grants`. Both come before the statement, so that an interrupt in between is undone.
 5.  `store.database.execute_fast` runs `ACQUIRE_FAST`, an INSERT into `slots`. The trigger `counted` lets it insert a
     row only if there is room and no queue. Here there is no room, so `_acquire_one` calls `holdings.forget` to drop the
-    note. (`database._is_intact` and `_is_held_up` have shown before that SQLite writes to its own files, and would
-    not wait.)
+    note. (`store.files.anchors.are_at_hand` has shown before that SQLite writes to its own files, and would not wait.)
 
-Then the request joins the queue, in one transaction.
+Then the request joins the queue, by one statement.
 
-6.  `waiting.threads.run_steps` drives the generator `waiting.steps.acquire`, which begins with a new `Handle`.
-7.  `steps._terms` calls `waiting.mailboxes.pool.take`, which returns a mailbox (a socket for the wakeup), perhaps one
-    of an earlier wait (`mailbox.is_reusable`).
-8.  `acquisitions.try_acquire` and `_acquire_or_enqueue` run `fast_path.enqueue_or_acquire` in a transaction
-    (`store.database.transact`, `_ready`). It inserts a row into `waiters`, with the text of the request
-    (`core.calls.Request.to_text`), the mailbox's `address` and a secret; or it acquires, if a slot has come free.
-    Because it waits, `fast_path.FastPaths.note_contention` switches 4 and 5 off until a request on the limit is
-    admitted at once. If the fast statements don't apply (several limits, decay, a pause, a limit that this process has
-    not met, or that has changed), `acquisitions._try_by_rules` calls `queue.admission` and `queue.turns`, which have
-    all the rules.
-9.  The generator yields a `Park` until the moment of `steps._first_look_at`. (If the store is busy, it yields a
-    `Backoff` and tries again.) `threads._pause`, `core.clock.pause` and `waiting.mailboxes.mailbox.wait` sleep until a
-    datagram comes, or until that moment.
+6.  `waiting.threads._acquire_by_a_short_wait` begins with a new `Handle`, and calls `waiting.mailboxes.pool.take`,
+    which returns a mailbox (a socket for the wakeup), perhaps one of an earlier wait (`mailbox.is_reusable`).
+7.  `acquisitions.enqueue_fast` knows from `FastPaths.find_to_queue` that the request is simple. It calls
+    `store.database.execute_either_fast`, which runs `ENQUEUE_FAST`, an INSERT into `waiters`: with the text of the
+    request (`core.calls.Request.to_text`), the mailbox's `address` and a secret. If a slot has come free, that inserts
+    nothing, and `ACQUIRE_FAST` acquires. Because it waits, `FastPaths.note_contention` switches 4 and 5 off until such
+    a request is admitted at once. If the fast statements don't apply (several limits, decay, a pause, a limit that this
+    process has not met, or that has changed), `acquisitions.try_acquire` calls `queue.admission` and `queue.turns`,
+    which have all the rules. If the store is busy, `threads._enqueue_soon` and `waiting.pauses.retry_while_busy` try
+    again.
+8.  `core.clock.pause` and `waiting.mailboxes.mailbox.wait` sleep until a datagram comes, or for 70 ms.
 
-Meanwhile the holder leaves its block. One transaction releases its slot and admits the waiter.
+Meanwhile the holder leaves its block. One statement releases its slot and admits the waiter.
 
-10. `sync.concurrency.__exit__`, `_release` and `waiting.threads.release` call `acquisitions.release_fast`. It returns
-    False for slots that were held for more than half a millisecond, because a waiter is likely; its one statement would
-    do nothing if there is a queue. Then they call `acquisitions.release`.
-11. `release` runs `fast_path.release_and_admit` in a transaction. It marks the holder's row as released, and the first
-    waiter's row as granted. Triggers delete both rows, and insert the new holder's row and a row of the history.
-12. After the commit, `acquisitions.release` drops the holder's own record (`holdings.forget`), and sends the wakeup,
-    with the secret of the waiter's row.
+9.  `sync.concurrency.__exit__`, `_release` and `waiting.threads.release` call `acquisitions.release_fast`. If the slots
+    were held for more than half a millisecond, or a request waited for them lately, it begins with `HAND_OVER`; else
+    with `RELEASE_FAST`, which does nothing if there is a queue. Where neither applies, `release_by_rules` does it.
+10. `HAND_OVER` is an UPDATE of the first waiter's row, which names the holder. The trigger `admitted` marks the row of
+    the holder as released (the trigger `released` moves it to the history), inserts that of the new one, and deletes
+    the waiter's, with its place in the queue.
+11. Then `release_fast` drops the holder's own record (`holdings.forget`), and sends the wakeup, with the secret of the
+    waiter's row (`waiting.mailboxes.notifier.send`).
 
 The waiter wakes up, and needs no transaction.
 
-13. `mailbox._receive` and `from_bytes` read the datagram, and `take` hands it to `waiting.threads.run_steps`, which
-    sends it into the generator.
-14. `acquisitions.accept_wakeup` compares the secret. `liveness.owner.acknowledge` writes that this process has picked
+12. `mailbox._receive` and `from_bytes` read the datagram, and `take` returns it to `_acquire_by_a_short_wait`.
+13. `acquisitions.accept_wakeup` compares the secret. `liveness.owner.acknowledge` writes that this process has picked
     up the grant, so that no other process takes it back. `holdings.hold` notes the grant.
-15. `pool.put` keeps the mailbox for the next wait (`mailbox.is_reusable`), and `sync.concurrency.__enter__` returns an
-    `holding.occupancy.Occupancy`. The block runs. It ends as the holder's did, in 10 to 12.
+14. `pool.put` keeps the mailbox for the next wait, and `sync.concurrency.__enter__` returns an
+    `holding.occupancy.Occupancy`. The block runs. It ends as the holder's did, in 9 to 11.
 
-After 70 ms (a task: 1 s), or at the deadline, the wait goes on in `waiting.wait.Wait`. It watches the processes in
-front (`liveness.reaper`), polls its own row (`acquiring.queued.check`), and acts for dead or stopped processes. It
-spares a poll if nothing was committed since the last one (`store.store.SparedLooks`). If many threads of a process
-wait, each poll is for all of them. A task takes the same steps as a thread: `waiting.tasks` awaits at each pause, and
-one `waiting.dispatcher` receives the wakeups of a whole event loop.
+After 70 ms (a task: 1 s), or at the deadline, the wait goes on in `waiting.wait.Wait`, in steps that
+`waiting.threads.run_steps` drives: it sleeps for each `Park` or `Backoff` that they yield. The wait watches the
+processes in front (`liveness.reaper`), polls its own row (`acquiring.queued.check`), and acts for dead or stopped
+processes. It spares a poll if nothing was committed since the last one (`store.store.SparedLooks`). If many threads of
+a process wait, each poll is for all of them. A task takes the same steps as a thread: `waiting.tasks` awaits at each
+pause, and one `waiting.dispatcher` receives the wakeups of a whole event loop.
 
 Do not change these lightly:
 
 - The steps of a call are written once, as generators. Threads, tasks and the tests' simulation drive the same ones.
+  Only the short wait of a thread stands beside them: a thread that has slept pays microseconds for each function.
 - Rows decide. A wakeup is a hint to look, or proves a grant by the secret of the row. A waiter also polls.
 - A locked file means that its owner lives, unless the process table says that it ended: a child that C code forked may
   keep the lock (`liveness.owner.is_alive`). News from inotify or a pidfd is only a reason to look. There is no lease

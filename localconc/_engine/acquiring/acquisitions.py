@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Final
 
 from localconc._engine import events
-from localconc._engine.acquiring.fast_path import (
-    FastPath,
-    FastPaths,
-    acquire_all,
-    enqueue_or_acquire,
-    release_all,
-    release_and_admit,
-)
+from localconc._engine.acquiring.fast_path import FastPath, FastPaths, acquire_all, release_all
 from localconc._engine.acquiring.terms import Deadlocked, Queued, Refused, WaitTerms
 from localconc._engine.acquiring.unadmitted import enqueue, refuse
-from localconc._engine.core.calls import CONCURRENCY, Request
+from localconc._engine.core.calls import Request
 from localconc._engine.core.clock import monotonic
 from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.core.records import Grant, LimitRef, Requester
 from localconc._engine.holding.holdings import Handle
 from localconc._engine.queue import admission
 from localconc._engine.queue.turns import blocked
-from localconc._engine.store.rows.statements import ACQUIRE_FAST, RATE_LIMIT_FAST, RELEASE_FAST
+from localconc._engine.store.rows.statements import ACQUIRE_FAST, ENQUEUE_FAST, HAND_OVER, RATE_LIMIT_FAST, RELEASE_FAST
 from localconc._engine.store.store import Transaction
 from localconc.errors import StoreError
 
@@ -35,8 +29,11 @@ if TYPE_CHECKING:
     from localconc._engine.liveness.membership import Membership
     from localconc._engine.store.store import Store
 
-#: After this long a waiter is likely, and the fast release would fail.
-MAX_FAST_RELEASE_SECONDS: Final = 0.0005
+#: After this long a waiter is likely, so the first try is to hand over to one.
+HAND_OVER_AFTER_SECONDS: Final = 0.0005
+
+#: What a release by one statement comes to. With the first, the rules are needed.
+NOT_RELEASED, RELEASED, HANDED_OVER = 0, 1, 2
 
 #: A grant that is picked up later than this may have been taken back: the process was stopped when it was granted.
 #: It is less than `liveness.reaper.PICK_UP_SECONDS`, by more than the clocks of two processes differ.
@@ -46,8 +43,8 @@ MAX_PICK_UP_SECONDS: Final = 0.8
 class Acquisitions:
     """The tries of this process to acquire and release in one store.
 
-    While this process knows their definitions, the fast statements serve `concurrency` on enforced limits without
-    decay, and `rate_limit` on those with decay. All else goes by the rules of `queue.admission`.
+    While this process knows the definitions, fast statements serve `concurrency` on enforced limits without decay, and
+    `rate_limit` on those with decay. All else goes by the rules of `queue.admission`.
     """
 
     def __init__(
@@ -75,7 +72,7 @@ class Acquisitions:
         """Acquire slots by the fast statements; return None if the rules are needed."""
         database = self._store.database
         with database.lock:  # another thread may make this process join another store; the time is read under it, too
-            if monotonic() >= database.verify_after and not self._store.is_usable():
+            if monotonic() >= database.verify_after and not (database.is_in_place() or self._store.is_usable()):
                 return None  # `try_acquire` raises, and says what is wrong
             path = self._fast_paths.by_request.get(request)
             if path is None:
@@ -161,41 +158,48 @@ class Acquisitions:
             Busy: another process is writing; nothing was done.
             ConcurrencySlotAcquisitionError: the limits can never admit the request as they are.
         """
-        ref = self._fast_paths.limits.get(request.names[0])
-        if (
-            terms is not None
-            and ref is not None
-            and not ref.decay
-            and not terms.needs_estimate
-            and (terms.has_end or not terms.stops)
-            and len(request.names) == 1
-            and request.mode == CONCURRENCY
-            and request.slots <= max(ref.limit, 1)
-            and (request.limit is None or (request.limit == ref.limit and not request.slot_decay_per_second))
-        ):
-            outcome = self._acquire_or_enqueue(request, handle, terms, ref)
+        if terms is not None and not terms.needs_estimate and (terms.has_end or not terms.stops):
+            outcome = self.enqueue_fast(request, handle, terms)
             if outcome is not None:
                 return outcome
         return self._try_by_rules(request, handle, terms, is_retry)
 
-    def _acquire_or_enqueue(
-        self, request: Request, handle: Handle, terms: WaitTerms, ref: LimitRef
-    ) -> Handle | Queued | None:
-        """Acquire or enqueue by the fast statements, in one transaction; return None if they don't apply any more."""
-        what = (self._membership, self._clock, request, handle, self._fast_paths, terms, ref)
-        with self._store.database.lock:
-            outcome = self._store.database.transact("BEGIN IMMEDIATE", enqueue_or_acquire, what)
-            if outcome is None:
-                self._fast_paths.limits.pop(ref.name, None)
+    def enqueue_fast(self, request: Request, handle: Handle, terms: WaitTerms) -> Handle | Queued | None:
+        """Queue a simple request by one statement, or acquire by another; return None if the rules are needed.
+
+        Raises:
+            Busy: another process is writing; nothing was done.
+        """
+        database, paths = self._store.database, self._fast_paths
+        with database.lock:
+            if monotonic() >= database.verify_after and not database.is_in_place():
+                database.ensure_open()
+            known = paths.to_queue.get(request) or paths.find_to_queue(request)  # now: it may have joined another store
+            if known is None:
                 return None
-            if isinstance(outcome, Queued):
-                handle.ticket = outcome.ticket  # before `limit_ids`: with these and no ticket, it counts as not queued
-                handle.limit_ids = (ref.limit_id,)
-                self._fast_paths.note_contention(request)
-                return outcome
-            handle.limit_ids = (ref.limit_id,)
-            self._fast_paths.remember(request, outcome.refs)
-            self._holdings.hold(handle, outcome, request)
+            (ref, text), owner_id, serial = known, self._membership.owner_id, handle.serial
+            wall, now, slots, limit_id = self._clock.wall(), self._clock.now(), request.slots, ref.limit_id
+            thread, label, context = handle.thread, handle.label, handle.context
+            secret = int.from_bytes(os.urandom(7)) + 1
+            handle.limit_ids = None
+            what = (owner_id, serial, slots)
+            how = (text, thread, context, terms.has_end, terms.mailbox.address, secret, wall, now)
+            waiter = (*what, *how, limit_id, ref.revision, now, slots)
+            holder = (limit_id, ref.revision, ref.limit, *what, wall, now, thread, label or None, context)
+            queued, acquired = database.execute_either_fast(ENQUEUE_FAST, waiter, ACQUIRE_FAST, holder)
+            if queued is not None:
+                handle.ticket = queued[0]  # before `limit_ids`: with these and no ticket, it counts as not queued
+                handle.limit_ids = (limit_id,)
+                if ref.name not in paths.contended:
+                    paths.note_contention(request)
+                requester = Requester(owner_id, serial, thread, label, context)
+                return Queued(queued[0], secret, requester, (ref,), terms, True, now, None, 0.0)
+            if acquired != 1:
+                paths.forget_limit(ref.name)
+                return None
+            handle.limit_ids = (limit_id,)
+            self._holdings.hold(handle, Grant((ref,), slots, wall, now, 0.0, thread, label, context), request)
+            paths.remember(request, (ref,))
         return self._holdings.publish_acquired(handle)
 
     def _try_by_rules(
@@ -267,69 +271,67 @@ class Acquisitions:
             if not queued.is_simple:
                 self._store.delete_later(queued.ticket)
             self._holdings.hold(handle, grant, request)
-        return self._holdings.publish_acquired(handle)
+        return self._holdings.publish_acquired(handle) if events.subscribers else handle
 
     # ---- releasing -------------------------------------------------------------------------------------------
 
-    def release_fast(self, handle: Handle) -> bool:
-        """Release slots by the fast statement; return False if `release` is needed."""
+    def release_fast(self, handle: Handle) -> int:
+        """Release slots by one statement, which may hand them over to a waiter; `NOT_RELEASED` asks for the rules.
+
+        Raises Busy if another process is writing; then nothing was released.
+        """
         serial, holdings, database = handle.serial, self._holdings, self._store.database
+        outcome, woken = NOT_RELEASED, None
         try:
             with database.lock:  # another thread may make this process join another store, or release these slots
                 grant = holdings.grants.get(serial)
-                if grant is None or monotonic() >= database.verify_after:
-                    return False
-                now, refs = self._clock.now(), grant.refs
-                if now > grant.acquired_boot + MAX_FAST_RELEASE_SECONDS:
-                    return False
-                if self._fast_paths.need_rules(refs):  # a loop here could leave the lock taken: see `_locks.ENDLESSLY`
-                    return False
-                if len(refs) == 1:
-                    holder = (now, refs[0].limit_id, self._membership.owner_id, serial)
-                    is_released = database.execute_fast(RELEASE_FAST, holder) == 1
-                else:
+                if grant is None or (monotonic() >= database.verify_after and not database.is_in_place()):
+                    return NOT_RELEASED
+                now, refs, owner_id = self._clock.now(), grant.refs, self._membership.owner_id
+                if len(refs) == 1 and not refs[0].decay:
+                    name, limit_id = refs[0].name, refs[0].limit_id
+                    release = (now, limit_id, owner_id, serial)
+                    if now > grant.acquired_boot + HAND_OVER_AFTER_SECONDS or name in self._fast_paths.contended:
+                        wall = self._clock.wall()
+                        change = (wall, now, owner_id, serial, limit_id, owner_id, serial, now)
+                        woken, outcome = database.execute_either_fast(HAND_OVER, change, RELEASE_FAST, release)
+                        if woken is None and outcome == RELEASED:
+                            self._fast_paths.contended.discard(name)
+                    else:
+                        outcome = max(NOT_RELEASED, database.execute_fast(RELEASE_FAST, release))
+                elif not self._fast_paths.need_rules(refs):  # a loop here could leave the lock taken: see `ENDLESSLY`
                     what = (self._membership, now, holdings.grants, serial)
-                    is_released = database.transact("BEGIN IMMEDIATE", release_all, what)
-                if is_released:
+                    outcome = int(database.transact("BEGIN IMMEDIATE", release_all, what))
+                if outcome or woken is not None:
                     holdings.forget(serial)
-        except (Busy, Damaged, StoreError):
-            return False
+        except (Damaged, StoreError):  # the rules raise it, too, and so say what is wrong
+            return NOT_RELEASED
+        except Busy:
+            raise
         except BaseException:
             holdings.undo(handle)
             raise
-        if is_released and events.subscribers:
+        if woken is not None:
+            address, waiter_serial, secret = woken
+            outcome = HANDED_OVER
+            self._wake([(address, (waiter_serial, secret, wall, now))])
+        if outcome and events.subscribers:
             holdings.publish_released(serial, grant, now)
-        return is_released
+        return outcome
 
     def release(self, handle: Handle) -> bool:
-        """Release an acquisition's slots, once, and admit the next waiters; return whether one was admitted.
+        """Release an acquisition's slots, once, and admit the next waiters; return whether there were any.
 
         Raises:
             Busy: another process is writing; nothing was released.
         """
-        grant = self._holdings.grants.get(handle.serial)
-        if grant is None:
-            return False  # released before, or the slots of the parent of this forked child
-        if len(grant.refs) == 1 and not grant.refs[0].decay:
-            what = (self._membership, self._clock, self._holdings.grants, handle.serial)
-            with self._store.database.lock:
-                released = self._store.database.transact("BEGIN IMMEDIATE", release_and_admit, what)
-                if released is not None:
-                    self._holdings.forget(handle.serial)
-            if released is not None:
-                now, woken, more = released
-                if woken is not None:
-                    self._wake([woken])
-                elif more is None:
-                    self._fast_paths.contended.discard(grant.refs[0].name)
-                if more is not None:
-                    self._store.announce(more)
-                self._holdings.publish_released(handle.serial, grant, now)
-                return woken is not None or (more is not None and bool(more.admitted))
-        return self._release_by_rules(handle.serial)
+        return (self.release_fast(handle) or self.release_by_rules(handle)) == HANDED_OVER
 
-    def _release_by_rules(self, serial: int) -> bool:
-        grants = self._holdings.grants
+    def release_by_rules(self, handle: Handle) -> int:
+        """Release an acquisition's slots, once, if `release_fast` can't; or raise Busy, with nothing released."""
+        serial, grants = handle.serial, self._holdings.grants
+        if serial not in grants:
+            return RELEASED  # before, or these are the slots of the parent of this forked child
 
         def work(txn: Transaction) -> tuple[Grant | None, bool]:
             grant = grants.get(serial)  # read here: this process may just have joined another store, with other numbers
@@ -345,4 +347,4 @@ class Acquisitions:
         (grant, was_held), txn = self._store.transact_with_effects(work, note)
         if grant is not None and was_held:
             self._holdings.publish_released(serial, grant, txn.now)
-        return bool(txn.admitted)
+        return HANDED_OVER if txn.admitted else RELEASED

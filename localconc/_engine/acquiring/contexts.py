@@ -44,8 +44,10 @@ def of_caller() -> int:
 
     A block of `localconc.sync` in a coroutine is held by the task: it lasts while the task awaits, and other tasks run.
     """
-    loop = _running_loop()
-    return _thread.number if loop is None else of_task(sys.modules["asyncio"].current_task(loop))
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None or _running_loop() is None:
+        return _thread.number
+    return of_task(asyncio.current_task())
 
 
 def running() -> tuple[int, ...]:

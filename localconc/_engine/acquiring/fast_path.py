@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from localconc._engine.acquiring.terms import Queued
-from localconc._engine.core.calls import RATE_LIMIT
-from localconc._engine.core.records import Grant, Requester
-from localconc._engine.queue import admission
-from localconc._engine.store.rows.ledger import Ledger
-from localconc._engine.store.rows.statements import (
-    ACQUIRE_FAST,
-    ADMIT_FAST,
-    ENQUEUE_FAST,
-    HAS_QUEUE,
-    RATE_LIMIT_FAST,
-    RELEASE,
-    RELEASE_FAST,
-)
-from localconc._engine.store.store import Transaction
+from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT
+from localconc._engine.core.records import Grant
+from localconc._engine.store.rows.statements import ACQUIRE_FAST, RATE_LIMIT_FAST, RELEASE_FAST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from sqlite3 import Connection
 
-    from localconc._engine.acquiring.terms import WaitTerms
     from localconc._engine.core.calls import Request
     from localconc._engine.core.clock import Clock
     from localconc._engine.core.records import LimitRef
@@ -68,30 +54,30 @@ def _fast_path_of(request: Request, refs: tuple[LimitRef, ...]) -> FastPath | No
 
 
 class FastPaths:
-    """What this process remembers of the requests that were admitted at once.
+    """What this process remembers of the requests that the fast statements may serve.
 
     Attributes:
-        limits: enforced limits by name, as they were when a request last went by the rules.
-        by_request: how the fast statements serve the next such request.
-        contended: names of limits that a request waited for recently. The fast statements would fail.
+        by_request: how they serve the next such request, because the last one was admitted at once.
+        to_queue: how they queue a simple request: its limit, and its text.
+        contended: names of limits that a request waited for recently.
     """
 
     def __init__(self) -> None:
-        self.limits: dict[str, LimitRef] = {}
+        self._limits: dict[str, LimitRef] = {}  # enforced ones, as they were when a request last went by the rules
         self.by_request: dict[Request, FastPath] = {}
+        self.to_queue: dict[Request, tuple[LimitRef, str]] = {}
         self.contended: set[str] = set()
 
     def forget(self) -> None:
         """Forget everything, so that the rules look at each limit anew."""
-        self.limits.clear()
-        self.by_request.clear()
-        self.contended.clear()
+        for known in (self._limits, self.by_request, self.to_queue, self.contended):
+            known.clear()
 
     def learn(self, refs: Iterable[LimitRef]) -> None:
         """Remember limits as they are now."""
-        if len(self.limits) >= _MAX_REMEMBERED:
-            self.limits.clear()
-        self.limits.update((ref.name, ref) for ref in refs)
+        if len(self._limits) >= _MAX_REMEMBERED:
+            self._limits.clear()
+        self._limits.update((ref.name, ref) for ref in refs)
 
     def remember(self, request: Request, refs: tuple[LimitRef, ...]) -> None:
         """Let the fast statements serve the next such request, because this one was admitted at once."""
@@ -111,12 +97,29 @@ class FastPaths:
                 return True
         return False
 
+    def find_to_queue(self, request: Request) -> tuple[LimitRef, str] | None:
+        """Return how the fast statements queue a request, and remember it; None if the rules are needed."""
+        ref = self._limits.get(request.names[0])
+        if ref is None or request.mode != CONCURRENCY or len(request.names) > 1 or request.slots > max(ref.limit, 1):
+            return None
+        if ref.decay or (request.limit is not None and (request.limit != ref.limit or request.slot_decay_per_second)):
+            return None
+        if len(self.to_queue) >= _MAX_REMEMBERED:
+            self.to_queue.clear()
+        self.to_queue[request] = ref, request.to_text()
+        return self.to_queue[request]
+
+    def forget_limit(self, name: str) -> None:
+        """Forget a limit that has changed, and how requests on it were queued; the rules look at it anew."""
+        self._limits.pop(name, None)
+        self.to_queue.clear()
+
     def note_contention(self, request: Request) -> None:
-        """Let the fast statements try no more until a request is admitted at once, because this one waits."""
+        """Let the fast statements try no more until such a request is admitted at once, because this one waits."""
         if len(self.contended) >= _MAX_REMEMBERED:
             self.contended.clear()
         self.contended.update(request.names)
-        self.by_request.clear()
+        self.by_request.pop(request, None)
 
 
 # What these functions read of this process, they read inside the transaction: it may just have joined another store,
@@ -155,58 +158,3 @@ def release_all(connection: Connection, what: tuple[Membership, float, dict[int,
     if not is_released:
         connection.rollback()
     return is_released
-
-
-def enqueue_or_acquire(
-    connection: Connection, what: tuple[Membership, Clock, Request, Handle, FastPaths, WaitTerms, LimitRef]
-) -> Grant | Queued | None:
-    """Enqueue a simple request on a limit, or acquire its slots if there is room; return None if neither applies."""
-    membership, clock, request, handle, paths, terms, ref = what
-    if paths.limits.get(ref.name) is not ref:
-        return None  # another thread has learned of a change since the caller looked whether the request is simple
-    handle.limit_ids = None
-    owner_id, serial = membership.owner_id, handle.serial
-    thread, label, context = handle.thread, handle.label, handle.context
-    wall, now, slots, limit_id = clock.wall(), clock.now(), request.slots, ref.limit_id
-    secret = int.from_bytes(os.urandom(7)) + 1
-    waiter = (owner_id, serial, slots, request.to_text(), thread, context, terms.has_end, terms.mailbox.address, secret)
-    cursor = connection.execute(ENQUEUE_FAST, (*waiter, wall, now, limit_id, ref.revision, now, slots))
-    if cursor.rowcount == 1:
-        assert cursor.lastrowid is not None
-        requester = Requester(owner_id, serial, thread, label, context)
-        return Queued(cursor.lastrowid, secret, requester, (ref,), terms, True, now, None, 0.0)
-    holder = (limit_id, ref.revision, ref.limit, owner_id, serial, slots, wall, now, thread, label or None, context)
-    if connection.execute(ACQUIRE_FAST, holder).rowcount == 1:
-        return Grant((ref,), slots, wall, now, 0.0, thread, label, context)
-    return None
-
-
-def release_and_admit(
-    connection: Connection, what: tuple[Membership, Clock, dict[int, Grant], int]
-) -> tuple[float, tuple[str, tuple[int, int, float, float]] | None, Transaction | None] | None:
-    """Release the slots of one limit and admit the first waiter; return None if the rules are needed.
-
-    It does what `Transaction.release` and `Transaction.admit_next` do, without the objects.
-
-    Returns:
-        The moment, the wakeup to send (None without a waiter), and the transaction in which the rules admitted more.
-    """
-    membership, clock, grants, serial = what
-    wall, now = clock.wall(), clock.now()
-    grant = grants.get(serial)
-    if grant is None or len(grant.refs) != 1:
-        return None  # another thread has released it meanwhile, or the store was replaced, and lacks the limit
-    limit_id = grant.refs[0].limit_id
-    if connection.execute(RELEASE, (now, limit_id, membership.owner_id, serial)).rowcount != 1:
-        return None
-    row = connection.execute(ADMIT_FAST, (wall, now, limit_id, limit_id, now, limit_id)).fetchone()
-    if row is None:
-        woken, may_admit_more = None, connection.execute(HAS_QUEUE, (limit_id,)).fetchone() is not None
-    else:
-        free, slots, address, waiter_serial, secret = row
-        woken, may_admit_more = (address, (waiter_serial, secret, wall, now)), free > slots
-    more = None
-    if may_admit_more:
-        more = Transaction(Ledger(connection), now, wall)
-        admission.admit_waiters(more, [limit_id])
-    return now, woken, more

@@ -80,6 +80,7 @@ class Owner:
         self.started = started(self.pid)
         self.command = command()
         self.path = directory / OWNERS_NAME / (self.key + _SUFFIX)
+        self._path_text = str(self.path)
         self._free_mailboxes: list[int] = []
         self._mailboxes_ever = 0
         self.descriptor = self._create((b" %d\n" % self.pid).ljust(_FILE_BYTES, b"\0"))
@@ -132,12 +133,14 @@ class Owner:
     def is_in_place(self) -> bool:
         """Return whether the file at the path is the locked one; True if this process can't look there."""
         try:
-            found = os.lstat(self.path)
+            found = os.lstat(self._path_text)
+            if (found.st_dev, found.st_ino) != self._identity:
+                return False
         except FileNotFoundError:
             return False
         except OSError:
             return True
-        return (found.st_dev, found.st_ino) == self._identity and self.holds_its_descriptor()
+        return self.holds_its_descriptor()
 
     def ensure_file(self) -> bool:
         """Create the file again if it was deleted, or replaced by a copy; return whether that was so.
@@ -217,10 +220,11 @@ class Owner:
         just received a wakeup on another descriptor, or called `holds_its_descriptor`.
         """
         word = serial.to_bytes(_WORD_BYTES, "little")
-        with suppress(OSError):
+        try:
             write_at(self.descriptor, word, _BOARD_AT + serial % BOARD_WORDS * _WORD_BYTES)
-            return True
-        return False
+        except OSError:
+            return False
+        return True
 
     def retract(self, serial: int) -> None:
         """Take back the acknowledgement of a grant that another process had taken back before.

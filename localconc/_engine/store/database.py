@@ -19,7 +19,6 @@ from localconc._engine.core.errors import READONLY, Busy, error_code, explained
 from localconc._engine.homes.files import is_same
 from localconc._engine.homes.home import DATABASE_NAME, prepare
 from localconc._engine.store.files import checkpoints
-from localconc._engine.store.files.anchors import POSITION
 from localconc._engine.store.files.opened import OpenFiles
 from localconc._engine.store.recovery import SQLITE_ERRORS, Recovery
 from localconc._engine.store.reentry import InterruptedUses, is_interrupted, used_from_handler
@@ -75,25 +74,6 @@ class Database:
 
     # ---- transactions ----------------------------------------------------------------------------------------
 
-    def _is_intact(self) -> bool:
-        """Return whether the descriptors are still the store's, by one quick system call."""
-        anchors = self._anchors
-        try:
-            return anchors is not None and anchors.tell() == POSITION
-        except OSError:
-            return False
-
-    def _is_held_up(self) -> bool:
-        """Return whether SQLite would wait for a process that is stopped, in place of saying that it is busy."""
-        anchors = self._anchors
-        if anchors is None:
-            return True
-        try:
-            changes, frames, copy, first, second, third, fourth = anchors.index.glance()
-            return (changes != copy or frames in (first, second, third, fourth)) and anchors.index.is_held_up()
-        except ValueError:  # a handler of a signal has forked at this moment, which closed the index
-            return True
-
     def execute_fast(self, statement: str, parameters: Sequence[Any]) -> int:
         """Run one statement as a transaction of its own; return how many rows it changed, -1 if a trigger refused it.
 
@@ -102,13 +82,29 @@ class Database:
         Raises:
             Busy: another process is writing, or the store is not open; nothing was done.
         """
-        connection = self._connection
+        connection, anchors = self._connection, self._anchors
         try:
-            if connection is None or connection.in_transaction or not self._is_intact() or self._is_held_up():
+            if connection is None or anchors is None or connection.in_transaction or not anchors.are_at_hand():
                 raise Busy
             return connection.execute(statement, parameters).rowcount
         except sqlite3.IntegrityError:
             return -1
+        except SQLITE_ERRORS as error:
+            raise self._explained(error, connection) from error
+
+    def execute_either_fast(
+        self, statement: str, parameters: Sequence[Any], otherwise: str, its_parameters: Sequence[Any]
+    ) -> tuple[tuple[Any, ...] | None, int]:
+        """Run a statement that changes one row at most; if it changes none, run another one. Each is a transaction.
+
+        This returns the row that the first one returned, or None and how many rows the other one changed.
+        """
+        connection, anchors = self._connection, self._anchors
+        try:
+            if connection is None or anchors is None or connection.in_transaction or not anchors.are_at_hand():
+                raise Busy
+            row: tuple[Any, ...] | None = connection.execute(statement, parameters).fetchone()
+            return (None, connection.execute(otherwise, its_parameters).rowcount) if row is None else (row, 0)
         except SQLITE_ERRORS as error:
             raise self._explained(error, connection) from error
 
@@ -130,7 +126,7 @@ class Database:
             connection = None
             try:
                 connection = self._ready()
-                if self._is_held_up():
+                if self._anchors is None or not self._anchors.are_at_hand():
                     raise Busy
                 with connection:
                     connection.execute(begin)
@@ -205,7 +201,7 @@ class Database:
             for interrupted, anchors in self._interrupted.take():
                 self._files.close([interrupted], anchors)
         connection = self._connection
-        if connection is not None and not self._is_intact():
+        if connection is not None and (self._anchors is None or not self._anchors.are_intact()):
             _, anchors = self._let_go()
             if anchors is not None:
                 self._files.close_lost(connection, anchors)  # other code has closed its descriptors
@@ -216,8 +212,8 @@ class Database:
             if is_interrupted(self, Database.transact):
                 raise used_from_handler(self.path, "one of its own transactions")
             connection.rollback()
-        if connection is not None and monotonic() >= self.verify_after:
-            self._verify()
+        if connection is not None and monotonic() >= self.verify_after and not self.is_in_place():
+            self._restore_or_close()
             connection = self._connection
         if connection is None:
             if is_interrupted(self, Database._open):
@@ -290,20 +286,23 @@ class Database:
 
     # ---- a store that was deleted, replaced, or lost ---------------------------------------------------------
 
-    def _verify(self) -> None:
-        """Notice what was deleted or replaced while the store was open; if nothing was, bring in a log that is long."""
-        anchors = self._anchors
-        assert anchors is not None
-        assert self._connection is not None
+    def is_in_place(self) -> bool:
+        """Return whether the store is open, and was not deleted or replaced since; bring in a log that is long."""
+        connection, anchors = self._connection, self._anchors
+        if connection is None or anchors is None:
+            return False
         is_in_place = anchors.are_in_place() and self._is_claim_in_place()
-        if is_in_place or not (anchors.are_unlinked() or os.path.lexists(self.path)):
-            # Or this process does not see the path any more (it changed its root, say), but others do.
-            self.verify_after = monotonic() + VERIFY_EVERY_SECONDS
-            checkpoints.checkpoint_if_due(self._connection, anchors, self.directory)
-            return
-        if anchors.are_unlinked():
+        if not is_in_place and (anchors.are_unlinked() or os.path.lexists(self.path)):
+            return False  # else this process does not see the path any more (it changed its root, say), but others do
+        self.verify_after = monotonic() + VERIFY_EVERY_SECONDS
+        checkpoints.checkpoint_if_due(connection, anchors, self.directory)
+        return True
+
+    def _restore_or_close(self) -> None:
+        """Restore the store if it was deleted while it was open; close it, so that the next use opens what is there."""
+        if self._connection is not None and self._anchors is not None and self._anchors.are_unlinked():
             prepare(self.directory)
-            self.recovery.restore(self._connection, anchors)
+            self.recovery.restore(self._connection, self._anchors)
         self.close()
 
     @property
@@ -335,8 +334,9 @@ class Database:
 
     def _explained(self, error: Exception, connection: sqlite3.Connection | None = None) -> Exception:
         """Return the error to raise for one that a use of this connection has raised."""
-        if connection is not None and connection is not self._connection:
-            return Busy()  # a handler of a signal has forked just before this use, which closed the connection
+        is_busy = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
+        if is_busy or (connection is not None and connection is not self._connection):
+            return Busy()  # or a handler of a signal has forked just before this use, which closed the connection
         if isinstance(error, sqlite3.Error) and error_code(error) & 0xFF == READONLY:
             self.close()  # a connection that was opened read-only stays so, even if the file becomes writable
         if isinstance(error, FileNotFoundError) and (

@@ -16,14 +16,8 @@ from localconc._engine.acquiring.terms import Deadlocked, Queued, Refused, WaitT
 from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.holding.holdings import Handle
 from localconc._engine.holding.releases import report_late_release
-from localconc._engine.waiting import outcomes
+from localconc._engine.waiting import outcomes, timing
 from localconc._engine.waiting.pauses import MailboxSource, Park, Steps, retry_while_busy
-from localconc._engine.waiting.timing import (
-    PARENT_AFTER_SECONDS,
-    RELEASE_PATIENCE_SECONDS,
-    STORE_TIMEOUT_SECONDS,
-    WATCH_AFTER_SECONDS,
-)
 from localconc._engine.waiting.wait import Wait
 from localconc.errors import StoreError
 
@@ -60,7 +54,7 @@ def acquire(
     request, timeout_seconds, max_retries = call.request, call.timeout_seconds, call.max_retries
     begun = engine.clock.now() if begun is None else begun
     deadline = None if timeout_seconds is None else begun + timeout_seconds
-    tries_until = begun + STORE_TIMEOUT_SECONDS if deadline is None and max_retries is not None else deadline
+    tries_until = begun + timing.STORE_TIMEOUT_SECONDS if deadline is None and max_retries is not None else deadline
     may_wait = timeout_seconds != 0 and max_retries != 0
     handle = engine.holdings.begin(thread, request.label, context)
     terms: WaitTerms | None = None
@@ -81,11 +75,12 @@ def acquire(
             wakeups = None
             is_simple = outcome.is_simple and outcome.due_at is None and max_retries is None
             if is_simple and not engine.is_alone:  # most waits are short
-                wakeups = yield Park(_first_look_at(begun, deadline, polls), handle.serial, outcome.terms.mailbox, None)
-                for wakeup in wakeups or ():
-                    if engine.acquisitions.accept_wakeup(request, outcome, handle, wakeup):
-                        return handle
-            yield from Wait(engine, call, handle, outcome, begun, deadline, polls=polls).steps(has_wakeup=bool(wakeups))
+                first_look_at = begun + (timing.WATCH_AFTER_SECONDS if polls else timing.PARENT_AFTER_SECONDS)
+                until = first_look_at if deadline is None else min(first_look_at, deadline)
+                wakeups = yield Park(until, handle.serial, outcome.terms.mailbox, None)
+                if wakeups and engine.acquisitions.accept_wakeup(request, outcome, handle, wakeups[0]):
+                    return handle
+            yield from Wait(engine, call, handle, outcome, begun, polls=polls).steps(wakeups)
     except BaseException as error:
         engine.holdings.undo(handle)
         if isinstance(error, outcomes.StoreTimeout):
@@ -95,11 +90,6 @@ def acquire(
         if terms is not None:
             mailboxes.put(terms.mailbox)
     return handle
-
-
-def _first_look_at(begun: float, deadline: float | None, polls: bool) -> float:
-    first = begun + (WATCH_AFTER_SECONDS if polls else PARENT_AFTER_SECONDS)
-    return first if deadline is None else min(first, deadline)
 
 
 def _terms(
@@ -152,7 +142,7 @@ def _reap_and_try_again(
 def release(engine: Engine, handle: Handle) -> Steps[None]:
     """Release slots. This never fails: if the store stays busy, the background goes on with it."""
     try:
-        deadline = engine.clock.now() + RELEASE_PATIENCE_SECONDS
+        deadline = engine.clock.now() + timing.RELEASE_PATIENCE_SECONDS
         yield from retry_while_busy(engine, partial(engine.acquisitions.release, handle), deadline)
     except (outcomes.StoreTimeout, StoreError) as error:
         engine.holdings.release_later(handle)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
+from localconc._engine.acquiring.acquisitions import NOT_RELEASED
 from localconc._engine.acquiring.contexts import of_task
+from localconc._engine.core.errors import Busy
 from localconc._engine.waiting import steps
 from localconc._engine.waiting.dispatcher import LoopDispatcher, dispatcher_of
 from localconc._engine.waiting.pauses import Backoff, Park, Steps
@@ -146,8 +149,9 @@ async def _wait_for_iteration(engine: Engine, until: float | None) -> None:
 
 async def release(engine: Engine, handle: Handle) -> None:
     """Release slots. This never fails, and a cancellation does not keep it from releasing."""
-    started = perf_counter()
-    was_released = engine.acquisitions.release_fast(handle)
+    started, was_released = perf_counter(), NOT_RELEASED
+    with suppress(Busy):
+        was_released = engine.acquisitions.release_fast(handle)
     loop_budget.used_seconds += perf_counter() - started
     if not was_released:
         await run_steps(steps.release(engine, handle), TaskDriver(engine))

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from localconc._engine.acquiring.acquisitions import HANDED_OVER
 from localconc._engine.acquiring.contexts import stopped_by_caller
+from localconc._engine.acquiring.terms import Queued, WaitTerms
 from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.waiting import outcomes, steps
 from localconc._engine.waiting.pauses import Backoff, Park, Steps, retry_while_busy
-from localconc._engine.waiting.timing import QUICK_RELEASES, STORE_TIMEOUT_SECONDS
+from localconc._engine.waiting.timing import QUICK_TRIES, STORE_TIMEOUT_SECONDS, WATCH_AFTER_SECONDS
+from localconc._engine.waiting.wait import Wait
 from localconc._locks import ENDLESSLY
 from localconc.errors import StoreError
 
@@ -18,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from localconc._engine.core.calls import Call
+    from localconc._engine.acquiring.terms import Deadlocked, Refused
+    from localconc._engine.core.calls import Call, Request
     from localconc._engine.engine import Engine
     from localconc._engine.holding.holdings import Handle
     from localconc._engine.waiting.mailboxes.mailbox import Wakeup
@@ -67,19 +72,85 @@ def acquire(engine: Engine, call: Call, thread: str, context: int) -> Handle:
     handle = engine.acquisitions.acquire_fast(call.request, thread, context)
     if handle is not None:
         return handle
+    begun = engine.clock.now()
+    handle = _acquire_by_a_short_wait(engine, call, thread, context, begun)
+    if handle is not None:
+        return handle
+    mailboxes = engine.mailboxes
     return run_steps(
-        engine, steps.acquire(engine, call, thread, context, engine.mailboxes, stopped_by_caller, polls=True)
+        engine, steps.acquire(engine, call, thread, context, mailboxes, stopped_by_caller, polls=True, begun=begun)
     )
+
+
+def _acquire_by_a_short_wait(engine: Engine, call: Call, thread: str, context: int, begun: float) -> Handle | None:
+    """Acquire as the steps of a call do, if nobody is to say what happens meanwhile: most requests wait for a moment.
+
+    A thread that has slept finds the caches of its processor cold, and pays microseconds for each function that it
+    calls. So this is one function, without a generator. A wait that lasts goes on with the steps.
+
+    Returns:
+        None, with nothing done, if the steps are needed: the store is not open, the call counts its tries, or it may
+        wait for its own caller.
+    """
+    request, timeout_seconds = call.request, call.timeout_seconds
+    acquisitions, holdings, owner = engine.acquisitions, engine.holdings, engine.membership.owner
+    if owner is None or timeout_seconds == 0 or call.max_retries is not None or engine.is_alone:
+        return None
+    if timeout_seconds is None and holdings.grants and stopped_by_caller(holdings.contexts):
+        return None
+    deadline = None if timeout_seconds is None else begun + timeout_seconds
+    handle, mailbox, wakeups = holdings.begin(thread, request.label, context), None, None
+    outcome: Handle | Queued | Refused | Deadlocked | None = None
+    try:
+        mailbox = engine.mailboxes.take(owner)
+        terms = WaitTerms(mailbox, timeout_seconds is not None, False, (), engine.membership.generation)
+        try:
+            outcome = acquisitions.enqueue_fast(request, handle, terms)
+        except Busy:
+            outcome = _enqueue_soon(engine, request, handle, terms)
+        except Damaged:
+            outcome = None
+        if outcome is None:
+            by_rules = partial(acquisitions.try_acquire, request, handle, terms)
+            outcome = run_steps(engine, retry_while_busy(engine, by_rules, deadline))
+        if isinstance(outcome, Queued):
+            if outcome.is_simple and outcome.due_at is None:
+                first_look_at = begun + WATCH_AFTER_SECONDS
+                engine.clock.pause(mailbox, first_look_at if deadline is None else min(first_look_at, deadline), None)
+                wakeups = mailbox.take()
+                if wakeups and acquisitions.accept_wakeup(request, outcome, handle, wakeups[0]):
+                    return handle
+            run_steps(engine, Wait(engine, call, handle, outcome, begun, polls=True).steps(wakeups))
+    except BaseException as error:
+        holdings.undo(handle)
+        if isinstance(error, outcomes.StoreTimeout):
+            raise outcomes.store_timeout(call, str(engine.store.database.path)) from None
+        raise
+    finally:
+        if mailbox is not None:
+            engine.mailboxes.put(mailbox)
+    return handle
+
+
+def _enqueue_soon(engine: Engine, request: Request, handle: Handle, terms: WaitTerms) -> Handle | Queued | None:
+    """Try a few times more to queue a request by one statement: another process writes for microseconds at a time."""
+    for _ in range(QUICK_TRIES):
+        _let_others_run()
+        try:
+            return engine.acquisitions.enqueue_fast(request, handle, terms)
+        except Busy:
+            continue
+        except Damaged:
+            break
+    return None
 
 
 def release(engine: Engine, handle: Handle) -> None:
     """Release slots. This never fails: if the store does not allow it, the background goes on with it."""
     acquisitions = engine.acquisitions
-    if acquisitions.release_fast(handle):
-        return
-    for _ in range(QUICK_RELEASES):  # without the generator, so that the next waiter gets the slots sooner
+    for _ in range(QUICK_TRIES):  # without the generator, so that the next waiter gets the slots sooner
         try:
-            if acquisitions.release(handle):
+            if (acquisitions.release_fast(handle) or acquisitions.release_by_rules(handle)) == HANDED_OVER:
                 _let_others_run()
             return
         except Busy:

@@ -58,8 +58,8 @@ STORE_TIMEOUT_SECONDS: Final = 10.0
 #: How long the exit of a block waits for a busy store, before the background goes on with the release.
 RELEASE_PATIENCE_SECONDS: Final = 5.0
 
-#: How many attempts an exit makes without a pause; more would slow waiters down.
-QUICK_RELEASES: Final = 2
+#: How many attempts an exit makes without a pause, and a thread that is to be queued. More would slow waiters down.
+QUICK_TRIES: Final = 2
 
 #: How often one call rebuilds a store that turns out damaged again and again.
 MAX_REBUILDS: Final = 2

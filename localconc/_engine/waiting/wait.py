@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from localconc._engine.core.calls import Call
     from localconc._engine.engine import Engine
     from localconc._engine.queue.explain import Reason
+    from localconc._engine.waiting.mailboxes.mailbox import Wakeup
 
 logger = logging.getLogger("localconc")
 
@@ -53,7 +54,6 @@ class Wait:
         handle: Handle,
         queued: Queued,
         begun: float,
-        deadline: float | None,
         *,
         polls: bool,
     ) -> None:
@@ -61,7 +61,7 @@ class Wait:
         self._call = call
         self._handle = handle
         self._queued = queued
-        self._deadline = deadline
+        self._deadline = None if call.timeout_seconds is None else begun + call.timeout_seconds
         self._due_at = queued.due_at
         self._retry_at = None if call.max_retries is None else begun + queued.retry_after
         self._retries_left = call.max_retries or 0
@@ -78,15 +78,14 @@ class Wait:
         """Return when the next report of a long wait is due; those for which it is too late are left out."""
         return next((moment for seconds in self._reports if (moment := self._begun + seconds) > now), None)
 
-    def steps(self, *, has_wakeup: bool) -> Steps[None]:
-        """Wait for the outcome; `has_wakeup` says that one has come which asks for a look."""
+    def steps(self, wakeups: list[Wakeup] | None) -> Steps[None]:
+        """Wait for the outcome.
+
+        Args:
+            wakeups: those that have come already.
+        """
         engine, serial = self._engine, self._handle.serial
-        if has_wakeup and (yield from self._look(has_wakeup=True)):
-            return
         while True:
-            until = self._next_moment()
-            watched_fd = None if self._poll_at is None else engine.reaper.descriptor
-            wakeups = yield Park(until, serial, self._queued.terms.mailbox, watched_fd)
             has_wakeup = False
             for wakeup in wakeups or ():
                 if wakeup[0] == serial or wakeup[0] == 0:  # other wakeups are for an earlier user of the mailbox
@@ -95,6 +94,9 @@ class Wait:
                         return
             if (yield from self._look(has_wakeup=has_wakeup)):
                 return
+            until = self._next_moment()
+            watched_fd = None if self._poll_at is None else engine.reaper.descriptor
+            wakeups = yield Park(until, serial, self._queued.terms.mailbox, watched_fd)
 
     def _next_moment(self) -> float | None:
         recheck_at = None if self._poll_at is None else self._engine.reaper.recheck_at

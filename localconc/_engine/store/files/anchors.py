@@ -52,8 +52,6 @@ class Anchors:
     """The anchors of one open store: on its database, on its log, on the index of its log.
 
     Attributes:
-        tell: one quick system call that returns `POSITION`; anything else, or an OSError, means that other code of
-            this process has closed the descriptors.
         index: the index of the log.
     """
 
@@ -72,7 +70,7 @@ class Anchors:
         """
         if not OPEN_FILES_CAN_MOVE:
             self._identities = [identity_of(each) for each in self._paths]
-            self.tell = partial(int, POSITION)
+            self._tell = partial(int, POSITION)
             return
         _open.add(self)
         flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
@@ -81,11 +79,28 @@ class Anchors:
             self._identities.append(identity_of(self._descriptors[-1]))
         self.index.map(self._descriptors[2])
         self._first = self._descriptors[0]
-        self.tell = partial(os.lseek, self._first, 0, os.SEEK_CUR)
+        self._tell = partial(os.lseek, self._first, 0, os.SEEK_CUR)
         self._sqlite_descriptors = self._others_on(self._identities)
         os.lseek(self._first, POSITION, os.SEEK_SET)
         self._lock_shared(0, _SHARED_RANGE)
         self._lock_shared(2, _DEAD_MANS_SWITCH)
+
+    def are_intact(self) -> bool:
+        """Return whether no other code of this process has closed the descriptors, by one quick system call."""
+        try:
+            return self._tell() == POSITION
+        except OSError:
+            return False
+
+    def are_at_hand(self) -> bool:
+        """Return whether they are intact, and SQLite would not wait for a process that is stopped (see `LogIndex`)."""
+        try:
+            if self._tell() != POSITION:
+                return False
+            changes, frames, copy, first, second, third, fourth = self.index.glance()
+            return (changes == copy and frames not in (first, second, third, fourth)) or not self.index.is_held_up()
+        except (OSError, ValueError):  # or a handler of a signal has forked at this moment, which closed the index
+            return False
 
     def are_needed(self) -> bool:
         """Return whether a descriptor of this process that is no anchor is on the database: it would lose its locks.
@@ -114,7 +129,16 @@ class Anchors:
 
     def are_in_place(self) -> bool:
         """Whether the open files are the ones at their paths."""
-        return len(self._identities) == len(self._paths) and all(map(is_same, self._paths, self._identities))
+        if len(self._identities) < len(self._paths):
+            return False
+        try:
+            for path, identity in zip(self._paths, self._identities, strict=True):
+                found = os.stat(path)  # as `is_same` does, without the calls: this runs at every tenth hand-over
+                if (found.st_dev, found.st_ino) != identity:
+                    return False
+        except OSError:
+            return False
+        return True
 
     def are_unlinked(self) -> bool:
         """Whether one of the open files was deleted, and nothing of use has taken its place.

@@ -34,6 +34,9 @@ _GLANCE: Final = struct.Struct("8xI4xI36xI44x4I")
 #: The bytes that SQLite locks for the writer, and to set each of the marks.
 WRITER_LOCK: Final = 120
 MARK_LOCKS: Final = range(124, 128)
+_MARKS_FROM_THE_LAST: Final = tuple(zip(reversed(MARKS), reversed(MARK_LOCKS), strict=True))
+
+_SYSTEM: Final = os.uname().sysname if sys.platform != "win32" else ""
 
 #: Stands for an index that can't be mapped: nobody is held up by it.
 _NOTHING: Final = memoryview(struct.pack(f"{WORDS}I", *(int(word == FRAMES) for word in range(WORDS)))).cast("I")
@@ -108,7 +111,15 @@ class LogIndex:
         header, or while that process sets the mark that this one would use. It mostly takes less than a microsecond,
         but a process can be stopped there. Ask only if a glance can't rule it out.
         """
-        return self._descriptor is not None and _is_held_up(self._descriptor, self.words)
+        descriptor, words = self._descriptor, self.words
+        if descriptor is None:
+            return False
+        if words[CHANGES] != words[CHANGES_COPY]:
+            return _is_locked(descriptor, WRITER_LOCK)  # if nobody has it, the writer is dead; SQLite mends the header
+        for mark, lock in _MARKS_FROM_THE_LAST:  # of equal marks, SQLite uses the last one
+            if words[mark] == words[FRAMES]:
+                return _is_locked(descriptor, lock)
+        return False
 
     def stop_reading(self) -> None:
         """Read the map no more, which `close` closes."""
@@ -128,24 +139,15 @@ def _words_in(index: bytes) -> Sequence[int]:
     return memoryview(index).cast("I") if len(index) == _BYTES else _NOTHING
 
 
-def _is_held_up(descriptor: int, words: Sequence[int]) -> bool:
-    """Return whether another process has the lock for which SQLite would wait."""
-    if words[CHANGES] != words[CHANGES_COPY]:
-        return _is_locked(descriptor, WRITER_LOCK)  # if nobody has it, the writer is dead, and SQLite mends the header
-    locks = [lock for mark, lock in zip(MARKS, MARK_LOCKS, strict=True) if words[mark] == words[FRAMES]]
-    return bool(locks) and _is_locked(descriptor, locks[-1])  # of equal marks, SQLite uses the last one
-
-
 def _is_locked(descriptor: int, byte: int) -> bool:
     """Return whether another process has an exclusive lock on a byte."""
     if sys.platform != "win32":
         with suppress(OSError):
-            system = os.uname().sysname  # fcntl.h of each says how `struct flock` lies in memory
-            if system == "Darwin":
+            if _SYSTEM == "Darwin":  # fcntl.h of each says how `struct flock` lies in memory
                 question = struct.pack("qqihh", byte, 1, 0, fcntl.F_RDLCK, os.SEEK_SET)
                 answer = struct.unpack("qqihh", fcntl.fcntl(descriptor, fcntl.F_GETLK, question))
                 return bool(answer[3] == fcntl.F_WRLCK)
-            if system == "Linux":
+            if _SYSTEM == "Linux":
                 question = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0)
                 answer = struct.unpack("hhqqi4x", fcntl.fcntl(descriptor, fcntl.F_GETLK, question))
                 return bool(answer[0] == fcntl.F_WRLCK)

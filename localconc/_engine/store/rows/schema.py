@@ -10,8 +10,8 @@ which is no table, is a call of `rate_limit`: a trigger does what there is to do
 process has remembered for too long names no other waiter. `queue` has the places of the waiters, limit by limit. Only
 triggers on `waiters` write it, so no place outlives its waiter.
 
-The statement that admits a simple waiter (one limit, no decay: `limit_ids` is null) deletes its row. Every other waiter
-only leaves the queue then: its row stays, with the outcome, until its process has accepted it.
+The statement that admits a simple waiter (one limit, no decay: `limit_ids` is null) deletes its row, and may release a
+holder's slots before. Every other waiter only leaves the queue: its row stays, with the outcome, until it is accepted.
 """
 
 from __future__ import annotations
@@ -60,9 +60,7 @@ WAITING, GRANTED, REFUSED, PASSED_OVER = 0, 1, 2, 3
 KILLED, UNSEEN, INSTANT = 1, 2, 3
 
 TABLES: Final = (
-    """
-    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID
-    """,
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     """
     CREATE TABLE limits (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -127,6 +125,7 @@ TABLES: Final = (
         enqueued_boot REAL NOT NULL,
         granted_wall REAL,
         granted_boot REAL,
+        giver_id INTEGER, given_serial INTEGER,  -- the holder whose slots the same UPDATE releases
         answer TEXT                            -- why the request was refused
     )
     """,
@@ -283,7 +282,9 @@ TRIGGERS: Final = (
     END
     """,
     f"""
-    CREATE TRIGGER granted AFTER UPDATE OF state ON waiters WHEN new.state = {GRANTED} AND new.limit_ids IS NULL BEGIN
+    CREATE TRIGGER admitted AFTER UPDATE OF state ON waiters WHEN new.state = {GRANTED} AND new.limit_ids IS NULL BEGIN
+        UPDATE slots SET released_boot = new.granted_boot
+        WHERE limit_id = new.limit_id AND owner_id = new.giver_id AND serial = new.given_serial;
         INSERT INTO slots (limit_id, "limit", owner_id, serial, slots, acquired_wall, acquired_boot, thread, label,
             context, waited_seconds, ticket)
         VALUES (

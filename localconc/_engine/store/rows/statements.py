@@ -23,14 +23,15 @@ ACQUIRE_FAST: Final = """
 #: Take slots of a limit with decay if they fit and there is no queue; else it raises `sqlite3.IntegrityError`.
 RATE_LIMIT_FAST: Final = "INSERT INTO rate_calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
-#: Queue a simple request if there is no room, or a queue, and the caller still knows the definition. A request on a
-#: paused limit goes by the rules, which tell it until when it waits.
+#: Queue a simple request if there is no room, or a queue, and the caller still knows the definition; return its ticket.
+#: A request on a paused limit goes by the rules, which tell it until when it waits.
 ENQUEUE_FAST: Final = f"""
     INSERT INTO waiters (owner_id, serial, state, slots, limit_id, request, thread, context, has_end, address, secret,
         waiting_since, enqueued_boot)
     SELECT ?, ?, {WAITING}, ?, limit_id, ?, ?, ?, ?, ?, ?, ?, ? FROM slots WHERE {total_of()} AND revision = ?
         AND (paused_until IS NULL OR paused_until <= ?)
         AND (slots + ? > "limit" OR EXISTS (SELECT 1 FROM queue WHERE queue.limit_id = slots.limit_id))
+    RETURNING ticket
 """
 
 #: Returns a row if requests are queued on a limit.
@@ -46,6 +47,27 @@ RELEASE: Final = f"{RELEASE_DRAINING} AND drained_at IS NULL"
 #: Release slots if no request is queued for them.
 RELEASE_FAST: Final = f"""
     {RELEASE} AND NOT EXISTS (SELECT 1 FROM queue WHERE queue.limit_id = slots.limit_id)
+"""
+
+#: Release the slots of a holder and admit the first waiter, as `RELEASE` and `ADMIT_FAST` would, if the rules would not
+#: admit any more: there is no room left then, or no other waiter.
+HAND_OVER: Final = f"""
+    UPDATE waiters SET state = {GRANTED}, granted_wall = ?, granted_boot = ?, giver_id = ?, given_serial = ?
+    WHERE ticket = (SELECT ticket FROM queue WHERE limit_id = ? ORDER BY ticket LIMIT 1)
+        AND limit_ids IS NULL AND typeof(slots) = 'integer'
+        AND EXISTS (
+            SELECT 1 FROM slots AS total JOIN slots AS given
+            WHERE {total_of("waiters.limit_id", of="total.")}
+                AND given.limit_id = waiters.limit_id AND given.owner_id = ? AND given.serial = ?
+                AND given.drained_at IS NULL AND total.revision IS NOT NULL AND total.decay IS NULL
+                AND (total.paused_until IS NULL OR total.paused_until <= ?)
+                AND total.slots - given.slots + waiters.slots <= total."limit"
+                AND (
+                    total.slots - given.slots + waiters.slots = total."limit"
+                    OR (SELECT count(*) FROM (SELECT 1 FROM queue WHERE limit_id = waiters.limit_id LIMIT 2)) = 1
+                )
+        )
+    RETURNING address, serial, secret
 """
 
 #: Admit the first waiter of a limit, if its request is simple, the limit has no decay and no pause, and there is room.

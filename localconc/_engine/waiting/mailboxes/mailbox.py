@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import select
+import struct
 import sys
 import threading
 from collections import deque
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
 _now = SystemClock.now
 
-MAX_WAKEUP_BYTES: Final = 128
-
 #: The serial of the waiter's acquisition and, for a grant, the secret of its row with the moments of the grant, by the
 #: wall clock and by the boot clock. With a secret of 0, the waiter is to look at the store; with a serial of 0, every
 #: waiter of the mailbox is.
@@ -47,22 +46,13 @@ Wakeup = tuple[int, int, float, float]
 LOOK: Final = (0, 0, 0.0, 0.0)
 
 
-def to_bytes(wakeup: Wakeup) -> bytes:
-    """Return a wakeup as a datagram."""
-    serial, secret, wall, boot = wakeup
-    return f"{serial} {secret} {wall!r} {boot!r}".encode() if secret else b"%d" % serial
+#: The form of a wakeup as a datagram.
+WAKEUP: Final = struct.Struct("=qqdd")
 
 
 def from_bytes(datagram: bytes) -> Wakeup | None:
     """Return the wakeup in a datagram; None if localconc did not write it."""
-    words = datagram.split()
-    try:
-        if len(words) == 1:
-            return int(words[0]), 0, 0.0, 0.0
-        serial, secret, wall, boot = words
-        return int(serial), int(secret), float(wall), float(boot)
-    except ValueError:
-        return None
+    return WAKEUP.unpack(datagram) if len(datagram) == WAKEUP.size else None
 
 
 class Mailbox:
@@ -95,8 +85,13 @@ class Mailbox:
         return False
 
     @property
-    def is_reusable(self) -> bool:
+    def is_kept(self) -> bool:
         """Whether to keep it for the next waiter."""
+        return False
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether the next waiter can use it, if it was kept."""
         return False
 
     @property
@@ -185,6 +180,10 @@ if sys.platform != "win32":  # Python has neither such sockets nor poll() there
             return self.descriptor is not None
 
         @property
+        def is_kept(self) -> bool:
+            return self._socket is not None or not self._was_opened
+
+        @property
         def is_reusable(self) -> bool:
             if not self._was_opened:
                 return True
@@ -269,7 +268,7 @@ if sys.platform != "win32":  # Python has neither such sockets nor poll() there
                 self.close()
                 return False
             try:
-                wakeup = from_bytes(receiver.recv(MAX_WAKEUP_BYTES))
+                wakeup = from_bytes(receiver.recv(WAKEUP.size + 1))
             except OSError:  # there are no more wakeups
                 return False
             if wakeup is not None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from localconc._engine.homes.files import identity_of, is_same
 from localconc._engine.homes.home import OWNERS_NAME, is_group_shared
-from localconc._engine.waiting.mailboxes.mailbox import Wakeup, to_bytes
+from localconc._engine.waiting.mailboxes.mailbox import WAKEUP, Wakeup
 from localconc._engine.waiting.mailboxes.sockets import MAX_PATH_BYTES, close_socket, new_socket, send_to_opened
 
 if TYPE_CHECKING:
@@ -51,17 +52,18 @@ class Notifier:
                 path, sender = self._paths[address], self._socket
                 if sender is None or not is_same(sender.fileno(), self._identity):
                     sender = self._open()
-                sender.sendto(to_bytes(wakeup), path)
+                sender.sendto(WAKEUP.pack(*wakeup), path)
             except KeyError:
-                self._send_elsewhere(address, to_bytes(wakeup))
-            except (OSError, AttributeError):
+                self._send_elsewhere(address, wakeup)
+            except (OSError, AttributeError, struct.error):
                 pass  # the mailbox is gone, or full, so that its waiter looks anyway; or the system has no such sockets
 
-    def _send_elsewhere(self, address: object, datagram: bytes) -> None:
+    def _send_elsewhere(self, address: object, wakeup: Wakeup) -> None:
         """Send to a mailbox for the first time, or by opening its path."""
         if not isinstance(address, str) or not SOCKET_ADDRESS.fullmatch(address):
             return
-        with suppress(OSError, AttributeError):
+        with suppress(OSError, AttributeError, struct.error):
+            datagram = WAKEUP.pack(*wakeup)
             if self._socket is None or not is_same(self._socket.fileno(), self._identity):
                 self._open()
             path = self._prefix + address.encode()

@@ -55,17 +55,18 @@ class MailboxPool:
             if owner is not self._owner:
                 self._drop_free()
                 self._owner = owner
-            mailbox = self._reusable() or self._with_socket(owner) or self._local(owner)
+            mailbox = self._free.pop() if self._free else None
+            if mailbox is None or not mailbox.is_reusable:
+                mailbox = self._reusable(mailbox) or self._with_socket(owner) or self._local(owner)
             self._in_use[mailbox.name] = mailbox
             return mailbox
 
-    def _reusable(self) -> Mailbox | None:
-        while self._free:  # late wakeups for its earlier waiter have another serial
-            mailbox = self._free.pop()
-            if mailbox.is_reusable:
-                return mailbox
+    def _reusable(self, mailbox: Mailbox | None) -> Mailbox | None:
+        """Return a free mailbox in place of one that is not reusable; late wakeups for it have another serial."""
+        while mailbox is not None and not mailbox.is_reusable:
             self._discard(mailbox)
-        return None
+            mailbox = self._free.pop() if self._free else None
+        return mailbox
 
     def _with_socket(self, owner: Owner) -> Mailbox | None:
         if sys.platform != "win32" and hasattr(select, "poll") and len(self._in_use) < _max_sockets():
@@ -84,7 +85,7 @@ class MailboxPool:
             if self._in_use.pop(mailbox.name, None) is None:
                 return  # a fork has given it up in the meantime
             is_current = self._owner is not None and mailbox.name.startswith(self._owner.key)
-            if is_current and mailbox.is_reusable and len(self._free) < MAX_FREE and not self._is_closed:
+            if is_current and mailbox.is_kept and len(self._free) < MAX_FREE and not self._is_closed:
                 self._free.append(mailbox)
             else:
                 self._discard(mailbox)
