@@ -281,11 +281,11 @@ class Acquisitions:
         Raises Busy if another process is writing; then nothing was released.
         """
         serial, holdings, database = handle.serial, self._holdings, self._store.database
-        outcome, woken = NOT_RELEASED, None
+        outcome = NOT_RELEASED
         try:
             with database.lock:  # another thread may make this process join another store, or release these slots
                 grant = holdings.grants.get(serial)
-                if grant is None or (monotonic() >= database.verify_after and not database.is_in_place()):
+                if grant is None or (monotonic() >= database.verify_after and not database.has_its_files()):
                     return NOT_RELEASED
                 now, refs, owner_id = self._clock.now(), grant.refs, self._membership.owner_id
                 if len(refs) == 1 and not refs[0].decay:
@@ -295,14 +295,18 @@ class Acquisitions:
                         wall = self._clock.wall()
                         change = (wall, now, owner_id, serial, limit_id, owner_id, serial, now)
                         woken, outcome = database.execute_either_fast(HAND_OVER, change, RELEASE_FAST, release)
-                        if woken is None and outcome == RELEASED:
+                        if woken is not None:  # first of all: the waiter's time begins
+                            address, waiter_serial, secret = woken
+                            self._wake([(address, (waiter_serial, secret, wall, now))])
+                            outcome = HANDED_OVER
+                        elif outcome == RELEASED:
                             self._fast_paths.contended.discard(name)
                     else:
                         outcome = max(NOT_RELEASED, database.execute_fast(RELEASE_FAST, release))
                 elif not self._fast_paths.need_rules(refs):  # a loop here could leave the lock taken: see `ENDLESSLY`
                     what = (self._membership, now, holdings.grants, serial)
                     outcome = int(database.transact("BEGIN IMMEDIATE", release_all, what))
-                if outcome or woken is not None:
+                if outcome:
                     holdings.forget(serial)
         except (Damaged, StoreError):  # the rules raise it, too, and so say what is wrong
             return NOT_RELEASED
@@ -311,10 +315,6 @@ class Acquisitions:
         except BaseException:
             holdings.undo(handle)
             raise
-        if woken is not None:
-            address, waiter_serial, secret = woken
-            outcome = HANDED_OVER
-            self._wake([(address, (waiter_serial, secret, wall, now))])
         if outcome and events.subscribers:
             holdings.publish_released(serial, grant, now)
         return outcome

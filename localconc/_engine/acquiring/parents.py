@@ -29,6 +29,20 @@ def note_task(context: int) -> None:
         _tasks.set((*tasks[-MAX_ANCESTORS:], context))
 
 
+def possible_parents(context: int) -> tuple[set[int], set[int]]:
+    """Return the tasks that may wait for the running thread or task, and the pids of the processes that may.
+
+    Args:
+        context: the waiting thread or task.
+    """
+    pids = {os.getpid(), os.getppid()}
+    processes = sys.modules.get("multiprocessing.process")  # it knows the real parent behind a fork server
+    parent = None if processes is None else processes.parent_process()
+    if parent is not None:
+        pids.add(parent.pid)
+    return {each for each in _tasks.get() if each != context}, pids
+
+
 def warning_of_parent(entries: Iterable[HolderEntry], owner_id: int, context: int) -> tuple[str, str] | None:
     """Return the name of a limit and a warning, if one of its holders may be waiting for the running thread or task.
 
@@ -37,12 +51,7 @@ def warning_of_parent(entries: Iterable[HolderEntry], owner_id: int, context: in
         owner_id: this process.
         context: the waiting thread or task.
     """
-    tasks = [each for each in _tasks.get() if each != context]
-    pids = {os.getpid(), os.getppid()}
-    processes = sys.modules.get("multiprocessing.process")  # it knows the real parent behind a fork server
-    parent = None if processes is None else processes.parent_process()
-    if parent is not None:
-        pids.add(parent.pid)
+    tasks, pids = possible_parents(context)
     for entry in entries:
         label = label_text(entry.label)
         if entry.owner_id == owner_id and entry.context in tasks:

@@ -82,12 +82,25 @@ class Reaper:
         if self.has_news():
             self.reap_suspects()  # one may have died before it was watched
 
+    def do_hold(self, pids: Collection[int], limit_ids: Collection[int]) -> bool:
+        """Return whether one of some watched processes holds slots of these limits."""
+        with self._store.database.lock:
+            owner_ids = [row.id for row in self._watch.rows if row.pid in pids]
+
+        def look(ledger: Ledger) -> bool:
+            return any(owner_rows.holds(ledger.connection, each, limit_ids) for each in owner_ids)
+
+        return bool(owner_ids) and self._store.read(look)
+
     def reap_suspects(self) -> None:
         """Look at the watched processes that seem to have died, and release what the dead ones held."""
         with self._store.database.lock:
             suspects = [(row, self._watch.was_told_of(row.id)) for row in self._watch.take_suspects()]
+        ids = [suspect.id for suspect, _ in suspects]
+        found = self._store.read(lambda ledger: owner_rows.with_ids(ledger.connection, ids)) if ids else []
+        rows = {row.id: row for row in found}
         for suspect, was_seen in suspects:
-            row = self._store.read(lambda ledger, suspect=suspect: owner_rows.with_id(ledger.connection, suspect.id))  # type: ignore[misc]
+            row = rows.get(suspect.id)
             if row is None:  # it has left, or another process has reaped it
                 with self._store.database.lock:
                     self._watch.remove(suspect)

@@ -102,6 +102,11 @@ class Watch:
         return min([suspect.due_at for suspect in self._suspects.values()], default=None)
 
     @property
+    def rows(self) -> list[OwnerRow]:
+        """The owners that were added, and not removed since."""
+        return list(self._rows.values())
+
+    @property
     def unwatched(self) -> list[OwnerRow]:
         """The owners whose deaths bring no news; a waiter looks at their locks now and then."""
         return [row for owner_id, row in self._rows.items() if owner_id not in self._numbers]

@@ -95,10 +95,7 @@ class Database:
     def execute_either_fast(
         self, statement: str, parameters: Sequence[Any], otherwise: str, its_parameters: Sequence[Any]
     ) -> tuple[tuple[Any, ...] | None, int]:
-        """Run a statement that changes one row at most; if it changes none, run another one. Each is a transaction.
-
-        This returns the row that the first one returned, or None and how many rows the other one changed.
-        """
+        """Run a statement and return its only row; if it has none, run another one and return how many it changed."""
         connection, anchors = self._connection, self._anchors
         try:
             if connection is None or anchors is None or connection.in_transaction or not anchors.are_at_hand():
@@ -298,6 +295,10 @@ class Database:
         checkpoints.checkpoint_if_due(connection, anchors, self.directory)
         return True
 
+    def has_its_files(self) -> bool:
+        """Return whether the store is open, and its files are at their paths; a release needs no more."""
+        return self._anchors is not None and self._anchors.are_in_place()
+
     def _restore_or_close(self) -> None:
         """Restore the store if it was deleted while it was open; close it, so that the next use opens what is there."""
         if self._connection is not None and self._anchors is not None and self._anchors.are_unlinked():
@@ -339,12 +340,11 @@ class Database:
             return Busy()  # or a handler of a signal has forked just before this use, which closed the connection
         if isinstance(error, sqlite3.Error) and error_code(error) & 0xFF == READONLY:
             self.close()  # a connection that was opened read-only stays so, even if the file becomes writable
-        if isinstance(error, FileNotFoundError) and (
+        if (
             self._anchors is None or self._anchors.are_unlinked() or os.path.isdir(self.directory)
+            if isinstance(error, FileNotFoundError)
+            else "no such table" in str(error) and self.was_moved()
         ):
-            self.verify_after = 0.0
-            return Busy()  # another process replaces the file at this moment, or has just deleted the home
-        if "no such table" in str(error) and self.was_moved():
-            self.verify_after = 0.0  # another process restored it
+            self.verify_after = 0.0  # another process replaces the file at this moment, or has just deleted the home
             return Busy()
         return explained(error, self.path)

@@ -8,7 +8,7 @@ from functools import partial
 from random import random
 from typing import TYPE_CHECKING
 
-from localconc._engine.acquiring.parents import warning_of_parent
+from localconc._engine.acquiring.parents import possible_parents, warning_of_parent
 from localconc._engine.acquiring.terms import Deadlocked
 from localconc._engine.core.clock import InPassing
 from localconc._engine.holding.holdings import Handle
@@ -119,6 +119,10 @@ class Wait:
         limit_ids = [ref.limit_id for ref in self._queued.refs]
         watch = partial(self._engine.reaper.watch_in_front, limit_ids, self._queued.ticket)
         yield from self._retry(watch)
+        tasks, pids = possible_parents(self._queued.requester.context)
+        if not tasks and not (yield from self._retry(partial(self._engine.reaper.do_hold, pids, limit_ids))):
+            self._parent_at = None  # who comes later is served later, and holds nothing that this request waits for
+        self._owners_ahead = yield from self._retry(partial(self._engine.queued.owners_ahead, limit_ids))
         # The threads of a crowd often begin together, and are to poll at different moments.
         self._poll_at = now + self._poll_seconds() * (random() if self._is_in_crowd() else 1)
 
@@ -239,11 +243,13 @@ class Wait:
     def _look_in_front(self, status: WaiterStatus) -> None:
         """Look for dead processes in front. Where they can't all be watched, that is left to the nearest waiters.
 
-        The first in line looks even if all are watched: a child that C code forked keeps its parent's file open.
+        Those far behind watch nobody who came later, and is therefore not in front of them. The first in line looks
+        even if all are watched: a child that C code forked keeps its parent's file open.
         """
         reaper, limit_ids, ticket = self._engine.reaper, status.limit_ids, self._queued.ticket
-        if status.owners_ahead >= FAR_BEHIND and not reaper.is_complete:
-            reaper.reap_served_first(limit_ids, ticket, FAR_BEHIND)
+        if status.owners_ahead >= FAR_BEHIND:
+            if not reaper.is_complete:
+                reaper.reap_served_first(limit_ids, ticket, FAR_BEHIND)
             return
         reaper.watch_in_front(limit_ids, ticket)
         if not reaper.is_complete or status.owners_ahead == 0:

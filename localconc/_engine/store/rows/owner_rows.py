@@ -61,6 +61,12 @@ def ahead(connection: sqlite3.Connection, limit_id: int, ticket: int) -> list[in
     return [row[0] for row in connection.execute(statement, (limit_id, ticket)).fetchall()]
 
 
+def holds(connection: sqlite3.Connection, owner_id: int, limit_ids: Iterable[int]) -> bool:
+    """Return whether a process holds slots of any of these limits."""
+    statement = "SELECT 1 FROM slots WHERE limit_id = ? AND owner_id = ? LIMIT 1"
+    return any(connection.execute(statement, (each, owner_id)).fetchone() for each in limit_ids)
+
+
 def in_front(
     connection: sqlite3.Connection, limit_ids: Iterable[int], ticket: int | None, except_owner: int
 ) -> list[OwnerRow]:
