@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,19 @@ import pytest
 from localconc._engine.acquiring.acquisitions import HANDED_OVER, NOT_RELEASED
 from localconc._engine.acquiring.terms import Deadlocked, Queued, WaitTerms
 from localconc._engine.core.calls import Request
+from localconc._engine.core.errors import Busy
 from localconc._engine.engine import Engine
 from localconc._engine.holding.holdings import Handle
 from localconc._engine.liveness import reaper
 from localconc._engine.operations import history, limits, reading
 from localconc._engine.queue import cleanup
+from localconc._engine.store.database import Database
 from localconc._engine.waiting.mailboxes.mailbox import Mailbox
-from localconc.errors import ConcurrencySlotAcquisitionError
+from localconc.errors import ConcurrencySlotAcquisitionError, StoreError
 from tests.kit.clocks import ManualClock
 from tests.kit.engines import silent_engine
 from tests.kit.invariants import check_store
+from tests.kit.strikes import struck
 
 
 class Process:
@@ -505,3 +509,56 @@ def test_a_waiter_gets_nothing_of_a_release_that_makes_too_little_room_for_it(
     assert waiter.accept() is waiter.handle
     assert first.held("db") == 2
     check_store(first.directory)
+
+
+@pytest.mark.parametrize("strikes_at", ["the queueing", "the hand-over"])
+@pytest.mark.parametrize("does", ["acquires and releases another limit", "forks"])
+def test_a_handler_that_uses_limits_at_any_moment_of_a_fast_statement_harms_no_slot(
+    processes: list[Process], clock: ManualClock, strikes_at: str, does: str
+) -> None:
+    holder, waiter, second = processes
+    struck_process = waiter if strikes_at == "the queueing" else holder
+    waiter.ask("db")
+    waiter.release()  # it knows the limit now, so the fast statements serve it
+    was_struck = True
+    instruction = 0
+    while was_struck:
+        holder.ask("db")
+        if strikes_at == "the hand-over":
+            waiter.ask("db")
+        clock.advance(1.0)
+
+        def handle_signal() -> None:
+            if does == "forks":
+                struck_process.engine.store.database.close()  # as the hook before a fork does
+                return
+            with suppress(Busy, StoreError):
+                second_handle = struck_process.engine.holdings.begin("handler", "", 0)
+                struck_process.handles.append(second_handle)
+                struck_process.engine.acquisitions.try_acquire(Request(("api",)), second_handle, None)
+                struck_process.engine.acquisitions.release(second_handle)
+
+        with struck(Database.execute_either_fast, instruction, handle_signal) as strike:
+            if strikes_at == "the queueing":
+                _until_not_busy(lambda: waiter.ask("db"))
+            else:
+                _until_not_busy(holder.release)
+        was_struck, instruction = strike.has_come, instruction + 1
+        if strikes_at == "the queueing":
+            _until_not_busy(holder.release)
+        assert _until_not_busy(waiter.accept) is waiter.handle
+        assert [each.thread for each in reading.holders(second.engine, "db")] == ["thread"]
+        assert reading.waiters(second.engine, "db") == []
+        _until_not_busy(waiter.release)
+        assert second.held("db") == 0
+        check_store(second.directory)
+    assert instruction > 20
+
+
+def _until_not_busy(operation: Callable[[], Any]) -> Any:
+    for _ in range(3):
+        try:
+            return operation()
+        except Busy:
+            continue
+    raise AssertionError("the store stays busy")

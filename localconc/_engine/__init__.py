@@ -51,8 +51,8 @@ Meanwhile the holder leaves its block. One statement releases its slot and admit
 10. `HAND_OVER` is an UPDATE of the first waiter's row, which names the holder. The trigger `admitted` marks the row of
     the holder as released (the trigger `released` moves it to the history), inserts that of the new one, and deletes
     the waiter's, with its place in the queue.
-11. Then `release_fast` drops the holder's own record (`holdings.forget`), and sends the wakeup, with the secret of the
-    waiter's row (`waiting.mailboxes.notifier.send`).
+11. Then `release_fast` sends the wakeup, with the secret of the waiter's row (`waiting.mailboxes.notifier.send`), and
+    drops the holder's own record (`holdings.forget`).
 
 The waiter wakes up, and needs no transaction.
 

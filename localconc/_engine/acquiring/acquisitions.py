@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 #: After this long a waiter is likely, so the first try is to hand over to one.
 HAND_OVER_AFTER_SECONDS: Final = 0.0005
 
-#: What a release by one statement comes to. With the first, the rules are needed.
+#: What a release comes to. With the first, the rules are needed.
 NOT_RELEASED, RELEASED, HANDED_OVER = 0, 1, 2
 
 #: A grant that is picked up later than this may have been taken back: the process was stopped when it was granted.
@@ -186,7 +186,11 @@ class Acquisitions:
             how = (text, thread, context, terms.has_end, terms.mailbox.address, secret, wall, now)
             waiter = (*what, *how, limit_id, ref.revision, now, slots)
             holder = (limit_id, ref.revision, ref.limit, *what, wall, now, thread, label or None, context)
-            queued, acquired = database.execute_either_fast(ENQUEUE_FAST, waiter, ACQUIRE_FAST, holder)
+            try:
+                queued, acquired = database.execute_either_fast(ENQUEUE_FAST, waiter, ACQUIRE_FAST, holder)
+            except Busy:
+                handle.limit_ids = ()
+                raise
             if queued is not None:
                 handle.ticket = queued[0]  # before `limit_ids`: with these and no ticket, it counts as not queued
                 handle.limit_ids = (limit_id,)
@@ -195,7 +199,7 @@ class Acquisitions:
                 requester = Requester(owner_id, serial, thread, label, context)
                 return Queued(queued[0], secret, requester, (ref,), terms, True, now, None, 0.0)
             if acquired != 1:
-                paths.forget_limit(ref.name)
+                paths.forget_to_queue(request)
                 return None
             handle.limit_ids = (limit_id,)
             self._holdings.hold(handle, Grant((ref,), slots, wall, now, 0.0, thread, label, context), request)
@@ -255,16 +259,8 @@ class Acquisitions:
         late = self._clock.now() - acquired_boot
         if not -MAX_PICK_UP_SECONDS < late < MAX_PICK_UP_SECONDS:
             return None
-        grant = Grant(
-            queued.refs,
-            request.slots,
-            acquired_wall,
-            acquired_boot,
-            max(0.0, acquired_boot - queued.enqueued_boot),
-            handle.thread,
-            handle.label,
-            handle.context,
-        )
+        waited, caller = max(0.0, acquired_boot - queued.enqueued_boot), (handle.thread, handle.label, handle.context)
+        grant = Grant(queued.refs, request.slots, acquired_wall, acquired_boot, waited, *caller)
         with self._store.database.lock:
             if self._membership.generation != queued.terms.generation:
                 return None  # the store of this grant was replaced meanwhile

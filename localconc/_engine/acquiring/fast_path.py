@@ -109,10 +109,10 @@ class FastPaths:
         self.to_queue[request] = ref, request.to_text()
         return self.to_queue[request]
 
-    def forget_limit(self, name: str) -> None:
-        """Forget a limit that has changed, and how requests on it were queued; the rules look at it anew."""
-        self._limits.pop(name, None)
-        self.to_queue.clear()
+    def forget_to_queue(self, request: Request) -> None:
+        """Forget how a request is queued, because its limit may have changed; the rules look at that anew."""
+        self._limits.pop(request.names[0], None)
+        self.to_queue.pop(request, None)
 
     def note_contention(self, request: Request) -> None:
         """Let the fast statements try no more until such a request is admitted at once, because this one waits."""

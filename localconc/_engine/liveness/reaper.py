@@ -82,13 +82,13 @@ class Reaper:
         if self.has_news():
             self.reap_suspects()  # one may have died before it was watched
 
-    def do_hold(self, pids: Collection[int], limit_ids: Collection[int]) -> bool:
-        """Return whether one of some watched processes holds slots of these limits."""
+    def are_on(self, limit_ids: Collection[int], pids: Collection[int]) -> bool:
+        """Return whether one of some watched processes holds slots of these limits, or is queued on them."""
         with self._store.database.lock:
             owner_ids = [row.id for row in self._watch.rows if row.pid in pids]
 
         def look(ledger: Ledger) -> bool:
-            return any(owner_rows.holds(ledger.connection, each, limit_ids) for each in owner_ids)
+            return any(owner_rows.is_on(ledger.connection, each, limit_ids) for each in owner_ids)
 
         return bool(owner_ids) and self._store.read(look)
 

@@ -74,10 +74,10 @@ class Database:
 
     # ---- transactions ----------------------------------------------------------------------------------------
 
+    # The callers of the fast ones have the lock. The second of two is only run if the first one has done nothing.
+
     def execute_fast(self, statement: str, parameters: Sequence[Any]) -> int:
         """Run one statement as a transaction of its own; return how many rows it changed, -1 if a trigger refused it.
-
-        The caller has the lock.
 
         Raises:
             Busy: another process is writing, or the store is not open; nothing was done.
@@ -100,7 +100,8 @@ class Database:
         try:
             if connection is None or anchors is None or connection.in_transaction or not anchors.are_at_hand():
                 raise Busy
-            row: tuple[Any, ...] | None = connection.execute(statement, parameters).fetchone()
+            # C throughout: a handler of a signal between the two calls would not find the transaction that is open.
+            row = next(map(sqlite3.Cursor.fetchone, map(connection.execute, (statement,), (parameters,))))
             return (None, connection.execute(otherwise, its_parameters).rowcount) if row is None else (row, 0)
         except SQLITE_ERRORS as error:
             raise self._explained(error, connection) from error
@@ -286,7 +287,7 @@ class Database:
     def is_in_place(self) -> bool:
         """Return whether the store is open, and was not deleted or replaced since; bring in a log that is long."""
         connection, anchors = self._connection, self._anchors
-        if connection is None or anchors is None:
+        if connection is None or anchors is None or not anchors.are_intact():
             return False
         is_in_place = anchors.are_in_place() and self._is_claim_in_place()
         if not is_in_place and (anchors.are_unlinked() or os.path.lexists(self.path)):

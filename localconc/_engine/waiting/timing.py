@@ -17,9 +17,6 @@ MAX_POLLERS: Final = 8
 FAR_BEHIND: Final = 8
 FAR_BEHIND_FACTOR: Final = 6
 
-#: However many threads of a process wait, each polls more seldom by no more than this factor: the others may go.
-MAX_CROWD_FACTOR: Final = 25
-
 #: If a waiter has not acted this long after its slots had drained, it is stopped, and others act for it.
 OVERDUE_SECONDS: Final = 0.02
 
@@ -93,4 +90,4 @@ def poll_seconds(gets_wakeups: bool, sees_deaths: bool, owners_ahead: int = 0, w
         return SLOW_POLL_SECONDS * FAR_BEHIND_FACTOR
     if not sees_deaths:
         return min(SLOW_POLL_SECONDS, QUICK_POLL_SECONDS * crowd)
-    return SLOW_POLL_SECONDS * min(MAX_CROWD_FACTOR, crowd)
+    return SLOW_POLL_SECONDS * min(FAR_BEHIND_FACTOR, crowd)

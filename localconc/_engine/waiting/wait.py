@@ -120,7 +120,7 @@ class Wait:
         watch = partial(self._engine.reaper.watch_in_front, limit_ids, self._queued.ticket)
         yield from self._retry(watch)
         tasks, pids = possible_parents(self._queued.requester.context)
-        if not tasks and not (yield from self._retry(partial(self._engine.reaper.do_hold, pids, limit_ids))):
+        if not tasks and not (yield from self._retry(partial(self._engine.reaper.are_on, limit_ids, pids))):
             self._parent_at = None  # who comes later is served later, and holds nothing that this request waits for
         self._owners_ahead = yield from self._retry(partial(self._engine.queued.owners_ahead, limit_ids))
         # The threads of a crowd often begin together, and are to poll at different moments.
@@ -138,6 +138,7 @@ class Wait:
             yield from self._watch(now)
         if self._poll_at is not None and engine.reaper.has_news():
             yield from self._retry(engine.reaper.reap_suspects)
+            self._poll_at = now  # one may have admitted this request, and died before it sent the wakeup
         if self._report_at is not None and self._report_at <= now:
             self._report_at = self._next_report(now)
             reason = yield from self._retry(partial(engine.queued.explain, queued, self._call.request.slots))

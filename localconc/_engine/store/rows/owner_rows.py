@@ -61,10 +61,13 @@ def ahead(connection: sqlite3.Connection, limit_id: int, ticket: int) -> list[in
     return [row[0] for row in connection.execute(statement, (limit_id, ticket)).fetchall()]
 
 
-def holds(connection: sqlite3.Connection, owner_id: int, limit_ids: Iterable[int]) -> bool:
-    """Return whether a process holds slots of any of these limits."""
-    statement = "SELECT 1 FROM slots WHERE limit_id = ? AND owner_id = ? LIMIT 1"
-    return any(connection.execute(statement, (each, owner_id)).fetchone() for each in limit_ids)
+def is_on(connection: sqlite3.Connection, owner_id: int, limit_ids: Iterable[int]) -> bool:
+    """Return whether a process holds slots of any of these limits, or is queued on one."""
+    statement = """
+        SELECT 1 FROM slots WHERE limit_id = ? AND owner_id = ?
+        UNION ALL SELECT 1 FROM queue JOIN waiters USING (ticket) WHERE queue.limit_id = ? AND waiters.owner_id = ?
+    """
+    return any(connection.execute(statement, (each, owner_id) * 2).fetchone() for each in limit_ids)
 
 
 def in_front(
