@@ -72,9 +72,7 @@ class Database:
         self._on_open = on_open
         self._on_opened = on_opened
 
-    # ---- transactions ----------------------------------------------------------------------------------------
-
-    # The callers of the fast ones have the lock. The second of two is only run if the first one has done nothing.
+    # ---- transactions; the callers of the fast ones have the lock --------------------------------------------
 
     def execute_fast(self, statement: str, parameters: Sequence[Any]) -> int:
         """Run one statement as a transaction of its own; return how many rows it changed, -1 if a trigger refused it.

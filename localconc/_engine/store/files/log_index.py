@@ -18,6 +18,8 @@ from localconc._engine.homes.files import read_at
 if sys.platform != "win32":
     import fcntl
 
+    _SYSTEM: Final = os.uname().sysname
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -35,8 +37,6 @@ _GLANCE: Final = struct.Struct("8xI4xI36xI44x4I")
 WRITER_LOCK: Final = 120
 MARK_LOCKS: Final = range(124, 128)
 _MARKS_FROM_THE_LAST: Final = tuple(zip(reversed(MARKS), reversed(MARK_LOCKS), strict=True))
-
-_SYSTEM: Final = os.uname().sysname if sys.platform != "win32" else ""
 
 #: Stands for an index that can't be mapped: nobody is held up by it.
 _NOTHING: Final = memoryview(struct.pack(f"{WORDS}I", *(int(word == FRAMES) for word in range(WORDS)))).cast("I")
