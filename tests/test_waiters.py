@@ -48,6 +48,12 @@ class Process:
             1, WaitTerms(self.mailbox, has_end=False, needs_estimate=False, stops=(1,), generation=1), names, 1, {}
         )
 
+    def ask_without_end(self, *names: str) -> Handle:
+        """Acquire, or queue without an end, in a thread that holds nothing."""
+        return self._ask(
+            2, WaitTerms(self.mailbox, has_end=False, needs_estimate=False, stops=(), generation=1), names, 1, {}
+        )
+
     def _ask(
         self, context: int, terms: WaitTerms, names: tuple[str, ...], slots: int, fields: dict[str, Any]
     ) -> Handle:
@@ -61,7 +67,10 @@ class Process:
         return self.handle
 
     def accept(self) -> Handle | Queued | Deadlocked:
-        return self.engine.queued.accept(self.request, self.queued, self.handle)
+        outcome = self.engine.queued.accept(self.request, self.queued, self.handle)
+        if isinstance(outcome, Queued):
+            self.queued = outcome
+        return outcome
 
     def release(self) -> None:
         self.engine.acquisitions.release(self.handle)
@@ -334,6 +343,34 @@ def test_a_stopped_process_that_goes_on_closes_a_circle_that_had_no_place_for_it
     stopped.engine.holdings.undo(stopped.handle)
     stopped.engine.acquisitions.release(kept)
     assert behind.accept() is behind.handle
+    check_store(holder.directory)
+
+
+@pytest.mark.usefixtures("everybody_stopped")
+def test_a_stopped_process_that_goes_on_is_not_in_the_way_of_those_it_waits_for(
+    processes: list[Process], clock: ManualClock
+) -> None:
+    """At its old place it would wait for slots of a caller that waits behind it."""
+    holder, stopped, nested = processes
+    holder.ask("db")
+    stopped.ask_without_end("db", "api")
+    nested.ask_inside("db")
+    holder.release()
+    clock.advance(1.1)
+    assert pass_over(nested, "db")
+    assert nested.accept() is nested.handle
+    holder.ask("api")
+    inner = nested.handle
+    nested.ask_inside("api")
+    assert isinstance(stopped.accept(), Queued)
+    holder.release()
+    assert nested.accept() is nested.handle
+    nested.release()
+    nested.engine.acquisitions.release(inner)
+    assert stopped.accept() is stopped.handle
+    assert (stopped.held("db"), stopped.held("api")) == (1, 1)
+    stopped.release()
+    assert reading.waiters(holder.engine, None) == []
     check_store(holder.directory)
 
 

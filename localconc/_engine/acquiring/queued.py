@@ -13,7 +13,7 @@ from localconc._engine.queue.cleanup import cancel
 from localconc._engine.queue.explain import MAX_NAMED_HOLDERS, HolderLists, LedgerAt, Reason, explain
 from localconc._engine.queue.turns import Queues, blocked
 from localconc._engine.store.rows import listings, owner_rows
-from localconc._engine.store.rows.schema import GRANTED, PASSED_OVER, REFUSED
+from localconc._engine.store.rows.schema import GRANTED, PASSED_OVER, REFUSED, WAITING
 from localconc.errors import ConcurrencySlotAcquisitionError, StoreError
 
 if TYPE_CHECKING:
@@ -212,12 +212,15 @@ class QueuedRequests:
                     admission.warn_of_missing(txn, request, waiter.owner_id)
                 return self._granted_by_outcome(txn, waiter)
             if waiter.state == PASSED_OVER:
+                handle.ticket = None  # it may get another one
                 return self._rejoin(txn, request, queued, waiter)
             return queued
 
         def note(outcome: Grant | Queued | Deadlocked | str | None) -> None:
             if isinstance(outcome, Grant):
                 self._holdings.hold(handle, outcome, request)
+            elif isinstance(outcome, Queued):
+                handle.ticket = outcome.ticket
 
         outcome = self._store.transact(work, note)
         if isinstance(outcome, Grant):
@@ -257,7 +260,10 @@ class QueuedRequests:
     def _rejoin(
         self, txn: Transaction, request: Request, queued: Queued, waiter: WaiterRow
     ) -> Queued | Grant | Deadlocked:
-        """Queue a request that was passed over at its old place, and admit it if there is room."""
+        """Queue a request that was passed over at its old place, and admit it if there is room.
+
+        If that would close a circle of others, it joins the end of the queue: it would wait for those who wait for it.
+        """
         rows = admission.resolve(txn, request, waiter.owner_id)
         if not rows:  # none of its limits is enforced any more
             txn.ledger.delete_waiter(waiter.ticket)
@@ -265,12 +271,16 @@ class QueuedRequests:
                 txn, waiter._replace(limit_ids="[]", granted_wall=txn.wall, granted_boot=txn.now)
             )
         terms, limit_ids = queued.terms, [row.id for row in rows]
-        if terms.stops and not terms.has_end:
-            deadlocked = would_deadlock(txn, request, waiter.requester, limit_ids, terms.stops, waiter.ticket)
-            if deadlocked is not None:  # others have closed a circle while it had no place
-                return deadlocked
-        txn.ledger.rejoin(
+        ticket, asked = waiter.ticket, (txn, request, waiter.requester, limit_ids, terms.stops)
+        deadlocked = None if terms.has_end else would_deadlock(*asked, ticket)
+        if deadlocked is not None and terms.stops:  # others have closed a circle while it had no place
+            return deadlocked
+        is_in_the_way = deadlocked is not None and would_deadlock(*asked) is None
+        txn.ledger.delete_waiter(ticket)
+        ticket = txn.ledger.insert_waiter(
             waiter._replace(  # the slots, too: some may have drained from the grant that was taken back
+                ticket=0 if is_in_the_way else ticket,
+                state=WAITING,
                 slots=request.slots,
                 limit_ids=limits_text(limit_ids),
                 request=request.to_text(),
@@ -280,14 +290,14 @@ class QueuedRequests:
             )
         )
         admission.admit_waiters(txn, limit_ids)
-        now_is = txn.ledger.waiter(waiter.ticket)
+        now_is = txn.ledger.waiter(ticket)
         if now_is is not None and now_is.state == GRANTED:
-            txn.ledger.delete_waiter(waiter.ticket)
+            txn.ledger.delete_waiter(ticket)
             return self._granted_by_outcome(txn, now_is)
         owner = self._membership.owner
         if owner is not None:
             owner.retract(queued.requester.serial)  # so that it can be passed over again
-        return queued._replace(secret=0, is_simple=False, refs=tuple(map(LimitRef.of, rows)))
+        return queued._replace(ticket=ticket, secret=0, is_simple=False, refs=tuple(map(LimitRef.of, rows)))
 
     # ---- giving up -------------------------------------------------------------------------------------------
 

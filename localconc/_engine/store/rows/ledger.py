@@ -235,14 +235,6 @@ class Ledger:
             (PASSED_OVER, limits_text(waiter.queued_on), waiter.ticket),
         )
 
-    def rejoin(self, row: WaiterRow) -> None:
-        """Queue a waiter that was passed over at its old place in the order of arrival, as its row is to be now."""
-        self._execute(
-            "UPDATE waiters SET state = ?, slots = ?, limit_ids = ?, request = ?, address = ?, has_end = ?, stops = ? "
-            "WHERE ticket = ?",
-            (WAITING, row.slots, row.limit_ids, row.request, row.address, row.has_end, row.stops, row.ticket),
-        )
-
     def requeue(self, ticket: int, limit_ids: list[int]) -> None:
         """Queue a waiter on other limits, at its place in the order of arrival.
 
