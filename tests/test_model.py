@@ -291,7 +291,7 @@ class LimiterMachine(RuleBasedStateMachine):
     ) -> None:
         released = self.pick(self.processes[who].holds, which)
         asked = self.pick(self.processes[other].waits, other_which)
-        if released and asked:
+        if released and asked and not asked.is_rate:  # what rate_limit took at the last moment, nobody gives back
             self.processes[who].release(released, short_way=False)
             self.model.leave(released)
             (self.processes[other].cancel if is_struck else self.processes[other].give_up)(asked)
