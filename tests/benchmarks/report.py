@@ -48,7 +48,7 @@ class Curve:
     @property
     def spread(self) -> float:
         """The last figure as a multiple of the first."""
-        return self.points[-1][1] / self.points[0][1]
+        return self.points[-1][1] / (self.points[0][1] or 1.0)  # memory may not have grown at first
 
     def row(self, bar: float, note: str = "") -> Row:
         """The whole curve as one row: last figure over the first."""
