@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from localconc._engine.core.calls import Call
     from localconc._engine.core.history import Acquisition, Statistics
     from localconc._engine.core.records import Grant, LimitRef
-    from localconc._engine.core.views import Holder, Limit, Waiter
+    from localconc._engine.core.views import Event, Holder, Limit, Waiter
     from localconc._engine.engine import Engine
-    from localconc._engine.events import Event
 
 
 class Handle(Protocol):

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from localconc._engine import registry
 from localconc._engine.core import arguments
-from localconc._engine.events import Event, subscribers
+from localconc._engine.core.views import Event
+from localconc._engine.events import subscribers
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -152,7 +152,7 @@ def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Ite
 
 
 def _in_force(config: pytest.Config) -> str:
-    from localconc._engine.core.environment import is_disabled
+    from localconc._environment import is_disabled
 
     if is_disabled():
         return "localconc: switched off by LOCALCONC_DISABLED, marked tests are not limited"
@@ -217,7 +217,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 
 def _acquire(item: pytest.Item, markers: Iterable[tuple[str, pytest.Mark]], held: ExitStack) -> None:
-    from localconc._engine.core.environment import is_disabled
+    from localconc._environment import is_disabled
     from localconc.testing import marked
 
     if is_disabled():

@@ -3,43 +3,16 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
-from uuid import UUID, uuid5
-
-from localconc._engine.core.views import moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pendulum import DateTime
-
     from localconc._engine.core.records import LimitRef
+    from localconc._engine.core.views import Event
 
 ACQUIRED: Final = "localconc.concurrency-limit.acquired"
 RELEASED: Final = "localconc.concurrency-limit.released"
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """An acquisition or release of slots of one limit, in the shape of Prefect's events.
-
-    Attributes:
-        event: `localconc.concurrency-limit.acquired` or `localconc.concurrency-limit.released`.
-        occurred: when it happened (UTC).
-        resource: `localconc.resource.id` (`localconc.concurrency-limit.<uuid>`), `localconc.resource.name`,
-            `slots-acquired` and `limit`, all as strings. An event from the history also describes the caller.
-        related: the other limits of the same call, each with `localconc.resource.id` and `localconc.resource.role`.
-        id: identifies the event.
-        follows: for a release, the id of the acquisition; else None.
-    """
-
-    event: str
-    occurred: DateTime
-    resource: dict[str, str]
-    related: list[dict[str, str]] = field(default_factory=list)
-    id: UUID = field(default=UUID(int=0))
-    follows: UUID | None = None
 
 
 def build(
@@ -59,6 +32,11 @@ def build(
         together: all limits of the call.
         more: further entries for `resource`.
     """
+    from uuid import UUID, uuid5  # all this is for those who look
+
+    from localconc._engine.core.display import moment
+    from localconc._engine.core.views import Event
+
     limit_uuid = UUID(bytes=ref.uuid)
     acquired_id = uuid5(limit_uuid, f"acquired {owner_id} {serial}")
     is_release = kind == RELEASED

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from functools import cached_property, partial
+from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from localconc._engine.operations import limits, reading
 from localconc._engine.waiting import threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-    from uuid import UUID
+    from collections.abc import Callable
 
     from localconc._engine.core.calls import Call
-    from localconc._engine.core.history import Acquisition, Statistics
     from localconc._engine.engine import Engine
-    from localconc._engine.events import Event
     from localconc._engine.holding.holdings import Handle
+
+
+class _Later:
+    """An operation that is loaded, and bound to the engine, when it is first used: most programs only acquire."""
+
+    def __init__(self, module: str, function: str) -> None:
+        self._module = module
+        self._function = function
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, machine: Machine, owner: type) -> Any:
+        function = getattr(import_module(f"localconc._engine.{self._module}"), self._function)
+        operation = machine.__dict__[self._name] = partial(function, machine.engine)
+        return operation
 
 
 class Machine:
@@ -30,22 +43,29 @@ class Machine:
         self.release: Callable[[Any], None] = partial(threads.release, engine)
         self.release_later: Callable[[Any], None] = engine.holdings.release_later
         self.handle_of: Callable[[int], Handle | None] = engine.holdings.handle_of
-        self.numbers = partial(reading.numbers, engine)
-        self.read_refs = partial(reading.read_refs, engine)
 
-        self.create = partial(limits.create, engine)
-        self.ensure = partial(limits.ensure, engine)
-        self.ensure_all = partial(limits.ensure_all, engine)
-        self.update = partial(limits.update, engine)
-        self.reset = partial(limits.reset, engine)
-        self.delete = partial(limits.delete, engine)
-        self.pause = partial(limits.pause, engine)
-        self.resume = partial(limits.resume, engine)
+    acquire_async = _Later("waiting.tasks", "acquire")
+    release_async = _Later("waiting.tasks", "release")
 
-        self.read = partial(reading.read, engine)
-        self.read_all = partial(reading.read_all, engine)
-        self.holders = partial(reading.holders, engine)
-        self.waiters = partial(reading.waiters, engine)
+    numbers = _Later("operations.reading", "numbers")
+    read_refs = _Later("operations.reading", "read_refs")
+    read = _Later("operations.reading", "read")
+    read_all = _Later("operations.reading", "read_all")
+    holders = _Later("operations.reading", "holders")
+    waiters = _Later("operations.reading", "waiters")
+
+    create = _Later("operations.limits", "create")
+    ensure = _Later("operations.limits", "ensure")
+    ensure_all = _Later("operations.limits", "ensure_all")
+    update = _Later("operations.limits", "update")
+    reset = _Later("operations.limits", "reset")
+    delete = _Later("operations.limits", "delete")
+    pause = _Later("operations.limits", "pause")
+    resume = _Later("operations.limits", "resume")
+
+    events = _Later("operations.history", "events")
+    history = _Later("operations.history", "read")
+    statistics = _Later("operations.history", "statistics")
 
     def __repr__(self) -> str:
         return f"<This machine's limits in {self.engine.directory}>"
@@ -53,34 +73,3 @@ class Machine:
     def machine(self, what: str) -> Engine:
         """Return the engine."""
         return self.engine
-
-    # ---- tasks, loaded with asyncio by programs that have some ---------------------------------------------------
-
-    @cached_property
-    def acquire_async(self) -> Callable[[Call, str, int], Coroutine[Any, Any, Handle]]:
-        from localconc._engine.waiting import tasks
-
-        return partial(tasks.acquire, self.engine)
-
-    @cached_property
-    def release_async(self) -> Callable[[Any], Coroutine[Any, Any, None]]:
-        from localconc._engine.waiting import tasks
-
-        return partial(tasks.release, self.engine)
-
-    # ---- the past, loaded when a program reads it --------------------------------------------------------------
-
-    def events(self, name_or_id: str | UUID | None, since: float | None, newest: int | None) -> list[Event]:
-        from localconc._engine.operations import history
-
-        return history.events(self.engine, name_or_id, since, newest)
-
-    def history(self, name_or_id: str | UUID | None, since: float | None, newest: int | None) -> list[Acquisition]:
-        from localconc._engine.operations import history
-
-        return history.read(self.engine, name_or_id, since, newest)
-
-    def statistics(self, name_or_id: str | UUID | None, since: float | None) -> list[Statistics]:
-        from localconc._engine.operations import history
-
-        return history.statistics(self.engine, name_or_id, since)

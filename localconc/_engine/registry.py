@@ -9,7 +9,7 @@ from os import getpid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from localconc._engine.core import environment
+from localconc import _environment as environment
 from localconc._engine.core.clock import SystemClock
 from localconc._engine.engine import Engine
 from localconc._engine.homes.home import HOME_VARIABLE, SERVER, home, is_on_server

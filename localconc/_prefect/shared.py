@@ -1,9 +1,10 @@
 """All that this package takes from the machine's engine: checked calls, grants, what people see, events."""
 
 from localconc._engine.core.calls import RATE_LIMIT, Call, Request
+from localconc._engine.core.display import moment
 from localconc._engine.core.records import Grant, LimitRef
-from localconc._engine.core.views import Holder, Limit, Waiter, moment
-from localconc._engine.events import ACQUIRED, RELEASED, Event, publish, subscribers
+from localconc._engine.core.views import Event, Holder, Limit, Waiter
+from localconc._engine.events import ACQUIRED, RELEASED, publish, subscribers
 
 __all__ = [
     "ACQUIRED",

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from localconc import _environment as environment
 from localconc._engine import registry
-from localconc._engine.core import arguments, environment
+from localconc._engine.core import arguments
 from localconc._engine.core.calls import strict_default
 from localconc._engine.core.rules import MAX_PAUSE_SECONDS
 from localconc._engine.homes.home import DATABASE_NAME, home_source, is_on_server, other_homes

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from localconc._engine import registry
-from localconc._engine.core import views
+from localconc._engine.core import display
 from localconc._engine.core.calls import Request
 from localconc._engine.homes.home import is_on_server
 from localconc._engine.operations import reading
@@ -143,13 +143,13 @@ def _status(found: reading.LimitRows, snapshot: reading.StoreRows) -> LimitStatu
         name=row.name,
         limit=row.limit,
         active=bool(row.active),
-        active_slots=views.active_slots(row, now),
-        denied_slots=views.denied_slots(row, now),
+        active_slots=display.active_slots(row, now),
+        denied_slots=display.denied_slots(row, now),
         slot_decay_per_second=row.decay,
         avg_slot_occupancy_seconds=row.average,
         created=row.created,
         updated=row.updated,
-        paused_until=views.paused_until(row, now, snapshot.wall),
+        paused_until=display.paused_until(row, now, snapshot.wall),
         configured=bool(row.configured),
         next_slot_seconds=reading.next_slot_seconds(row, now),
         unowned_slots=0 if row.decay > 0 else max(row.held - owned, 0),
@@ -161,7 +161,7 @@ def _status(found: reading.LimitRows, snapshot: reading.StoreRows) -> LimitStatu
 
 
 def _holder(entry: HolderEntry) -> Entry:
-    numbers = views.numbers(entry.numbers)
+    numbers = display.numbers(entry.numbers)
     return Entry(
         entry.owner_id,
         entry.pid or None,

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from localconc._engine.core.environment import DISABLED
+from localconc._environment import DISABLED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

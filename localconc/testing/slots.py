@@ -14,7 +14,7 @@ import localconc
 from localconc import errors, sync
 from localconc._engine import registry
 from localconc._engine.core import arguments
-from localconc._engine.core.environment import DISABLED
+from localconc._environment import DISABLED
 from localconc.events import read_events
 from localconc.limits import read_holders, read_limit
 from localconc.testing.block import Block

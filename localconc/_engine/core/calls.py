@@ -6,7 +6,8 @@ import os
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from localconc._engine.core import arguments, environment
+from localconc import _environment as environment
+from localconc._engine.core import arguments
 from localconc._engine.core.errors import malformed
 
 if TYPE_CHECKING:

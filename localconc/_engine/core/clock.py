@@ -12,58 +12,65 @@ import sys
 import time
 from functools import cache, partial
 from types import BuiltinFunctionType
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable
+    from typing import Protocol
 
+    # A class of this kind takes long to make at each start, and only the type checker reads it.
 
-class Mailbox(Protocol):
-    """Where a waiting thread or an event loop receives wakeups."""
+    class Mailbox(Protocol):
+        """Where a waiting thread or an event loop receives wakeups."""
 
-    @property
-    def address(self) -> str:
-        """The mailbox's name in the waiter's row."""
+        @property
+        def address(self) -> str:
+            """The mailbox's name in the waiter's row."""
 
-    @property
-    def is_reachable(self) -> bool:
-        """Whether other processes can send to it; if not, its waiter polls more often."""
+        @property
+        def is_reachable(self) -> bool:
+            """Whether other processes can send to it; if not, its waiter polls more often."""
 
-    def wait(self, seconds: float | None, watched_fd: int | None) -> None:
-        """Sleep until a wakeup comes, the watched descriptor is readable, or the time has passed."""
+        def wait(self, seconds: float | None, watched_fd: int | None) -> None:
+            """Sleep until a wakeup comes, the watched descriptor is readable, or the time has passed."""
 
-    def take(self) -> list[tuple[int, int, float, float]]:
-        """Return the wakeups received since the last time."""
+        def take(self) -> list[tuple[int, int, float, float]]:
+            """Return the wakeups received since the last time."""
+
+    class Clock(Protocol):
+        """A time that all processes of the machine agree on, and pauses that follow it."""
+
+        def now(self) -> float:
+            """Return the seconds since the machine started, suspended or not; the wall clock's jumps don't move it."""
+
+        def wall(self) -> float:
+            """Return the seconds since 1970 (UTC), which people read, and by which decay continues after a reboot."""
+
+        def boot_identity(self) -> str:
+            """Return a text that differs after every reboot; "" if the system tells none.
+
+            A container may have one of its own on the same boot.
+            """
+
+        def pause(self, mailbox: Mailbox, until: float | None, watched_fd: int | None) -> None:
+            """Block this thread until the moment, a wakeup in the mailbox, or an event on the watched descriptor."""
+
+        async def pause_task(self, event: Any, until: float | None) -> None:
+            """Suspend this task until the moment, or until another task sets the event (`set`, `wait`).
+
+            The event may be set afterwards.
+            """
+
+    class Timer(Protocol):
+        """A call that an event loop will make."""
+
+        def cancel(self) -> None:
+            """Do not make the call. Only the loop's thread may cancel."""
 
 
 class InPassing(float):
     """A moment that ends a pause, but to which a test's clock never jumps: a report is due then, and no admission."""
-
-
-class Clock(Protocol):
-    """A time that all processes of the machine agree on, and pauses that follow it."""
-
-    def now(self) -> float:
-        """Return the seconds since the machine started, with suspended time; jumps of the wall clock don't move it."""
-
-    def wall(self) -> float:
-        """Return the seconds since 1970 (UTC), which people read, and by which decay continues after a reboot."""
-
-    def boot_identity(self) -> str:
-        """Return a text that differs after every reboot; "" if the system tells none.
-
-        A container may have one of its own on the same boot.
-        """
-
-    def pause(self, mailbox: Mailbox, until: float | None, watched_fd: int | None) -> None:
-        """Block this thread until the moment, a wakeup in the mailbox, or an event on the watched descriptor."""
-
-    async def pause_task(self, event: Any, until: float | None) -> None:
-        """Suspend this task until the moment, or until another task sets the event (`set`, `wait`).
-
-        The event may be set afterwards.
-        """
 
 
 # ---- where the time comes from ---------------------------------------------------------------------------------------
@@ -99,7 +106,7 @@ def _boot_identity() -> str:
         if library.sysctlbyname(b"kern.bootsessionuuid", text, ctypes.byref(length), None, ctypes.c_size_t(0)) != 0:
             raise OSError(ctypes.get_errno(), "sysctlbyname")
         return text.value.decode("ascii")
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+    with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
         return file.read().strip()
 
 
@@ -114,7 +121,7 @@ def boot_offset_seconds() -> float:
     try:
         if os.readlink("/proc/self/ns/time") != os.readlink("/proc/self/ns/time_for_children"):
             return 0.0  # the table describes the namespace of the children, not the one of this process
-        with open(_OFFSETS_PATH, encoding="ascii") as file:
+        with open(_OFFSETS_PATH, encoding="utf-8") as file:
             lines = [line.split() for line in file]
         return next((int(line[1]) + int(line[2]) / 1e9 for line in lines if line[0] in ("boottime", "7")), 0.0)
     except (OSError, ValueError, IndexError):
@@ -187,13 +194,6 @@ class SystemClock:
 
 
 # ---- timers of event loops -------------------------------------------------------------------------------------------
-
-
-class Timer(Protocol):
-    """A call that an event loop will make."""
-
-    def cancel(self) -> None:
-        """Do not make the call. Only the loop's thread may cancel."""
 
 
 def call_later(loop: AbstractEventLoop, seconds: float, callback: Callable[[], object]) -> Timer:

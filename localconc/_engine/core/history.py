@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from localconc._engine.core.calls import Mode
-from localconc._engine.core.views import moment
+from localconc._engine.core.display import moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -189,33 +189,3 @@ class LostLog(NamedTuple):
     pid: int
     log: int
     is_visible: bool
-
-
-class PastAcquisition(NamedTuple):
-    """The part of an acquisition that concerns one limit, as the history keeps it."""
-
-    uuid: bytes
-    name: str
-    limit: int
-    owner_id: int
-    serial: int
-    slots: int
-    acquired_wall: float
-    released_wall: float | None
-    waited_seconds: float
-    thread: str
-    label: str
-    numbers: str | None
-    ending: int | None
-    is_held: int
-    pid: int
-    command: str
-
-    @property
-    def call(self) -> tuple[int, int]:
-        """Owner and serial, which all parts of one call share."""
-        return self.owner_id, self.serial
-
-    @property
-    def ref(self) -> LimitRef:
-        return LimitRef(0, self.uuid, self.name, self.limit, 0, 0.0)

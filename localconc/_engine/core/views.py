@@ -1,15 +1,12 @@
-"""What people see of the store: limits, holders, waiters."""
+"""What people see of the store: limits, holders, waiters, events. Loaded by programs that look at some."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from localconc._engine.core import rules
-from localconc._engine.core.errors import malformed
-from localconc.errors import StoreError
+from localconc._engine.core import display
 
 if TYPE_CHECKING:
     from pendulum import DateTime
@@ -98,83 +95,41 @@ class Waiter:
     label: str = ""
 
 
-def moment(seconds: float) -> DateTime:
-    """Return a moment of the wall clock as people get it.
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An acquisition or release of slots of one limit, in the shape of Prefect's events.
 
-    This takes an eighth of the time of `pendulum.from_timestamp`: a full history has 20,000 moments.
+    Attributes:
+        event: `localconc.concurrency-limit.acquired` or `localconc.concurrency-limit.released`.
+        occurred: when it happened (UTC).
+        resource: `localconc.resource.id` (`localconc.concurrency-limit.<uuid>`), `localconc.resource.name`,
+            `slots-acquired` and `limit`, all as strings. An event from the history also describes the caller.
+        related: the other limits of the same call, each with `localconc.resource.id` and `localconc.resource.role`.
+        id: identifies the event.
+        follows: for a release, the id of the acquisition; else None.
     """
-    import pendulum
 
-    if not hasattr(pendulum, "from_timestamp"):  # other threads wait for the import: this one has interrupted it
-        raise StoreError(
-            "A signal handler or finalizer used limits while it interrupted the import of pendulum: set a flag in the "
-            "handler, and use limits outside it."
-        )
-    try:
-        at = datetime.fromtimestamp(seconds, UTC)
-    except (OverflowError, ValueError, OSError, TypeError) as error:
-        raise malformed("A moment", seconds) from error
-    return pendulum.DateTime(at.year, at.month, at.day, at.hour, at.minute, at.second, at.microsecond, pendulum.UTC)
-
-
-def moment_text(seconds: float) -> str:
-    """Return a moment of the wall clock as messages show it. Unlike `moment`, this loads no library."""
-    try:
-        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-    except (OverflowError, ValueError, OSError, TypeError) as error:
-        raise malformed("A moment", seconds) from error
-
-
-def load() -> None:
-    """Load the library of `moment` before a transaction that uses it, because other processes wait for its end."""
-    moment(0.0)
-
-
-def active_slots(row: LimitRow, now: float) -> int:
-    """Return the occupied slots as people see them."""
-    return rules.displayed(occupied(row, now))
-
-
-def occupied(row: LimitRow, now: float) -> float:
-    """Return the occupied slots, with the part of a slot that has not drained yet."""
-    return rules.occupied_slots(row.empty_at, now, row.decay) if row.decay > 0 else float(row.held)
-
-
-def denied_slots(row: LimitRow, now: float) -> int:
-    """Return the refused slots that still count, as people see them."""
-    return rules.displayed(rules.denied_slots(row.denied, row.denied_at, now, row.decay, row.average))
-
-
-def paused_until(row: LimitRow, now: float, wall: float) -> float | None:
-    """Return when a pause ends, by the wall clock; None if the limit is not paused."""
-    return None if row.paused_until is None or row.paused_until <= now else wall + row.paused_until - now
+    event: str
+    occurred: DateTime
+    resource: dict[str, str]
+    related: list[dict[str, str]] = field(default_factory=list)
+    id: UUID = field(default=UUID(int=0))
+    follows: UUID | None = None
 
 
 def limit(row: LimitRow, now: float, wall: float) -> Limit:
     """Return a limit as people see it at a moment."""
-    until = paused_until(row, now, wall)
+    until = display.paused_until(row, now, wall)
     return Limit(
         id=UUID(bytes=row.uuid),
         name=row.name,
         limit=row.limit,
         active=bool(row.active),
-        active_slots=active_slots(row, now),
-        denied_slots=denied_slots(row, now),
+        active_slots=display.active_slots(row, now),
+        denied_slots=display.denied_slots(row, now),
         slot_decay_per_second=row.decay,
         avg_slot_occupancy_seconds=row.average,
-        created=moment(row.created),
-        updated=moment(row.updated),
-        paused_until=None if until is None else moment(until),
+        created=display.moment(row.created),
+        updated=display.moment(row.updated),
+        paused_until=None if until is None else display.moment(until),
     )
-
-
-def numbers(text: str | None) -> tuple[int, ...]:
-    """Return the slot numbers in a text such as `'0,1'`; `()` for None.
-
-    Raises:
-        StoreError: localconc did not write this text.
-    """
-    try:
-        return tuple(map(int, text.split(","))) if text else ()
-    except (ValueError, AttributeError) as error:
-        raise malformed("Slot numbers", text) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import count, islice, repeat
 from typing import TYPE_CHECKING
 
-from localconc._engine.core import views
+from localconc._engine.core import display
 from localconc._engine.store.rows import listings
 from localconc._engine.store.rows.statements import SET_NUMBERS
 
@@ -41,9 +41,9 @@ def give_numbers(connection: Connection, what: tuple[Membership, Mapping[int, Gr
             numbers.append(None if drains else ())
             continue
         if own:
-            given = views.numbers(own)
+            given = display.numbers(own)
         else:
-            taken = {number for text in others for number in views.numbers(text)}
+            taken = {number for text in others for number in display.numbers(text)}
             given = tuple(islice((number for number in count() if number not in taken), grant.slots))
             connection.execute(SET_NUMBERS, (",".join(map(str, given)), ref.limit_id, owner_id, serial))
         numbers.append(given)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from localconc._engine.core.clock import wall
+from localconc._engine.core.display import moment
 from localconc._engine.core.records import Grant
-from localconc._engine.core.views import moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -6,11 +6,10 @@ from collections import deque
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from localconc._engine import events as event_building
-from localconc._engine.core import views
+from localconc._engine.core import display
 from localconc._engine.core.calls import CONCURRENCY, RATE_LIMIT
 from localconc._engine.core.history import AcquisitionRow, Hold, acquisitions_of, statistics_of
-from localconc._engine.events import ACQUIRED, RELEASED
+from localconc._engine.events import ACQUIRED, RELEASED, build
 from localconc._engine.operations.limits import find
 from localconc._engine.operations.reading import look
 from localconc._engine.store.rows import past
@@ -20,10 +19,11 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from localconc._engine.core.history import Acquisition, Ending, Statistics
-    from localconc._engine.core.records import LimitRef, LimitRow, PastAcquisition
+    from localconc._engine.core.records import LimitRef, LimitRow
+    from localconc._engine.core.views import Event
     from localconc._engine.engine import Engine
-    from localconc._engine.events import Event
     from localconc._engine.store.rows.ledger import Ledger
+    from localconc._engine.store.rows.past import PastAcquisition
 
 _ENDINGS: Final[dict[int | None, Ending]] = {None: "released", KILLED: "killed", UNSEEN: "unseen", INSTANT: "instant"}
 
@@ -53,7 +53,7 @@ def _plain(row: PastAcquisition) -> AcquisitionRow:
     return AcquisitionRow(
         row.name,
         row.slots,
-        views.numbers(row.numbers),
+        display.numbers(row.numbers),
         row.pid,
         row.thread,
         row.command,
@@ -134,7 +134,7 @@ def events(engine: Engine, name_or_id: str | UUID | None, since: float | None, n
     happened.sort(key=lambda entry: entry[0])
     latest = deque(happened, maxlen=newest)
     return [
-        event_building.build(kind, at, row.ref, together[row.call], row.slots, *row.call, more=_known_of(row))
+        build(kind, at, row.ref, together[row.call], row.slots, *row.call, more=_known_of(row))
         for at, kind, row in latest
     ]
 

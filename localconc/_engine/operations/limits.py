@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
 
-from localconc._engine.core import views
+from localconc._engine.core import display, views
 from localconc._engine.queue import admission, definitions
 from localconc._engine.store.rows import listings
 from localconc._engine.waiting.threads import run
@@ -187,7 +187,7 @@ def _change(engine: Engine, name_or_id: str | UUID, change: Callable[[Transactio
 
 
 def _transact(engine: Engine, work: Callable[[Transaction], Result]) -> Result:
-    views.load()
+    display.load()
     return run(engine, lambda: engine.store.transact(work))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 from uuid import UUID
 
-from localconc._engine.core import rules, views
+from localconc._engine.core import display, rules, views
 from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.operations.limits import find
 from localconc._engine.queue.deadlocks import Circle, circles
@@ -155,7 +155,7 @@ def next_slot_seconds(row: LimitRow, now: float) -> float | None:
     """Return in how many seconds one more slot of a limit has drained; None if no slot will."""
     if row.decay == 0 or row.empty_at <= now:
         return None
-    level = views.occupied(row, now)
+    level = display.occupied(row, now)
     return (level - max(rules.displayed(level) - 1, 0)) / row.decay
 
 

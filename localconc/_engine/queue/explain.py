@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from localconc._engine.core import rules, views
+from localconc._engine.core import display, rules
 from localconc._engine.core.arguments import printable
 from localconc._engine.store.rows import listings
 
@@ -121,9 +121,9 @@ def _sentence(
     queued = f"{ahead} request(s) ahead" if ahead else "nobody ahead"
     if row.limit == 0:
         return f"{row.name!r} has limit=0, which admits nobody; {queued}"
-    text = f"{row.name!r}: {views.active_slots(row, at.now)} of {row.limit} in use"
+    text = f"{row.name!r}: {display.active_slots(row, at.now)} of {row.limit} in use"
     if row.paused_until is not None and row.paused_until > at.now:
-        until = views.moment_text(at.wall + row.paused_until - at.now)
+        until = display.moment_text(at.wall + row.paused_until - at.now)
         text += f", paused for {row.paused_until - at.now:.1f} s until {until}"
     if entries:
         named = ", ".join(_holder(entry, at.wall, caller) for entry in entries[:MAX_NAMED_HOLDERS])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from localconc._engine.core.errors import Busy, Damaged, shown
 from localconc._engine.waiting import outcomes, timing
@@ -12,23 +12,24 @@ from localconc.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
 
     from localconc._engine.core.clock import Mailbox
     from localconc._engine.engine import Engine
     from localconc._engine.liveness.owner import Owner
     from localconc._engine.waiting.mailboxes.mailbox import Wakeup
 
+    class MailboxSource(Protocol):
+        """Where the steps of a call get a mailbox: a thread gets one of its own, tasks share that of their loop."""
+
+        def take(self, owner: Owner) -> Any:
+            """Return a mailbox."""
+
+        def put(self, mailbox: Any) -> None:
+            """Take a mailbox back."""
+
+
 Result = TypeVar("Result")
-
-
-class MailboxSource(Protocol):
-    """Where the steps of a call get a mailbox: a thread gets one of its own, tasks share that of their loop."""
-
-    def take(self, owner: Owner) -> Any:
-        """Return a mailbox."""
-
-    def put(self, mailbox: Any) -> None:
-        """Take a mailbox back."""
 
 
 class Backoff(NamedTuple):

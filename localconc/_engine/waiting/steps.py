@@ -17,7 +17,7 @@ from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.holding.holdings import Handle
 from localconc._engine.holding.releases import report_late_release
 from localconc._engine.waiting import outcomes, timing
-from localconc._engine.waiting.pauses import MailboxSource, Park, Steps, retry_while_busy
+from localconc._engine.waiting.pauses import Park, Steps, retry_while_busy
 from localconc._engine.waiting.wait import Wait
 from localconc.errors import StoreError
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from localconc._engine.core.calls import Call
     from localconc._engine.engine import Engine
+    from localconc._engine.waiting.pauses import MailboxSource
 
 # ---- acquiring -------------------------------------------------------------------------------------------------------
 

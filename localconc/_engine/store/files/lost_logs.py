@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from localconc._engine.core.errors import Busy, shown
 from localconc._engine.homes.files import create_file
@@ -24,8 +24,19 @@ if sys.platform != "win32":
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
+    from typing import Protocol
 
     from localconc._engine.core.records import LostLog
+
+    class OtherProcesses(Protocol):
+        """The other processes that use a home."""
+
+        def living_others(self) -> list[int]: ...
+        def lost_logs(self) -> list[LostLog]: ...
+        def forget_logs(self, logs: list[LostLog]) -> None: ...
+        def close_log(self) -> None: ...
+        def is_claim_in_place(self) -> bool: ...
+
 
 #: The bytes of the log's index that writers and checkpoints lock (SQLite's «WAL-index format»).
 _WRITE_LOCK: Final = 120
@@ -33,16 +44,6 @@ _LOCKS: Final = 2
 
 #: Longer than a process goes on before it looks whether its log is still the one at the path.
 _NOTICED_WITHIN_SECONDS: Final = 0.02
-
-
-class OtherProcesses(Protocol):
-    """The other processes that use a home."""
-
-    def living_others(self) -> list[int]: ...
-    def lost_logs(self) -> list[LostLog]: ...
-    def forget_logs(self, logs: list[LostLog]) -> None: ...
-    def close_log(self) -> None: ...
-    def is_claim_in_place(self) -> bool: ...
 
 
 def may_be_lost(path: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from localconc._engine.core import views
+from localconc._engine.core import display
 from localconc._engine.core.calls import Request
 from localconc._engine.store.rows.schema import GRANTED, OPERATOR, PASSED_OVER, REFUSED, TOTALS_ROW, UNSEEN, WAITING
 from localconc._engine.store.rows.statements import HELD
@@ -12,6 +12,8 @@ from localconc._engine.store.rows.statements import HELD
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Collection
+
+    from localconc._engine.core.views import Holder, Waiter
 
 #: How many of the requests ahead in a queue, or of the holders, one query looks at.
 MAX_LOOKED_AT: Final = 64
@@ -35,11 +37,13 @@ class HolderEntry(NamedTuple):
 
     def shown_since(self) -> str:
         """Return since when it holds, as messages show it."""
-        return views.moment_text(self.acquired_wall)
+        return display.moment_text(self.acquired_wall)
 
-    def shown(self) -> views.Holder:
+    def shown(self) -> Holder:
         """Return the holder as people see it."""
-        numbers, acquired_at = views.numbers(self.numbers), views.moment(self.acquired_wall)
+        from localconc._engine.core import views  # for those who look
+
+        numbers, acquired_at = display.numbers(self.numbers), display.moment(self.acquired_wall)
         return views.Holder(
             self.name, self.slots, self.pid, self.thread, self.command, acquired_at, numbers, self.label
         )
@@ -74,10 +78,12 @@ class WaiterEntry(NamedTuple):
     command: str
     waiting_since: float
 
-    def shown(self, position: int) -> views.Waiter:
+    def shown(self, position: int) -> Waiter:
         """Return the waiter as people see it, at its place in the order of service."""
+        from localconc._engine.core import views
+
         request = Request.from_text(self.request)
-        since = views.moment(self.waiting_since)
+        since = display.moment(self.waiting_since)
         return views.Waiter(
             request.names, self.slots, self.pid, self.thread, self.command, position, since, request.label
         )

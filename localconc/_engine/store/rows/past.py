@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from localconc._engine.core.records import PastAcquisition
+from localconc._engine.core.records import LimitRef
 from localconc._engine.store.rows.statements import HELD
 
 if TYPE_CHECKING:
@@ -31,6 +31,36 @@ _PAST: Final = f"""
         SELECT id, pid, command FROM owners UNION ALL SELECT id, pid, command FROM past_owners
     ) AS process ON process.id = part.owner_id
 """
+
+
+class PastAcquisition(NamedTuple):
+    """The part of an acquisition that concerns one limit, as the history keeps it."""
+
+    uuid: bytes
+    name: str
+    limit: int
+    owner_id: int
+    serial: int
+    slots: int
+    acquired_wall: float
+    released_wall: float | None
+    waited_seconds: float
+    thread: str
+    label: str
+    numbers: str | None
+    ending: int | None
+    is_held: int
+    pid: int
+    command: str
+
+    @property
+    def call(self) -> tuple[int, int]:
+        """Owner and serial, which all parts of one call share."""
+        return self.owner_id, self.serial
+
+    @property
+    def ref(self) -> LimitRef:
+        return LimitRef(0, self.uuid, self.name, self.limit, 0, 0.0)
 
 
 def _holds(which: str) -> str:
