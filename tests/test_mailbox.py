@@ -25,6 +25,7 @@ from localconc._engine.waiting.mailboxes import pool as mailbox_pool
 from localconc._engine.waiting.mailboxes.mailbox import WAKEUP, Mailbox, Wakeup, from_bytes
 from localconc._engine.waiting.mailboxes.notifier import Notifier
 from localconc._engine.waiting.mailboxes.pool import MailboxPool
+from localconc._engine.waiting.timing import MAX_POLLERS
 from tests.kit.systems import needs_sockets
 
 pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="there are no such sockets"), needs_sockets]
@@ -423,6 +424,31 @@ def test_no_more_than_sixteen_mailboxes_stay_open(here: Place) -> None:
     assert len(here.files()) == mailbox_pool.MAX_FREE
     if sys.platform == "linux":
         assert len(os.listdir("/proc/self/fd")) <= before + 2 * mailbox_pool.MAX_FREE
+
+
+def test_waiters_are_woken_once_each_time_their_number_has_halved(here: Place) -> None:
+    """A few are not: only many threads poll less often than one."""
+    taken = [here.take() for _ in range(4 * MAX_POLLERS)]
+    woken: list[str] = []
+    for mailbox in taken:
+        mailbox.wake = lambda name=mailbox.name: woken.append(name)  # type: ignore[method-assign]
+
+    for left in reversed(range(len(taken))):
+        here.pool.put(taken[left])
+        rounds = [2 * MAX_POLLERS, MAX_POLLERS]
+        assert len(woken) == sum(count for count in rounds if left <= count)
+
+
+def test_a_waiter_that_is_woken_gets_no_wakeup(here: Place) -> None:
+    mailbox = here.take()
+    assert mailbox.address
+
+    mailbox.wake()
+
+    begun = time.monotonic()
+    mailbox.wait(PATIENCE_SECONDS, None)
+    assert time.monotonic() - begun < PATIENCE_SECONDS
+    assert mailbox.take() == []
 
 
 def test_a_mailbox_is_used_again_without_what_came_late(here: Place, there: Place) -> None:

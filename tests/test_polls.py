@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -20,10 +21,12 @@ from localconc._engine.store import store as stores
 from localconc._engine.store.store import SparedLooks
 from localconc._engine.waiting import dispatcher, timing, wait
 from localconc._engine.waiting.mailboxes import mailbox
+from localconc._engine.waiting.mailboxes.notifier import Notifier
 from localconc._engine.waiting.mailboxes.pool import MailboxPool
 from localconc._engine.waiting.pauses import retry_while_busy
 from localconc._engine.waiting.timing import MAX_POLLERS
 from localconc.asyncio import concurrency as concurrency_of_tasks
+from localconc.errors import AcquireConcurrencySlotTimeoutError
 from localconc.sync import concurrency
 from tests.kit.processes import PATIENCE_SECONDS, Worker, crew, wait_until
 from tests.kit.systems import needs_sockets, needs_watch
@@ -106,6 +109,62 @@ def test_a_thread_without_its_wakeup_learns_of_its_grant_from_another_thread_tha
     wait_until(lambda: entered == names)
     for thread in threads:
         thread.join(PATIENCE_SECONDS)
+
+
+@needs_sockets
+def test_who_is_left_of_a_crowd_polls_as_often_as_somebody_alone(
+    holder: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def polls_unless_in_crowd(_: bool, __: bool, ___: int, waiting: int) -> float:
+        return NEVER_SECONDS if waiting > MAX_POLLERS else QUICKLY_SECONDS
+
+    monkeypatch.setattr(wait, "poll_seconds", polls_unless_in_crowd)
+    monkeypatch.setattr(wait, "random", lambda: 1.0)
+
+    def give_up_after_a_while() -> None:
+        with suppress(AcquireConcurrencySlotTimeoutError):
+            concurrency("db", timeout_seconds=3.0).__enter__()
+
+    crowd = begin_to_wait([f"leaves {number}" for number in range(MAX_POLLERS)], give_up_after_a_while)
+    (last,) = begin_to_wait(["last"], lambda: concurrency("db").__enter__().release())
+    for thread in crowd:
+        thread.join(PATIENCE_SECONDS)
+    monkeypatch.setattr(Notifier, "send", lambda self, wakeups: None)
+
+    ensure_limit("db", 2)
+
+    last.join(PATIENCE_SECONDS)
+    assert not last.is_alive()
+
+
+@needs_watch
+def test_a_process_far_behind_only_looks_for_its_own_outcome_until_the_others_have_looked_for_long_enough(
+    holder: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wait, "FAR_BEHIND", 1)
+    monkeypatch.setattr(wait, "poll_seconds", lambda *_: QUICKLY_SECONDS)
+    monkeypatch.setattr(mailbox, "from_bytes", lambda datagram: None)
+    others_look_for_seconds = 1.0
+    monkeypatch.setattr(wait, "MAX_SPARED_SECONDS", others_look_for_seconds)
+    with crew() as workers:
+        workers.append(Worker("db"))
+        wait_until(lambda: len(read_waiters("db")) == 1)
+        brief, full = counted(monkeypatch, QueuedRequests, "is_queued"), counted(monkeypatch, QueuedRequests, "check")
+        begun = time.monotonic()
+        (thread,) = begin_to_wait(["behind"], lambda: concurrency("db").__enter__().release())
+        wait_until(lambda: len(full) == 1)  # as it begins to watch
+
+        for count in range(1, 4):  # a commit, and then a look
+            ensure_limit("another", count)
+            wait_until(lambda count=count: len(brief) >= count)
+        assert len(full) == 1 or time.monotonic() > begun + others_look_for_seconds
+        wait_until(lambda: len(full) > 1)
+
+        holder.finish()
+        workers[0].wait_inside()
+        workers[0].finish()
+        thread.join(PATIENCE_SECONDS)
+        assert not thread.is_alive()
 
 
 def test_a_thread_far_behind_that_no_process_can_tell_finds_its_grant_itself(

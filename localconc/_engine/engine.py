@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from localconc._engine.acquiring.acquisitions import Acquisitions
 from localconc._engine.acquiring.queued import QueuedRequests
@@ -17,7 +17,7 @@ from localconc._engine.liveness.reaper import Reaper
 from localconc._engine.liveness.watch import Watch
 from localconc._engine.queue import admission
 from localconc._engine.queue.admission import NOT_CONFIGURED
-from localconc._engine.store.store import MAX_SPARED_SECONDS, SparedLooks, Store, Transaction
+from localconc._engine.store.store import MAX_SPARED_SECONDS, OWN_SPARED_SECONDS, SparedLooks, Store, Transaction
 from localconc.errors import StoreError
 
 if TYPE_CHECKING:
@@ -46,11 +46,6 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger("localconc")
-
-
-#: How long the waiters of a process spare looks while one of them is first in line, which looks for deaths of holders
-#: that no watch tells.
-OWN_SPARED_SECONDS: Final = 0.7
 
 
 class StandIn(NamedTuple):

@@ -32,7 +32,7 @@ def build(
         together: all limits of the call.
         more: further entries for `resource`.
     """
-    from uuid import UUID, uuid5  # all this is for those who look
+    from uuid import UUID, uuid5  # few programs have subscribers, and these have loaded all of it
 
     from localconc._engine.core.display import moment
     from localconc._engine.core.views import Event

@@ -16,6 +16,7 @@ import pytest
 
 from localconc import ensure_limit, read_holders, read_limits
 from localconc._engine import registry
+from localconc._engine.store.files import anchors
 from localconc._engine.store.store import Transaction
 from localconc.errors import AcquireConcurrencySlotTimeoutError, StoreError
 from localconc.sync import acquire, concurrency
@@ -144,6 +145,43 @@ def test_after_a_backup_was_put_back_threads_that_wait_are_served(
         assert not newcomer.enters("L")
         waiter.leave("L")
     assert newcomer.enters("L", timeout_seconds=2)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="open files can't be moved there")
+@pytest.mark.parametrize("change", ["replaced", "deleted", "log deleted", "home moved", "home replaced"])
+def test_a_change_is_noticed_after_the_files_were_in_place_even_if_the_home_has_its_old_date(
+    change: str, localconc_home_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever puts a backup back with `rsync -a` or `cp -a` sets the date of the directory, too."""
+    home = localconc_home_directory
+    ensure_limit("L", 1)
+    store_of_before = registry.current().store.database._anchors
+    assert store_of_before is not None
+    monkeypatch.setattr(anchors, "CHANGES_TELL_AFTER_SECONDS", -3_600.0)  # else it looks again for three seconds
+    looked_at: list[str] = []
+    stat = os.stat
+    monkeypatch.setattr(anchors.os, "stat", lambda path, **how: looked_at.append(path) or stat(path, **how))
+    assert store_of_before.are_in_place()
+    assert len(looked_at) == 4
+    assert store_of_before.are_in_place()
+    assert looked_at[4:] == [str(home)]
+    date = stat(home)
+
+    if change == "replaced":
+        shutil.copyfile(home / "localconc.db", home / "copy.db")
+        os.replace(home / "copy.db", home / "localconc.db")
+    elif change == "deleted":
+        (home / "localconc.db").unlink()
+    elif change == "log deleted":
+        (home / "localconc.db-wal").unlink()
+    else:
+        home.rename(home.with_name("elsewhere"))
+        if change == "home replaced":
+            shutil.copytree(home.with_name("elsewhere"), home)
+    if home.exists():
+        os.utime(home, ns=(date.st_atime_ns, date.st_mtime_ns))
+
+    assert not store_of_before.are_in_place()
 
 
 @pytest.mark.parametrize("how", ["a backup put back", "another store", "deleted", "deleted, and restored by another"])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from localconc._engine.core.calls import Request
     from localconc._engine.core.clock import Clock
-    from localconc._engine.core.records import Requester, WaiterRow
+    from localconc._engine.core.records import LimitRow, Requester, WaiterRow
     from localconc._engine.holding.holdings import Handle, Holdings
     from localconc._engine.liveness.membership import Membership
     from localconc._engine.store.rows.ledger import Ledger
@@ -55,6 +55,7 @@ class WaiterStatus(NamedTuple):
         limit_ids: the limits that it is queued on now; they change when an operator deletes, creates or renames one.
         due_at: when it can be admitted, if it only waits for a moment.
         overdue: limits whose first waiter could be admitted already, but its process does not act.
+        may_be_stopped: whether holders were admitted from the queue: one may be stopped, and not have picked that up.
         owners_ahead: how many processes are ahead of it, up to a bound.
         depends_on_time: whether all this can change without a commit.
     """
@@ -63,11 +64,12 @@ class WaiterStatus(NamedTuple):
     limit_ids: list[int]
     due_at: float | None
     overdue: list[int]
+    may_be_stopped: bool
     owners_ahead: int
     depends_on_time: bool
 
 
-_ANSWERED: Final = WaiterStatus(False, [], None, [], 0, False)
+_ANSWERED: Final = WaiterStatus(False, [], None, [], False, 0, False)
 
 
 class QueuedRequests:
@@ -83,23 +85,26 @@ class QueuedRequests:
 
     # ---- its state -------------------------------------------------------------------------------------------
 
+    def is_queued(self, queued: Queued) -> bool:
+        """Return whether a request still waits in the queue."""
+        return self._store.read(lambda ledger: _waiting(ledger, queued)) is not None
+
     def check(self, queued: Queued) -> WaiterStatus:
         """Return the state of a queued request, from one read transaction."""
 
         def look(ledger: Ledger) -> WaiterStatus:
-            waiter = ledger.waiter(queued.ticket)
-            if waiter is None or waiter.requester[:2] != queued.requester[:2]:
-                return _ANSWERED
-            if waiter.state in (GRANTED, REFUSED, PASSED_OVER):
+            waiter = _waiting(ledger, queued)
+            if waiter is None:
                 return _ANSWERED
             now, limit_ids = self._clock.now(), waiter.queued_on
             rows = ledger.limits_with_ids(limit_ids)
             block = blocked(waiter.slots, rows, now, queued.ticket)
             due_at = now if block is None else block.until
-            heads = self._heads(ledger, limit_ids)
+            heads = self._heads(ledger, limit_ids, rows)
             ahead = {owner for each in limit_ids for owner in owner_rows.ahead(ledger.connection, each, queued.ticket)}
             overdue = heads.overdue if due_at is None else []
-            return WaiterStatus(True, limit_ids, due_at, overdue, len(ahead), heads.depend_on_time)
+            may_be_stopped = listings.has_queued_holders(ledger.connection, limit_ids)
+            return WaiterStatus(True, limit_ids, due_at, overdue, may_be_stopped, len(ahead), heads.depend_on_time)
 
         return self._store.read(look)
 
@@ -159,8 +164,8 @@ class QueuedRequests:
         ids = list(limit_ids)
         return self._store.read(lambda ledger: self._heads(ledger, ids))
 
-    def _heads(self, ledger: Ledger, limit_ids: list[int]) -> Heads:
-        queues, own = Queues(ledger, self._clock.now()), self._membership.owner_id
+    def _heads(self, ledger: Ledger, limit_ids: list[int], rows: Iterable[LimitRow] = ()) -> Heads:
+        queues, own = Queues(ledger, self._clock.now(), rows), self._membership.owner_id
         firsts = {limit_id: first for limit_id in limit_ids if (first := queues.first(limit_id)) is not None}
         distinct = {first.waiter.ticket: first for first in firsts.values()}.values()
         return Heads(
@@ -318,6 +323,13 @@ class QueuedRequests:
             cancel(txn, queued.ticket, *queued.requester[:2])
 
         self._store.transact(work)
+
+
+def _waiting(ledger: Ledger, queued: Queued) -> WaiterRow | None:
+    """Return the row of a request; None if it does not wait any more."""
+    waiter = ledger.waiter(queued.ticket)
+    is_it = waiter is not None and waiter[1:4] == (*queued.requester[:2], WAITING)
+    return waiter if is_it else None
 
 
 def _grant(

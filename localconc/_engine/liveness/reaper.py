@@ -56,7 +56,7 @@ class Reaper:
     @property
     def is_complete(self) -> bool:
         """Whether every death that concerns a waiter makes the descriptor readable."""
-        return not self._watch.unwatched
+        return self._watch.is_complete
 
     def has_news(self) -> bool:
         """Return whether a watched process may have died."""

@@ -99,7 +99,8 @@ class Watch:
     @property
     def recheck_at(self) -> float | None:
         """When to call `take_suspects` even without news, on the clock of the watch; None if there are no suspects."""
-        return min([suspect.due_at for suspect in self._suspects.values()], default=None)
+        suspects = self._suspects
+        return min([suspect.due_at for suspect in suspects.values()]) if suspects else None
 
     @property
     def rows(self) -> list[OwnerRow]:
@@ -111,6 +112,11 @@ class Watch:
         """The owners whose deaths bring no news; a waiter looks at their locks now and then."""
         return [row for owner_id, row in self._rows.items() if owner_id not in self._numbers]
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the death of every owner brings news."""
+        return len(self._numbers) == len(self._rows)
+
     def is_watching(self, owner_id: int) -> bool:
         """Return whether the death of an owner makes the descriptor readable."""
         return owner_id in self._numbers
@@ -121,8 +127,9 @@ class Watch:
 
     def has_news(self) -> bool:
         """Return whether it is worth calling `take_suspects`."""
-        recheck_at = self.recheck_at
-        return bool(self._ready()) or (recheck_at is not None and recheck_at <= self._now())
+        if self._ready():
+            return True
+        return bool(self._suspects) and min(each.due_at for each in self._suspects.values()) <= self._now()
 
     # ---- which owners to watch ---------------------------------------------------------------------------------------
 

@@ -56,12 +56,15 @@ class Queues:
 
     A request over many limits may be the first on each of them. So this reads each limit, and judges each waiter, once
     until an admission changes their limits. Otherwise a hand-over of n limits would read n rows n times.
+
+    Args:
+        rows: limits that were read at this moment already.
     """
 
-    def __init__(self, ledger: Ledger, now: float) -> None:
+    def __init__(self, ledger: Ledger, now: float, rows: Iterable[LimitRow] = ()) -> None:
         self._ledger = ledger
         self._now = now
-        self._rows: dict[int, LimitRow | None] = {}
+        self._rows: dict[int, LimitRow | None] = {row.id: row for row in rows}
         self._judged: dict[int, First] = {}
 
     def first(self, limit_id: int) -> First | None:

@@ -295,8 +295,9 @@ class Database:
         return True
 
     def has_its_files(self) -> bool:
-        """Return whether the store is open, and its files are at their paths; a release needs no more."""
-        return self._anchors is not None and self._anchors.are_in_place()
+        """Return whether the store is open, and its files are at their paths; who releases or waits needs no more."""
+        anchors = self._anchors
+        return anchors is not None and anchors.are_in_place()
 
     def _restore_or_close(self) -> None:
         """Restore the store if it was deleted while it was open; close it, so that the next use opens what is there."""

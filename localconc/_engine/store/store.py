@@ -28,6 +28,9 @@ Result = TypeVar("Result")
 #: stopped meanwhile, after it was granted slots and before it has picked them up.
 MAX_SPARED_SECONDS: Final = 10.0
 
+#: How long the first in line spares looks: it also looks for deaths of holders that no watch tells.
+OWN_SPARED_SECONDS: Final = 1.2
+
 
 class Transaction:
     """One write transaction: the ledger at one moment, and the effects that follow its commit.
@@ -214,10 +217,10 @@ class SparedLooks:
 
     def may_spare(self, now: float) -> bool:
         """Return whether to spare the look that is due now."""
-        state = self._state
-        if state is None or now >= self._look_at or not self._store.is_usable():
+        state, database = self._state, self._store.database
+        if state is None or now >= self._look_at:
             return False
-        return self._store.database.state() == state
+        return (database.has_its_files() or self._store.is_usable()) and database.state() == state
 
     def looked(self, now: float, state: bytes | None, spare_seconds: float) -> None:
         """Note the state of the store as it was before a look, and how long to spare the next ones."""

@@ -10,12 +10,16 @@ from typing import Final
 SLOW_POLL_SECONDS: Final = 0.8
 QUICK_POLL_SECONDS: Final = 0.05
 
-#: With more waiting threads in a process than this, each polls less often, because each poll is for all of them.
+#: With more waiting threads in a process than this, each polls less often, because each poll is for all of them. All of
+#: them together poll as often as this many.
 MAX_POLLERS: Final = 8
 
-#: With this many processes in front, a waiter polls less often by this factor, because those in front poll, too.
+#: With each process in front, a waiter polls less often by this part, because those in front poll, too.
+BEHIND_PART: Final = 0.5
+
+#: With this many processes in front, a waiter leaves more to them. It polls less often by this factor at most.
 FAR_BEHIND: Final = 8
-FAR_BEHIND_FACTOR: Final = 6
+FAR_BEHIND_FACTOR: Final = 8
 
 #: If a waiter has not acted this long after its slots had drained, it is stopped, and others act for it.
 OVERDUE_SECONDS: Final = 0.02
@@ -86,8 +90,6 @@ def poll_seconds(gets_wakeups: bool, sees_deaths: bool, owners_ahead: int = 0, w
     crowd = max(1.0, waiting_threads / MAX_POLLERS)
     if not gets_wakeups:
         return min(SLOW_POLL_SECONDS, QUICK_POLL_SECONDS * max(crowd, owners_ahead / FAR_BEHIND))
-    if owners_ahead >= FAR_BEHIND:
-        return SLOW_POLL_SECONDS * FAR_BEHIND_FACTOR
-    if not sees_deaths:
+    if not sees_deaths and owners_ahead < FAR_BEHIND:
         return min(SLOW_POLL_SECONDS, QUICK_POLL_SECONDS * crowd)
-    return SLOW_POLL_SECONDS * min(FAR_BEHIND_FACTOR, crowd)
+    return SLOW_POLL_SECONDS * max(min(FAR_BEHIND_FACTOR, 1 + BEHIND_PART * owners_ahead), crowd)

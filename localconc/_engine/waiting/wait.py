@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from functools import partial
+from math import inf
 from random import random
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from localconc._engine.acquiring.parents import possible_parents, warning_of_par
 from localconc._engine.acquiring.terms import Deadlocked
 from localconc._engine.core.clock import InPassing
 from localconc._engine.holding.holdings import Handle
-from localconc._engine.store.store import MAX_SPARED_SECONDS, SparedLooks
+from localconc._engine.store.store import MAX_SPARED_SECONDS, OWN_SPARED_SECONDS, SparedLooks
 from localconc._engine.waiting import outcomes
 from localconc._engine.waiting.pauses import Park, Result, Steps, retry_while_busy
 from localconc._engine.waiting.timing import (
@@ -67,6 +68,10 @@ class Wait:
         self._retries_left = call.max_retries or 0
         self._watch_at = begun + WATCH_AFTER_SECONDS if polls else None
         self._poll_at: float | None = None
+        self._seconds = 0.0  # from one poll to the next
+        self._watched: tuple[int, list[int]] | None = None  # the store and the limits whose processes are watched
+        self._other_at = 0.0  # when anything but a poll is due
+        self._others_look_until = 0.0  # those in front do what a poll does, all but to look for its own outcome
         self._owners_ahead = 0
         self._spared = SparedLooks(engine.store)
         self._begun = begun
@@ -85,6 +90,7 @@ class Wait:
             wakeups: those that have come already.
         """
         engine, serial = self._engine, self._handle.serial
+        watched_fd = None
         while True:
             has_wakeup = False
             for wakeup in wakeups or ():
@@ -92,39 +98,70 @@ class Wait:
                     has_wakeup = True
                     if engine.acquisitions.accept_wakeup(self._call.request, self._queued, self._handle, wakeup):
                         return
-            if (yield from self._look(has_wakeup=has_wakeup)):
-                return
-            until = self._next_moment()
-            watched_fd = None if self._poll_at is None else engine.reaper.descriptor
+            until = None if has_wakeup else self._sleep_on()
+            if until is None:
+                if (yield from self._look(has_wakeup=has_wakeup)):
+                    return
+                until = self._next_moment()
+                watched_fd = None if self._poll_at is None else engine.reaper.descriptor
             wakeups = yield Park(until, serial, self._queued.terms.mailbox, watched_fd)
 
     def _next_moment(self) -> float | None:
         recheck_at = None if self._poll_at is None else self._engine.reaper.recheck_at
         first = None
-        moments = (self._deadline, self._retry_at, self._due_at, self._watch_at, self._poll_at, self._parent_at)
-        for moment in (*moments, recheck_at):
+        moments = (self._deadline, self._retry_at, self._due_at, self._watch_at, self._parent_at, recheck_at)
+        for moment in moments:
             if moment is not None and (first is None or moment < first):
                 first = moment
+        self._other_at = min(inf if first is None else first, inf if self._report_at is None else self._report_at)
+        if self._poll_at is not None and (first is None or self._poll_at < first):
+            first = self._poll_at
         if self._report_at is None:
             return first
         return InPassing(self._report_at) if first is None else min(first, self._report_at)
 
-    def _is_due(self, now: float, *, except_poll: bool = False) -> bool:
-        moments = (self._deadline, self._retry_at, self._due_at, None if except_poll else self._poll_at)
+    def _sleep_on(self) -> float | None:
+        """Return until when to sleep on, if only a poll is due, and nothing has happened since the last one; else None.
+
+        Hundreds may wait, and a thread that has slept for long pays ten microseconds for each function. So these are
+        few.
+        """
+        engine, poll_at, other_at = self._engine, self._poll_at, self._other_at
+        now = engine.clock.now()
+        if poll_at is None or now < poll_at or now >= other_at:
+            return None
+        is_in_crowd = len(engine.mailboxes) > MAX_POLLERS
+        if not (engine.spared_looks if is_in_crowd else self._spared).may_spare(now):
+            return None
+        self._poll_at = poll_at = now + (self._poll_seconds() if is_in_crowd else self._seconds)
+        return min(poll_at, other_at)
+
+    def _is_due(self, now: float) -> bool:
+        moments = (self._deadline, self._retry_at, self._due_at, self._poll_at)
         return any(moment is not None and moment <= now for moment in moments)
 
     def _watch(self, now: float) -> Steps[None]:
         """Begin to watch the processes in front, now that this is one of the longer waits."""
         self._watch_at = None
-        limit_ids = [ref.limit_id for ref in self._queued.refs]
-        watch = partial(self._engine.reaper.watch_in_front, limit_ids, self._queued.ticket)
-        yield from self._retry(watch)
-        tasks, pids = possible_parents(self._queued.requester.context)
-        if not tasks and not (yield from self._retry(partial(self._engine.reaper.are_on, limit_ids, pids))):
+        engine, queued = self._engine, self._queued
+        limit_ids = [ref.limit_id for ref in queued.refs]
+        yield from self._retry(partial(engine.reaper.watch_in_front, limit_ids, queued.ticket))
+        self._watched = engine.membership.generation, limit_ids
+        tasks, pids = possible_parents(queued.requester.context)
+        if not tasks and not (yield from self._retry(partial(engine.reaper.are_on, limit_ids, pids))):
             self._parent_at = None  # who comes later is served later, and holds nothing that this request waits for
-        self._owners_ahead = yield from self._retry(partial(self._engine.queued.owners_ahead, limit_ids))
-        # The threads of a crowd often begin together, and are to poll at different moments.
-        self._poll_at = now + self._poll_seconds() * (random() if self._is_in_crowd() else 1)
+        if self._is_in_crowd():
+            self._owners_ahead = yield from self._retry(partial(engine.queued.owners_ahead, limit_ids))
+            self._poll_at = self._soon(now)
+            return
+        state = engine.store.database.state()
+        status = yield from self._retry(partial(engine.queued.check, queued))
+        self._owners_ahead = status.owners_ahead
+        self._seconds = self._poll_seconds()
+        self._poll_at = now + self._seconds if status.is_waiting else now
+        if status.owners_ahead >= FAR_BEHIND and engine.reaper.is_complete and not status.depends_on_time:
+            self._spared.looked(now, state, MAX_SPARED_SECONDS)
+            self._others_look_until = now + MAX_SPARED_SECONDS
 
     def _look(self, *, has_wakeup: bool) -> Steps[bool]:
         """Do what is due; return whether the request was granted. Raise if it was refused, or the time is up.
@@ -146,9 +183,10 @@ class Wait:
         if self._parent_at is not None and self._parent_at <= now:
             yield from self._warn_of_parent(now)
         if not has_wakeup and not self._is_due(now):
+            if self._poll_at is not None:  # the crowd may have halved, so that those who are left poll more often
+                self._poll_at = min(self._poll_at, self._soon(now))
             return False  # if a death made room, there is a wakeup
-        if not has_wakeup and not self._is_due(now, except_poll=True) and self._spared_looks().may_spare(now):
-            self._poll_at = now + self._poll_seconds()
+        if not has_wakeup and (yield from self._look_briefly(now)):
             return False
         state = engine.store.database.state()
         status = yield from self._retry(partial(engine.queued.check, queued))
@@ -167,6 +205,18 @@ class Wait:
         if self._poll_at is not None and now >= self._poll_at:
             yield from self._poll(now, status, state)
         return False
+
+    def _look_briefly(self, now: float) -> Steps[bool]:
+        """Return whether the request still waits, if only a poll is due, and those in front do the rest of it."""
+        engine = self._engine
+        if now >= min(self._other_at, self._others_look_until) or not engine.reaper.is_complete:
+            return False
+        state = engine.store.database.state()
+        if not (yield from self._retry(partial(engine.queued.is_queued, self._queued))):
+            return False
+        self._spared.looked(now, state, self._others_look_until - now)
+        self._poll_at = now + self._seconds
+        return True
 
     def _accept(self) -> Steps[bool]:
         """Accept the outcome; return whether the request was granted. If it was passed over, it is queued again."""
@@ -225,18 +275,22 @@ class Wait:
         engine, limit_ids, is_reachable = self._engine, status.limit_ids, self._queued.terms.mailbox.is_reachable
         spared_looks = self._spared_looks()  # now: the crowd may begin while this looks for one thread
         is_in_crowd = spared_looks is engine.spared_looks
-        self._poll_at = now + self._poll_seconds()
-        yield from self._retry(engine.store.database.ensure_open)
+        self._seconds = self._poll_seconds()
+        self._poll_at = now + self._seconds
         if is_in_crowd or not is_reachable:
             engine.mailboxes.wake_answered((yield from self._retry(engine.queued.addresses)))
         if is_in_crowd:
             moment, spare_seconds, _ = yield from self._retry(engine.stand_in)
         else:
             yield from self._retry(partial(self._look_in_front, status))
-            moment = yield from self._retry(partial(engine.act_for_stopped, limit_ids, status.overdue))
-            others_look = status.owners_ahead >= FAR_BEHIND or (engine.reaper.is_complete and status.owners_ahead > 0)
+            moment = None
+            if status.may_be_stopped or status.overdue:
+                moment = yield from self._retry(partial(engine.act_for_stopped, limit_ids, status.overdue))
+            others_look = status.owners_ahead >= FAR_BEHIND or engine.reaper.is_complete
             is_settled = moment is None and others_look and not status.depends_on_time
-            spare_seconds = MAX_SPARED_SECONDS if is_settled else 0.0
+            seconds = MAX_SPARED_SECONDS if status.owners_ahead > 0 else OWN_SPARED_SECONDS
+            spare_seconds = seconds if is_settled else 0.0
+            self._others_look_until = now + spare_seconds if status.owners_ahead >= FAR_BEHIND else 0.0
         spared_looks.looked(now, state, spare_seconds)
         if moment is not None:
             self._poll_at = min(self._poll_at, moment + OVERDUE_SECONDS)
@@ -244,16 +298,18 @@ class Wait:
     def _look_in_front(self, status: WaiterStatus) -> None:
         """Look for dead processes in front. Where they can't all be watched, that is left to the nearest waiters.
 
-        Those far behind watch nobody who came later, and is therefore not in front of them. The first in line looks
-        even if all are watched: a child that C code forked keeps its parent's file open.
+        Who came later is not in front, so this watches more only if an operator has changed what the request is queued
+        on. The first in line looks even if all are watched: a child that C code forked keeps its parent's file open.
         """
         reaper, limit_ids, ticket = self._engine.reaper, status.limit_ids, self._queued.ticket
+        watched = self._engine.membership.generation, limit_ids
+        if watched != self._watched:
+            reaper.watch_in_front(limit_ids, ticket)
+            self._watched = watched
         if status.owners_ahead >= FAR_BEHIND:
             if not reaper.is_complete:
                 reaper.reap_served_first(limit_ids, ticket, FAR_BEHIND)
-            return
-        reaper.watch_in_front(limit_ids, ticket)
-        if not reaper.is_complete or status.owners_ahead == 0:
+        elif not reaper.is_complete or status.owners_ahead == 0:
             reaper.reap_in_front(limit_ids, ticket)
 
     def _is_in_crowd(self) -> bool:
@@ -262,6 +318,10 @@ class Wait:
 
     def _spared_looks(self) -> SparedLooks:
         return self._engine.spared_looks if self._is_in_crowd() else self._spared
+
+    def _soon(self, now: float) -> float:
+        """Return when to poll. The threads of a crowd often begin together, and are to poll at different moments."""
+        return now + self._poll_seconds() * (random() if self._is_in_crowd() else 1)
 
     def _poll_seconds(self) -> float:
         engine, gets_wakeups = self._engine, self._queued.terms.mailbox.is_reachable

@@ -94,9 +94,10 @@ class LogIndex:
         They are the header, with the counter of changes and the checksum of the last page.
         """
         maps = self._maps
-        with suppress(OSError, ValueError, IndexError):  # another thread closes it at this moment
+        try:
             return maps[0][:_HEADER_BYTES] if maps else self._read()[:_HEADER_BYTES]
-        return None
+        except (OSError, ValueError, IndexError):  # another thread closes it at this moment
+            return None
 
     def _read(self) -> bytes:
         if self._descriptor is not None:

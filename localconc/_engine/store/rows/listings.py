@@ -11,7 +11,7 @@ from localconc._engine.store.rows.statements import HELD
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from localconc._engine.core.views import Holder, Waiter
 
@@ -218,6 +218,12 @@ def has_held(connection: sqlite3.Connection, owner_id: int, serial: int) -> bool
     """Return whether the history knows an acquisition, because it was released."""
     statement = "SELECT 1 FROM history WHERE owner_id = ? AND serial = ? LIMIT 1"
     return connection.execute(statement, (owner_id, serial)).fetchone() is not None
+
+
+def has_queued_holders(connection: sqlite3.Connection, limit_ids: Iterable[int]) -> bool:
+    """Return whether holders of any of these limits were admitted from the queue."""
+    statement = f"SELECT 1 FROM slots WHERE limit_id = ? AND {HELD} AND ticket IS NOT NULL LIMIT 1"
+    return any(connection.execute(statement, (each,)).fetchone() for each in limit_ids)
 
 
 def queued_holders_before(connection: sqlite3.Connection, limit_id: int, before: float) -> list[tuple[int, int]]:

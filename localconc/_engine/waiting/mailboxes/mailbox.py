@@ -122,6 +122,11 @@ class Mailbox:
         else:
             self._ring()
 
+    def wake(self) -> None:
+        """Wake the thread that waits, without a wakeup for it: it is to choose anew how often it polls."""
+        if self.on_delivery is None:
+            self._ring()
+
     def _ring(self) -> None:
         with suppress(RuntimeError):  # another sender has rung already
             self._bell.release()
@@ -177,7 +182,9 @@ if sys.platform != "win32":  # Python has neither such sockets nor poll() there
 
         @property
         def is_reachable(self) -> bool:
-            return self.descriptor is not None
+            if not self._was_opened:
+                self._open()
+            return self._socket is not None
 
         @property
         def is_kept(self) -> bool:

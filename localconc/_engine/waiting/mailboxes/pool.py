@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from localconc._engine.waiting.mailboxes.mailbox import LOOK, Mailbox
+from localconc._engine.waiting.timing import MAX_POLLERS
 from localconc._locks import new_lock
 
 if sys.platform != "win32":
@@ -35,6 +36,7 @@ class MailboxPool:
         self._free: list[Mailbox] = []
         self._in_use: dict[str, Mailbox] = {}
         self._owner: Owner | None = None
+        self._crowd = 0  # how many waiters there were when they last chose how often to poll
         self._local_ever = 0
         self._is_closed = False
 
@@ -59,6 +61,7 @@ class MailboxPool:
             if mailbox is None or not mailbox.is_reusable:
                 mailbox = self._reusable(mailbox) or self._with_socket(owner) or self._local(owner)
             self._in_use[mailbox.name] = mailbox
+            self._crowd = max(self._crowd, len(self._in_use))
             return mailbox
 
     def _reusable(self, mailbox: Mailbox | None) -> Mailbox | None:
@@ -89,6 +92,12 @@ class MailboxPool:
                 self._free.append(mailbox)
             else:
                 self._discard(mailbox)
+            has_halved = self._crowd > MAX_POLLERS and len(self._in_use) <= self._crowd / 2
+            if has_halved:
+                self._crowd = len(self._in_use)
+        if has_halved:
+            for each in list(self._in_use.values()):
+                each.wake()
 
     def wake_answered(self, queued: Collection[str]) -> None:
         """Let waiters look at the store that have an outcome; their own wakeups may be lost, or impossible.
