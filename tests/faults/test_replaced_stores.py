@@ -157,7 +157,7 @@ def test_a_change_is_noticed_after_the_files_were_in_place_even_if_the_home_has_
     ensure_limit("L", 1)
     store_of_before = registry.current().store.database._anchors
     assert store_of_before is not None
-    monkeypatch.setattr(anchors, "CHANGES_TELL_AFTER_SECONDS", -3_600.0)  # else it looks again for three seconds
+    monkeypatch.setattr(anchors, "FINE_TIMES_SECONDS", -3_600.0)  # else it looks at all files again for a while
     looked_at: list[str] = []
     stat = os.stat
     monkeypatch.setattr(anchors.os, "stat", lambda path, **how: looked_at.append(path) or stat(path, **how))

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 from localconc._engine import events
 from localconc._engine.acquiring.fast_path import FastPath, FastPaths, acquire_all, release_all
-from localconc._engine.acquiring.terms import Deadlocked, Queued, Refused, WaitTerms
+from localconc._engine.acquiring.terms import Deadlocked, Queued, Refused, WaitTerms, new_queued
 from localconc._engine.acquiring.unadmitted import enqueue, refuse
 from localconc._engine.core.calls import Request
 from localconc._engine.core.clock import monotonic
 from localconc._engine.core.errors import Busy, Damaged
-from localconc._engine.core.records import Grant, LimitRef, Requester
+from localconc._engine.core.records import Grant, LimitRef, Requester, new_grant, new_requester
 from localconc._engine.holding.holdings import Handle
 from localconc._engine.queue import admission
 from localconc._engine.queue.turns import blocked
@@ -94,7 +94,8 @@ class Acquisitions:
         handle = holdings.begin(thread, label, context)
         serial = handle.serial
         handle.limit_ids = limit_ids
-        handle.grant = holdings.grants[serial] = Grant(refs, slots, wall, now, 0.0, thread, label, context)
+        grant = new_grant((refs, slots, wall, now, 0.0, thread, label, context, ()))
+        handle.grant = holdings.grants[serial] = grant
         holder = (*begin, owner_id, serial, slots, wall, now, thread, label or None, context)
         acquired = 0
         try:
@@ -116,7 +117,8 @@ class Acquisitions:
         wall, now, slots, label = self._clock.wall(), self._clock.now(), request.slots, request.label
         handle = Handle()
         handle.serial = serial = self._holdings.next_serial()
-        handle.grant = Grant(refs, slots, wall, now, 0.0, thread, label, context) if events.subscribers else None
+        is_heard = events.subscribers
+        handle.grant = new_grant((refs, slots, wall, now, 0.0, thread, label, context, ())) if is_heard else None
         call = (*begin, self._membership.owner_id, serial, slots, wall, now, thread, label or None, context)
         try:
             if self._store.database.execute_fast(RATE_LIMIT_FAST, call) >= 0:
@@ -196,13 +198,14 @@ class Acquisitions:
                 handle.limit_ids = (limit_id,)
                 if ref.name not in paths.contended:
                     paths.note_contention(request)
-                requester = Requester(owner_id, serial, thread, label, context)
-                return Queued(queued[0], secret, requester, (ref,), terms, True, now, None, 0.0)
+                requester = new_requester((owner_id, serial, thread, label, context))
+                return new_queued((queued[0], secret, requester, (ref,), terms, True, now, None, 0.0))
             if acquired != 1:
                 paths.forget_to_queue(request)
                 return None
             handle.limit_ids = (limit_id,)
-            self._holdings.hold(handle, Grant((ref,), slots, wall, now, 0.0, thread, label, context), request)
+            grant = new_grant(((ref,), slots, wall, now, 0.0, thread, label, context, ()))
+            self._holdings.hold(handle, grant, request)
             paths.remember(request, (ref,))
         return self._holdings.publish_acquired(handle)
 
@@ -260,7 +263,7 @@ class Acquisitions:
         if not -MAX_PICK_UP_SECONDS < late < MAX_PICK_UP_SECONDS:
             return None
         waited, caller = max(0.0, acquired_boot - queued.enqueued_boot), (handle.thread, handle.label, handle.context)
-        grant = Grant(queued.refs, request.slots, acquired_wall, acquired_boot, waited, *caller)
+        grant = new_grant((queued.refs, request.slots, acquired_wall, acquired_boot, waited, *caller, ()))
         with self._store.database.lock:
             if self._membership.generation != queued.terms.generation:
                 return None  # the store of this grant was replaced meanwhile

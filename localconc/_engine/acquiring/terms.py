@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from localconc._engine.core.clock import Mailbox
     from localconc._engine.core.records import LimitRef, Requester
     from localconc._engine.queue.explain import Reason
@@ -26,6 +29,10 @@ class WaitTerms(NamedTuple):
     needs_estimate: bool
     stops: tuple[int, ...]
     generation: int
+
+
+#: Makes terms from a tuple of all fields. It is C, while a call of `WaitTerms` is Python.
+new_terms: Callable[[tuple[Mailbox, bool, bool, tuple[int, ...], int]], WaitTerms] = partial(tuple.__new__, WaitTerms)
 
 
 class Queued(NamedTuple):
@@ -52,6 +59,12 @@ class Queued(NamedTuple):
     enqueued_boot: float
     due_at: float | None
     retry_after: float
+
+
+#: Makes one likewise.
+new_queued: Callable[
+    [tuple[int, int, Requester, tuple[LimitRef, ...], WaitTerms, bool, float, float | None, float]], Queued
+] = partial(tuple.__new__, Queued)
 
 
 class Refused(NamedTuple):

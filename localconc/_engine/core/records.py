@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from localconc._engine.core.errors import malformed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 
 class LimitRow(NamedTuple):
@@ -92,6 +93,12 @@ class Grant(NamedTuple):
     numbers: tuple[tuple[int, ...] | None, ...] = ()
 
 
+#: Makes a grant from a tuple of all its fields. It is C, while a call of `Grant` is Python.
+new_grant: Callable[
+    [tuple[tuple[LimitRef, ...], int, float, float, float, str, str, int, tuple[tuple[int, ...] | None, ...]]], Grant
+] = partial(tuple.__new__, Grant)
+
+
 class Requester(NamedTuple):
     """The thread or task that asks: its owner, the owner's serial number for this acquisition, and its name.
 
@@ -103,6 +110,10 @@ class Requester(NamedTuple):
     thread: str
     label: str = ""
     context: int = 0
+
+
+#: Makes a requester likewise.
+new_requester: Callable[[tuple[int, int, str, str, int]], Requester] = partial(tuple.__new__, Requester)
 
 
 def limits_in(limit_id: int, limit_ids: str | None) -> tuple[int, ...]:

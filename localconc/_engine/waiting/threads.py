@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from localconc._engine.acquiring.acquisitions import HANDED_OVER
 from localconc._engine.acquiring.contexts import stopped_by_caller
-from localconc._engine.acquiring.terms import Queued, WaitTerms
+from localconc._engine.acquiring.terms import Queued, new_terms
 from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.waiting import outcomes, steps
 from localconc._engine.waiting.pauses import Backoff, Park, Steps, retry_while_busy
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from localconc._engine.acquiring.terms import Deadlocked, Refused
+    from localconc._engine.acquiring.terms import Deadlocked, Refused, WaitTerms
     from localconc._engine.core.calls import Call, Request
     from localconc._engine.engine import Engine
     from localconc._engine.holding.holdings import Handle
@@ -103,7 +103,7 @@ def _acquire_by_a_short_wait(engine: Engine, call: Call, thread: str, context: i
     outcome: Handle | Queued | Refused | Deadlocked | None = None
     try:
         mailbox = engine.mailboxes.take(owner)
-        terms = WaitTerms(mailbox, timeout_seconds is not None, False, (), engine.membership.generation)
+        terms = new_terms((mailbox, timeout_seconds is not None, False, (), engine.membership.generation))
         try:
             outcome = acquisitions.enqueue_fast(request, handle, terms)
         except Busy:

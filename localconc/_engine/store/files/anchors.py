@@ -44,8 +44,10 @@ _DEAD_MANS_SWITCH: Final = (128, 1)
 #: writing, but not for deleting (Microsoft's `_open`), and so does SQLite (its os_win.c).
 OPEN_FILES_CAN_MOVE: Final = sys.platform != "win32"
 
-#: A directory that changed longer ago than this has another time after its next change: some systems count in seconds.
-CHANGES_TELL_AFTER_SECONDS: Final = 3.0
+#: A directory that changed longer ago than this has another time after its next change. File systems count nanoseconds,
+#: by a clock that ticks a hundred times a second or more often, or else seconds.
+FINE_TIMES_SECONDS: Final = 0.1
+COARSE_TIMES_SECONDS: Final = 3.0
 
 #: Those of this process that are open, of all of its stores.
 _open: Final[set[Anchors]] = set()
@@ -151,7 +153,9 @@ class Anchors:
                     return False
         except OSError:
             return False
-        if OPEN_FILES_CAN_MOVE and directory.st_ctime < wall() - CHANGES_TELL_AFTER_SECONDS:
+        is_fine = directory.st_ctime_ns % 1_000_000_000 != 0
+        passed = wall() - directory.st_ctime
+        if OPEN_FILES_CAN_MOVE and passed > (FINE_TIMES_SECONDS if is_fine else COARSE_TIMES_SECONDS):
             self._seen_in_place = state
         return True
 

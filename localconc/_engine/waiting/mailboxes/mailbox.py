@@ -45,6 +45,8 @@ Wakeup = tuple[int, int, float, float]
 #: The wakeup that asks every waiter of a mailbox to look at the store.
 LOOK: Final = (0, 0, 0.0, 0.0)
 
+#: How often the next waiter looks whether the file of a mailbox is still there.
+LOOK_EVERY_SECONDS: Final = 0.01
 
 #: The form of a wakeup as a datagram.
 WAKEUP: Final = struct.Struct("=qqdd")
@@ -173,6 +175,7 @@ if sys.platform != "win32":  # Python has neither such sockets nor poll() there
             self._descriptor = self._eventfd = -1
             self._identity = self._eventfd_identity = (0, 0)
             self._watched_fd: int | None = None
+            self._look_at = 0.0  # whether the file is still there
 
         @property
         def address(self) -> str:
@@ -194,7 +197,11 @@ if sys.platform != "win32":  # Python has neither such sockets nor poll() there
         def is_reusable(self) -> bool:
             if not self._was_opened:
                 return True
-            return self._socket is not None and os.path.lexists(self._path)  # a cleaner of /tmp may have removed it
+            now = _now()
+            if now >= self._look_at:  # a cleaner of /tmp may have removed it
+                self._look_at = now + LOOK_EVERY_SECONDS
+                return self._socket is not None and os.path.lexists(self._path)
+            return self._socket is not None
 
         @property
         def descriptor(self) -> int | None:
