@@ -94,8 +94,8 @@ class Acquisitions:
         handle = holdings.begin(thread, label, context)
         serial = handle.serial
         handle.limit_ids = limit_ids
-        grant = new_grant((refs, slots, wall, now, 0.0, thread, label, context, ()))
-        handle.grant = holdings.grants[serial] = grant
+        handle.grant = grant = new_grant((refs, slots, wall, now, 0.0, thread, label, context, ()))
+        holdings.grants[serial] = grant
         holder = (*begin, owner_id, serial, slots, wall, now, thread, label or None, context)
         acquired = 0
         try:
@@ -117,8 +117,8 @@ class Acquisitions:
         wall, now, slots, label = self._clock.wall(), self._clock.now(), request.slots, request.label
         handle = Handle()
         handle.serial = serial = self._holdings.next_serial()
-        is_heard = events.subscribers
-        handle.grant = new_grant((refs, slots, wall, now, 0.0, thread, label, context, ())) if is_heard else None
+        grant = new_grant((refs, slots, wall, now, 0.0, thread, label, context, ()))
+        handle.grant = grant if events.subscribers else None
         call = (*begin, self._membership.owner_id, serial, slots, wall, now, thread, label or None, context)
         try:
             if self._store.database.execute_fast(RATE_LIMIT_FAST, call) >= 0:
@@ -164,7 +164,7 @@ class Acquisitions:
             outcome = self.enqueue_fast(request, handle, terms)
             if outcome is not None:
                 return outcome
-        return self._try_by_rules(request, handle, terms, is_retry)
+        return self.try_by_rules(request, handle, terms, is_retry=is_retry)
 
     def enqueue_fast(self, request: Request, handle: Handle, terms: WaitTerms) -> Handle | Queued | None:
         """Queue a simple request by one statement, or acquire by another; return None if the rules are needed.
@@ -206,12 +206,14 @@ class Acquisitions:
             handle.limit_ids = (limit_id,)
             grant = new_grant(((ref,), slots, wall, now, 0.0, thread, label, context, ()))
             self._holdings.hold(handle, grant, request)
-            paths.remember(request, (ref,))
+            paths.remember(request, grant.refs)
         return self._holdings.publish_acquired(handle)
 
-    def _try_by_rules(
-        self, request: Request, handle: Handle, terms: WaitTerms | None, is_retry: bool
+    def try_by_rules(
+        self, request: Request, handle: Handle, terms: WaitTerms | None, *, is_retry: bool = False
     ) -> Handle | Queued | Refused | Deadlocked:
+        """Do what `try_acquire` does, by the rules at once."""
+
         def work(txn: Transaction) -> tuple[Grant | Queued | Refused | Deadlocked, list[LimitRow]]:
             handle.limit_ids = None
             requester = Requester(self._membership.owner_id, handle.serial, handle.thread, handle.label, handle.context)
@@ -255,9 +257,8 @@ class Acquisitions:
         """
         serial, secret, acquired_wall, acquired_boot = wakeup
         owner = self._membership.owner
-        if serial != handle.serial or secret != queued.secret or not secret:
-            return None
-        if owner is None or not owner.acknowledge(serial):
+        is_proven = serial == handle.serial and secret == queued.secret and secret != 0
+        if owner is None or not is_proven or not owner.acknowledge(serial):
             return None
         late = self._clock.now() - acquired_boot
         if not -MAX_PICK_UP_SECONDS < late < MAX_PICK_UP_SECONDS:

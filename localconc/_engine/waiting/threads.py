@@ -104,15 +104,17 @@ def _acquire_by_a_short_wait(engine: Engine, call: Call, thread: str, context: i
     try:
         mailbox = engine.mailboxes.take(owner)
         terms = new_terms((mailbox, timeout_seconds is not None, False, (), engine.membership.generation))
+        attempt = acquisitions.try_by_rules
         try:
             outcome = acquisitions.enqueue_fast(request, handle, terms)
         except Busy:
+            attempt = acquisitions.try_acquire
             outcome = _enqueue_soon(engine, request, handle, terms)
         except Damaged:
             outcome = None
         if outcome is None:
-            by_rules = partial(acquisitions.try_acquire, request, handle, terms)
-            outcome = run_steps(engine, retry_while_busy(engine, by_rules, deadline))
+            operation = partial(attempt, request, handle, terms)
+            outcome = run_steps(engine, retry_while_busy(engine, operation, deadline))
         if isinstance(outcome, Queued):
             if outcome.is_simple and outcome.due_at is None:
                 first_look_at = begun + WATCH_AFTER_SECONDS

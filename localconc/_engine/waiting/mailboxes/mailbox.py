@@ -199,8 +199,9 @@ if sys.platform != "win32":  # Python has neither such sockets nor poll() there
                 return True
             now = _now()
             if now >= self._look_at:  # a cleaner of /tmp may have removed it
+                if self._socket is None or not os.path.lexists(self._path):
+                    return False
                 self._look_at = now + LOOK_EVERY_SECONDS
-                return self._socket is not None and os.path.lexists(self._path)
             return self._socket is not None
 
         @property
