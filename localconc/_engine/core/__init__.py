@@ -1,4 +1,4 @@
-"""Values, functions of values: rules, records, checked calls, views, history, errors; the clock, the environment.
+"""Values, functions of values: rules, records, checked calls, views, history, errors; the clock.
 
 Every other package may use them.
 Must not know: the database, processes, or how a caller waits.
