@@ -426,17 +426,22 @@ def test_no_more_than_sixteen_mailboxes_stay_open(here: Place) -> None:
         assert len(os.listdir("/proc/self/fd")) <= before + 2 * mailbox_pool.MAX_FREE
 
 
-def test_waiters_are_woken_once_each_time_their_number_has_halved(here: Place) -> None:
-    """A few are not: only many threads poll less often than one."""
+def test_those_who_poll_are_woken_once_each_time_their_number_has_halved(here: Place) -> None:
+    """A few are not, because only many threads poll less often than one; nor are those who have just begun to wait."""
     taken = [here.take() for _ in range(4 * MAX_POLLERS)]
     woken: list[str] = []
     for mailbox in taken:
         mailbox.wake = lambda name=mailbox.name: woken.append(name)  # type: ignore[method-assign]
+        here.pool.note_poller(mailbox)
+    for mailbox in [here.take() for _ in range(4 * MAX_POLLERS)]:
+        mailbox.wake = lambda: pytest.fail("it does not poll")  # type: ignore[method-assign]
+        here.pool.put(mailbox)
+    assert not woken
 
     for left in reversed(range(len(taken))):
         here.pool.put(taken[left])
-        rounds = [2 * MAX_POLLERS, MAX_POLLERS]
-        assert len(woken) == sum(count for count in rounds if left <= count)
+        assert len(woken) == sum(count for count in (2 * MAX_POLLERS, MAX_POLLERS) if left <= count)
+        assert here.pool.pollers == left
 
 
 def test_a_waiter_that_is_woken_gets_no_wakeup(here: Place) -> None:

@@ -138,7 +138,7 @@ def test_who_is_left_of_a_crowd_polls_as_often_as_somebody_alone(
 
 
 @needs_watch
-def test_a_process_far_behind_only_looks_for_its_own_outcome_until_the_others_have_looked_for_long_enough(
+def test_a_process_far_behind_looks_briefly_until_the_others_have_looked_for_long_enough(
     holder: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(wait, "FAR_BEHIND", 1)
@@ -149,7 +149,10 @@ def test_a_process_far_behind_only_looks_for_its_own_outcome_until_the_others_ha
     with crew() as workers:
         workers.append(Worker("db"))
         wait_until(lambda: len(read_waiters("db")) == 1)
-        brief, full = counted(monkeypatch, QueuedRequests, "is_queued"), counted(monkeypatch, QueuedRequests, "check")
+        brief, full = (
+            counted(monkeypatch, QueuedRequests, "owners_in_front"),
+            counted(monkeypatch, QueuedRequests, "check"),
+        )
         begun = time.monotonic()
         (thread,) = begin_to_wait(["behind"], lambda: concurrency("db").__enter__().release())
         wait_until(lambda: len(full) == 1)  # as it begins to watch

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.waiting import threads
+from localconc._locks import new_lock
+from localconc.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,6 +17,10 @@ if TYPE_CHECKING:
     from localconc._engine.core.calls import Call
     from localconc._engine.engine import Engine
     from localconc._engine.holding.holdings import Handle
+
+
+#: Held while operations are loaded. A fork waits for it: in the child, nobody would end what a thread has begun.
+loading: Final = new_lock()
 
 
 class _Later:
@@ -26,8 +33,17 @@ class _Later:
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
-    def __get__(self, machine: Machine, owner: type) -> Any:
-        function = getattr(import_module(f"localconc._engine.{self._module}"), self._function)
+    def __get__(self, machine: Machine | None, owner: type) -> Any:
+        if machine is None:
+            return self
+        try:
+            with loading:
+                function = getattr(import_module(f"localconc._engine.{self._module}"), self._function)
+        except (ImportError, AttributeError) as error:
+            raise StoreError(
+                f"{self._name}() can't be loaded: a signal handler or finalizer has interrupted this very import, or "
+                "this process does not see Python's files any more. Use limits outside handlers, or once before."
+            ) from error
         operation = machine.__dict__[self._name] = partial(function, machine.engine)
         return operation
 
@@ -47,7 +63,6 @@ class Machine:
     acquire_async = _Later("waiting.tasks", "acquire")
     release_async = _Later("waiting.tasks", "release")
 
-    numbers = _Later("operations.reading", "numbers")
     read_refs = _Later("operations.reading", "read_refs")
     read = _Later("operations.reading", "read")
     read_all = _Later("operations.reading", "read_all")
@@ -69,6 +84,13 @@ class Machine:
 
     def __repr__(self) -> str:
         return f"<This machine's limits in {self.engine.directory}>"
+
+    def numbers(self, serial: int) -> dict[str, tuple[int, ...] | None]:
+        """Return the slot numbers of an acquisition of this process by the name of the limit."""
+        try:
+            return self.engine.holdings.numbers(serial)
+        except (Busy, Damaged):
+            return threads.run(self.engine, partial(self.engine.holdings.numbers, serial))
 
     def machine(self, what: str) -> Engine:
         """Return the engine."""

@@ -13,7 +13,7 @@ from localconc import _environment as environment
 from localconc._engine.core.clock import SystemClock
 from localconc._engine.engine import Engine
 from localconc._engine.homes.home import HOME_VARIABLE, SERVER, home, is_on_server
-from localconc._engine.machine import Machine
+from localconc._engine.machine import Machine, loading
 from localconc._engine.store.cut_off import cut_off_if_used
 from localconc._engine.waiting.mailboxes.notifier import Notifier
 from localconc._engine.waiting.mailboxes.pool import MailboxPool
@@ -214,6 +214,7 @@ def _all_engines() -> list[Engine]:
 
 
 def _take_locks() -> None:
+    _fork_locks.take(loading)
     _fork_locks.take(_lock)
     for engine in _all_engines():
         _fork_locks.take(engine.store.database.lock)

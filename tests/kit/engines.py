@@ -32,6 +32,11 @@ class SilentMailboxes:
     def wake_answered(self, queued: Collection[str]) -> None:
         """Nobody sleeps."""
 
+    def note_poller(self, mailbox: Any) -> None:
+        """Nobody polls."""
+
+    pollers = 0
+
     def __len__(self) -> int:
         return self._taken
 

@@ -97,6 +97,11 @@ class PostOffice:
     def put(self, mailbox: Mailbox) -> None:
         self._mailboxes.pop(mailbox.address, None)
 
+    def note_poller(self, mailbox: Any) -> None:
+        """Nobody polls on a clock that jumps."""
+
+    pollers = 0
+
     def wake_answered(self, queued: Collection[str]) -> None:
         """Each thread polls for itself."""
 

@@ -85,9 +85,21 @@ class QueuedRequests:
 
     # ---- its state -------------------------------------------------------------------------------------------
 
-    def is_queued(self, queued: Queued) -> bool:
-        """Return whether a request still waits in the queue."""
-        return self._store.read(lambda ledger: _waiting(ledger, queued)) is not None
+    def owners_in_front(self, queued: Queued) -> int:
+        """Return how many processes are ahead of a request, up to a bound; 0 if that does not tell that they act.
+
+        It does not if the request has left the queue, or if a process may be stopped with what it was granted.
+        """
+
+        def look(ledger: Ledger) -> int:
+            waiter = _waiting(ledger, queued)
+            if waiter is None:
+                return 0
+            limit_ids = waiter.queued_on
+            ahead = {owner for each in limit_ids for owner in owner_rows.ahead(ledger.connection, each, queued.ticket)}
+            return 0 if listings.has_queued_holders(ledger.connection, limit_ids) else len(ahead)
+
+        return self._store.read(look)
 
     def check(self, queued: Queued) -> WaiterStatus:
         """Return the state of a queued request, from one read transaction."""

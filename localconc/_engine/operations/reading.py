@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 from localconc._engine.core import display, rules, views
-from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.operations.limits import find
 from localconc._engine.queue.deadlocks import Circle, circles
 from localconc._engine.store.rows import listings, past
@@ -46,14 +45,6 @@ def read_refs(engine: Engine, refs: Iterable[LimitRef]) -> tuple[Limit, ...]:
         return tuple(_shown(engine, row) for row in rows if row is not None)
 
     return look(engine, work)
-
-
-def numbers(engine: Engine, serial: int) -> dict[str, tuple[int, ...] | None]:
-    """Return the slot numbers of an acquisition of this process by the name of the limit."""
-    try:
-        return engine.holdings.numbers(serial)
-    except (Busy, Damaged):
-        return run(engine, lambda: engine.holdings.numbers(serial))
 
 
 def holders(engine: Engine, name_or_id: str | UUID | None) -> list[Holder]:

@@ -65,7 +65,7 @@ class Database:
         self._connection: sqlite3.Connection | None = None
         self._opening: sqlite3.Connection | None = None  # connected, but not in use yet
         self._anchors: Anchors | None = None
-        self._is_claim_in_place = others.is_claim_in_place
+        self.is_claim_in_place = others.is_claim_in_place
         self._being_opened: sqlite3.Connection | None = None  # while `on_open` runs
         self._interrupted = InterruptedUses()
         self._times_closed = 0
@@ -287,7 +287,7 @@ class Database:
         connection, anchors = self._connection, self._anchors
         if connection is None or anchors is None or not anchors.are_intact():
             return False
-        is_in_place = anchors.are_in_place() and self._is_claim_in_place()
+        is_in_place = anchors.are_in_place() and self.is_claim_in_place()
         if not is_in_place and (anchors.are_unlinked() or os.path.lexists(self.path)):
             return False  # else this process does not see the path any more (it changed its root, say), but others do
         self.verify_after = monotonic() + VERIFY_EVERY_SECONDS

@@ -220,7 +220,8 @@ class SparedLooks:
         state, database = self._state, self._store.database
         if state is None or now >= self._look_at:
             return False
-        return (database.has_its_files() or self._store.is_usable()) and database.state() == state
+        is_in_place = database.has_its_files() and database.is_claim_in_place()
+        return (is_in_place or self._store.is_usable()) and database.state() == state
 
     def looked(self, now: float, state: bytes | None, spare_seconds: float) -> None:
         """Note the state of the store as it was before a look, and how long to spare the next ones."""

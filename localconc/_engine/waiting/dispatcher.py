@@ -20,6 +20,7 @@ from localconc._engine.store.store import SparedLooks
 from localconc._engine.waiting.mailboxes.mailbox import LOOK
 from localconc._engine.waiting.throttle import MAX_TASKS_AN_ITERATION, LoopThrottle, TaskEvent, loop_budget
 from localconc._engine.waiting.timing import (
+    MAX_WAITING_BESIDE,
     OVERDUE_SECONDS,
     WATCH_AFTER_SECONDS,
     poll_seconds,
@@ -242,7 +243,8 @@ class LoopDispatcher:
     def _poll_seconds(self) -> float:
         engine, mailbox = self._engine, self._mailbox
         gets_wakeups = self._reads_mailbox and (mailbox is None or mailbox.is_reachable)
-        return poll_seconds(gets_wakeups, engine.reaper.is_complete, self._owners_ahead, len(engine.mailboxes))
+        waiting = min(len(engine.mailboxes), MAX_WAITING_BESIDE)
+        return poll_seconds(gets_wakeups, engine.reaper.is_complete, self._owners_ahead, waiting)
 
     def _schedule_poll(self, seconds: float) -> None:
         if self._poll_timer is not None:

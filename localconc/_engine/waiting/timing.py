@@ -14,6 +14,10 @@ QUICK_POLL_SECONDS: Final = 0.05
 #: them together poll as often as this many.
 MAX_POLLERS: Final = 8
 
+#: A loop polls for its own tasks only. So it polls less often beside others of its process, but beside more of them
+#: than this, as often as beside this many.
+MAX_WAITING_BESIDE: Final = 48
+
 #: With each process in front, a waiter polls less often by this part, because those in front poll, too.
 BEHIND_PART: Final = 0.5
 

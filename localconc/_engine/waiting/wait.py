@@ -90,7 +90,6 @@ class Wait:
             wakeups: those that have come already.
         """
         engine, serial = self._engine, self._handle.serial
-        watched_fd = None
         while True:
             has_wakeup = False
             for wakeup in wakeups or ():
@@ -103,7 +102,7 @@ class Wait:
                 if (yield from self._look(has_wakeup=has_wakeup)):
                     return
                 until = self._next_moment()
-                watched_fd = None if self._poll_at is None else engine.reaper.descriptor
+            watched_fd = None if self._poll_at is None else engine.reaper.descriptor
             wakeups = yield Park(until, serial, self._queued.terms.mailbox, watched_fd)
 
     def _next_moment(self) -> float | None:
@@ -130,7 +129,7 @@ class Wait:
         now = engine.clock.now()
         if poll_at is None or now < poll_at or now >= other_at:
             return None
-        is_in_crowd = len(engine.mailboxes) > MAX_POLLERS
+        is_in_crowd = engine.mailboxes.pollers > MAX_POLLERS
         if not (engine.spared_looks if is_in_crowd else self._spared).may_spare(now):
             return None
         self._poll_at = poll_at = now + (self._poll_seconds() if is_in_crowd else self._seconds)
@@ -150,6 +149,7 @@ class Wait:
         tasks, pids = possible_parents(queued.requester.context)
         if not tasks and not (yield from self._retry(partial(engine.reaper.are_on, limit_ids, pids))):
             self._parent_at = None  # who comes later is served later, and holds nothing that this request waits for
+        engine.mailboxes.note_poller(queued.terms.mailbox)
         if self._is_in_crowd():
             self._owners_ahead = yield from self._retry(partial(engine.queued.owners_ahead, limit_ids))
             self._poll_at = self._soon(now)
@@ -207,14 +207,16 @@ class Wait:
         return False
 
     def _look_briefly(self, now: float) -> Steps[bool]:
-        """Return whether the request still waits, if only a poll is due, and those in front do the rest of it."""
+        """Return whether it still waits far behind, if only a poll is due: those in front do the rest of that."""
         engine = self._engine
         if now >= min(self._other_at, self._others_look_until) or not engine.reaper.is_complete:
             return False
         state = engine.store.database.state()
-        if not (yield from self._retry(partial(engine.queued.is_queued, self._queued))):
+        self._owners_ahead = yield from self._retry(partial(engine.queued.owners_in_front, self._queued))
+        if self._owners_ahead < FAR_BEHIND:
             return False
         self._spared.looked(now, state, self._others_look_until - now)
+        self._seconds = self._poll_seconds()
         self._poll_at = now + self._seconds
         return True
 
@@ -231,6 +233,7 @@ class Wait:
         if isinstance(outcome, Handle):
             return True
         self._queued = outcome
+        self._others_look_until, self._watched = 0.0, None  # it may have another place, behind others
         return False
 
     def _warn_of_parent(self, now: float) -> Steps[None]:
@@ -314,7 +317,7 @@ class Wait:
 
     def _is_in_crowd(self) -> bool:
         """Return whether so many threads of this process wait that each poll is for all of them."""
-        return len(self._engine.mailboxes) > MAX_POLLERS
+        return self._engine.mailboxes.pollers > MAX_POLLERS
 
     def _spared_looks(self) -> SparedLooks:
         return self._engine.spared_looks if self._is_in_crowd() else self._spared
@@ -325,7 +328,7 @@ class Wait:
 
     def _poll_seconds(self) -> float:
         engine, gets_wakeups = self._engine, self._queued.terms.mailbox.is_reachable
-        return poll_seconds(gets_wakeups, engine.reaper.is_complete, self._owners_ahead, len(engine.mailboxes))
+        return poll_seconds(gets_wakeups, engine.reaper.is_complete, self._owners_ahead, engine.mailboxes.pollers)
 
     def _retry(self, operation: Callable[[], Result]) -> Steps[Result]:
         return retry_while_busy(self._engine, operation, self._deadline)

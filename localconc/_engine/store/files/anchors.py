@@ -18,7 +18,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from localconc._engine.core.clock import wall
+from localconc._engine.core.clock import monotonic, wall
 from localconc._engine.core.errors import shown
 from localconc._engine.homes.files import Identity, close_same, identity_of, identity_or_none, is_same
 from localconc._engine.store.files.log_index import LogIndex
@@ -49,6 +49,9 @@ OPEN_FILES_CAN_MOVE: Final = sys.platform != "win32"
 FINE_TIMES_SECONDS: Final = 0.1
 COARSE_TIMES_SECONDS: Final = 3.0
 
+#: How often to look at the files all the same: what is mounted over one does not change the directory.
+LOOK_EVERY_SECONDS: Final = 3.0
+
 #: Those of this process that are open, of all of its stores.
 _open: Final[set[Anchors]] = set()
 
@@ -67,6 +70,7 @@ class Anchors:
         self._sqlite_descriptors: list[tuple[int, Identity]] = []
         self._directory = str(path.parent)
         self._seen_in_place: tuple[int, int, int] | None = None  # the directory, when the files last were
+        self._look_at = 0.0
         self.index = LogIndex(self._paths[2])
 
     def open(self) -> None:
@@ -145,7 +149,8 @@ class Anchors:
         try:
             directory = os.stat(self._directory)
             state = (directory.st_dev, directory.st_ino, directory.st_ctime_ns)
-            if state == self._seen_in_place:
+            now = monotonic()
+            if state == self._seen_in_place and now < self._look_at:
                 return True
             for path, identity in zip(self._paths, self._identities, strict=True):
                 found = os.stat(path)
@@ -156,7 +161,7 @@ class Anchors:
         is_fine = directory.st_ctime_ns % 1_000_000_000 != 0
         passed = wall() - directory.st_ctime
         if OPEN_FILES_CAN_MOVE and passed > (FINE_TIMES_SECONDS if is_fine else COARSE_TIMES_SECONDS):
-            self._seen_in_place = state
+            self._seen_in_place, self._look_at = state, now + LOOK_EVERY_SECONDS
         return True
 
     def are_unlinked(self) -> bool:

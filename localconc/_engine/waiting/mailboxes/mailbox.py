@@ -126,8 +126,7 @@ class Mailbox:
 
     def wake(self) -> None:
         """Wake the thread that waits, without a wakeup for it: it is to choose anew how often it polls."""
-        if self.on_delivery is None:
-            self._ring()
+        self._ring()
 
     def _ring(self) -> None:
         with suppress(RuntimeError):  # another sender has rung already

@@ -36,7 +36,8 @@ class MailboxPool:
         self._free: list[Mailbox] = []
         self._in_use: dict[str, Mailbox] = {}
         self._owner: Owner | None = None
-        self._crowd = 0  # how many waiters there were when they last chose how often to poll
+        self._polling: dict[str, Mailbox] = {}  # those in use whose threads poll
+        self._crowd = 0  # how many there were when they last chose how often to poll
         self._local_ever = 0
         self._is_closed = False
 
@@ -61,8 +62,19 @@ class MailboxPool:
             if mailbox is None or not mailbox.is_reusable:
                 mailbox = self._reusable(mailbox) or self._with_socket(owner) or self._local(owner)
             self._in_use[mailbox.name] = mailbox
-            self._crowd = max(self._crowd, len(self._in_use))
             return mailbox
+
+    @property
+    def pollers(self) -> int:
+        """How many waiting threads poll."""
+        return len(self._polling)
+
+    def note_poller(self, mailbox: Mailbox) -> None:
+        """Note that the thread of a mailbox polls until it puts the mailbox back: its wait has lasted for a while."""
+        with self._lock:
+            if mailbox.name in self._in_use:
+                self._polling[mailbox.name] = mailbox
+                self._crowd = max(self._crowd, len(self._polling))
 
     def _reusable(self, mailbox: Mailbox | None) -> Mailbox | None:
         """Return a free mailbox in place of one that is not reusable; late wakeups for it have another serial."""
@@ -92,11 +104,12 @@ class MailboxPool:
                 self._free.append(mailbox)
             else:
                 self._discard(mailbox)
-            has_halved = self._crowd > MAX_POLLERS and len(self._in_use) <= self._crowd / 2
+            has_polled = self._polling.pop(mailbox.name, None) is not None
+            has_halved = has_polled and self._crowd > MAX_POLLERS and len(self._polling) <= self._crowd / 2
             if has_halved:
-                self._crowd = len(self._in_use)
-        if has_halved:
-            for each in list(self._in_use.values()):
+                self._crowd = len(self._polling)
+        if has_halved:  # those who are left are to poll more often
+            for each in list(self._polling.values()):
                 each.wake()
 
     def wake_answered(self, queued: Collection[str]) -> None:
@@ -131,7 +144,7 @@ class MailboxPool:
         self._lock = new_lock()
         for mailbox in [*self._free, *self._in_use.values()]:
             mailbox.close_in_child()
-        self._free, self._in_use = [], {}
+        self._free, self._in_use, self._polling = [], {}, {}
 
 
 def _max_sockets() -> int:
