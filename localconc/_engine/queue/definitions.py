@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from uuid import UUID, uuid4  # here, because other processes wait for a transaction that defines a limit
 
 from localconc._engine.core import rules
 from localconc._engine.store.rows.schema import OPERATOR
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from localconc._engine.core.records import LimitRow
     from localconc._engine.store.store import Transaction
 
@@ -27,8 +26,6 @@ def define(
     created: float | None = None,
 ) -> LimitRow:
     """Create a limit."""
-    from uuid import uuid4
-
     row = txn.ledger.insert_limit(
         (identity or uuid4()).bytes,
         name,
@@ -82,8 +79,6 @@ def log_definition(txn: Transaction, row: LimitRow) -> None:
     If an operator declared the limit, the call returns after the definition is on the disk. A limit that a call's
     `limit=` created is not synced, because the same call would create it again.
     """
-    from uuid import UUID
-
     if row.configured:
         txn.definitions.append(
             {
