@@ -15,7 +15,7 @@ from tests.kit.systems import needs_fork
 #: Calls `at_load` with the name of each module, before it is loaded.
 _NOTICES = """
 import os, signal, sys, threading, time
-from localconc.sync import acquire, concurrency
+from localconc.sync import concurrency
 
 class Finder:
     @staticmethod
@@ -78,7 +78,8 @@ _IN_JAIL = (
 def at_load(name): print("loads", name)
 
 os.chroot(sys.argv[1])
-print(acquire("L").numbers)
+with concurrency("L") as occupancy:
+    print(occupancy.numbers)
 """
 )
 
