@@ -142,17 +142,16 @@ def _words_in(index: bytes) -> Sequence[int]:
 
 def _is_locked(descriptor: int, byte: int) -> bool:
     """Return whether another process has an exclusive lock on a byte."""
-    if sys.platform == "win32":
-        return False
-    try:
-        if _SYSTEM == "Linux":  # fcntl.h of each says how `struct flock` lies in memory
-            question = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0)
-            answer = struct.unpack("hhqqi4x", fcntl.fcntl(descriptor, fcntl.F_GETLK, question))
-            return bool(answer[0] == fcntl.F_WRLCK)
-        if _SYSTEM == "Darwin":
-            question = struct.pack("qqihh", byte, 1, 0, fcntl.F_RDLCK, os.SEEK_SET)
-            answer = struct.unpack("qqihh", fcntl.fcntl(descriptor, fcntl.F_GETLK, question))
-            return bool(answer[3] == fcntl.F_WRLCK)
-    except OSError:
-        pass
+    if sys.platform != "win32":
+        try:
+            if _SYSTEM == "Linux":  # fcntl.h of each says how `struct flock` lies in memory
+                question = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0)
+                answer = struct.unpack("hhqqi4x", fcntl.fcntl(descriptor, fcntl.F_GETLK, question))
+                return bool(answer[0] == fcntl.F_WRLCK)
+            if _SYSTEM == "Darwin":
+                question = struct.pack("qqihh", byte, 1, 0, fcntl.F_RDLCK, os.SEEK_SET)
+                answer = struct.unpack("qqihh", fcntl.fcntl(descriptor, fcntl.F_GETLK, question))
+                return bool(answer[3] == fcntl.F_WRLCK)
+        except OSError:
+            return False
     return False
