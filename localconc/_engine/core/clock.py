@@ -12,61 +12,61 @@ import sys
 import time
 from functools import cache, partial
 from types import BuiltinFunctionType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable
-    from typing import Protocol
 
-    # A class of this kind takes long to make at each start, and only the type checker reads it.
 
-    class Mailbox(Protocol):
-        """Where a waiting thread or an event loop receives wakeups."""
+class Mailbox(Protocol):
+    """Where a waiting thread or an event loop receives wakeups."""
 
-        @property
-        def address(self) -> str:
-            """The mailbox's name in the waiter's row."""
+    @property
+    def address(self) -> str:
+        """The mailbox's name in the waiter's row."""
 
-        @property
-        def is_reachable(self) -> bool:
-            """Whether other processes can send to it; if not, its waiter polls more often."""
+    @property
+    def is_reachable(self) -> bool:
+        """Whether other processes can send to it; if not, its waiter polls more often."""
 
-        def wait(self, seconds: float | None, watched_fd: int | None) -> None:
-            """Sleep until a wakeup comes, the watched descriptor is readable, or the time has passed."""
+    def wait(self, seconds: float | None, watched_fd: int | None) -> None:
+        """Sleep until a wakeup comes, the watched descriptor is readable, or the time has passed."""
 
-        def take(self) -> list[tuple[int, int, float, float]]:
-            """Return the wakeups received since the last time."""
+    def take(self) -> list[tuple[int, int, float, float]]:
+        """Return the wakeups received since the last time."""
 
-    class Clock(Protocol):
-        """A time that all processes of the machine agree on, and pauses that follow it."""
 
-        def now(self) -> float:
-            """Return the seconds since the machine started, suspended or not; the wall clock's jumps don't move it."""
+class Clock(Protocol):
+    """A time that all processes of the machine agree on, and pauses that follow it."""
 
-        def wall(self) -> float:
-            """Return the seconds since 1970 (UTC), which people read, and by which decay continues after a reboot."""
+    def now(self) -> float:
+        """Return the seconds since the machine started, suspended or not; the wall clock's jumps don't move it."""
 
-        def boot_identity(self) -> str:
-            """Return a text that differs after every reboot; "" if the system tells none.
+    def wall(self) -> float:
+        """Return the seconds since 1970 (UTC), which people read, and by which decay continues after a reboot."""
 
-            A container may have one of its own on the same boot.
-            """
+    def boot_identity(self) -> str:
+        """Return a text that differs after every reboot; "" if the system tells none.
 
-        def pause(self, mailbox: Mailbox, until: float | None, watched_fd: int | None) -> None:
-            """Block this thread until the moment, a wakeup in the mailbox, or an event on the watched descriptor."""
+        A container may have one of its own on the same boot.
+        """
 
-        async def pause_task(self, event: Any, until: float | None) -> None:
-            """Suspend this task until the moment, or until another task sets the event (`set`, `wait`).
+    def pause(self, mailbox: Mailbox, until: float | None, watched_fd: int | None) -> None:
+        """Block this thread until the moment, a wakeup in the mailbox, or an event on the watched descriptor."""
 
-            The event may be set afterwards.
-            """
+    async def pause_task(self, event: Any, until: float | None) -> None:
+        """Suspend this task until the moment, or until another task sets the event (`set`, `wait`).
 
-    class Timer(Protocol):
-        """A call that an event loop will make."""
+        The event may be set afterwards.
+        """
 
-        def cancel(self) -> None:
-            """Do not make the call. Only the loop's thread may cancel."""
+
+class Timer(Protocol):
+    """A call that an event loop will make."""
+
+    def cancel(self) -> None:
+        """Do not make the call. Only the loop's thread may cancel."""
 
 
 class InPassing(float):
