@@ -66,9 +66,9 @@ After 70 ms (a task: 1 s), or at the deadline, the wait goes on in `waiting.wait
 `waiting.threads.run_steps` drives: it sleeps for each `Park` or `Backoff` that they yield. The wait watches the
 processes in front (`liveness.reaper`), polls its own row (`acquiring.queued.check`), and acts for dead or stopped
 processes. It spares a poll if nothing was committed since the last one (`store.store.SparedLooks`). With many processes
-in front, it only looks for its own outcome, because those do the rest. If many threads of a process wait, each poll is
-for all of them. A task takes the same steps as a thread: `waiting.tasks` awaits at each pause, and one
-`waiting.dispatcher` receives the wakeups of a whole event loop.
+in front that act, it only looks for its own outcome. If many threads of a process wait, each poll is for all of them. A
+task takes the same steps as a thread: `waiting.tasks` awaits at each pause, and one `waiting.dispatcher` receives the
+wakeups of a whole event loop.
 
 Do not change these lightly:
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from localconc._engine.core.clock import Clock
 from localconc._engine.engine import Engine
 from localconc._engine.liveness.owner import Owner
 from localconc._engine.waiting.mailboxes.mailbox import Mailbox
-
-if TYPE_CHECKING:
-    from localconc._engine.core.clock import Clock
 
 Wakeups = list[tuple[str, tuple[int, int, float, float]]]
 

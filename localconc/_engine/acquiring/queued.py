@@ -96,8 +96,8 @@ class QueuedRequests:
             if waiter is None:
                 return 0
             limit_ids = waiter.queued_on
-            ahead = {owner for each in limit_ids for owner in owner_rows.ahead(ledger.connection, each, queued.ticket)}
-            return 0 if listings.has_queued_holders(ledger.connection, limit_ids) else len(ahead)
+            ahead = owner_rows.count_ahead(ledger.connection, limit_ids, queued.ticket)
+            return 0 if listings.has_queued_holders(ledger.connection, limit_ids) else ahead
 
         return self._store.read(look)
 
@@ -113,10 +113,10 @@ class QueuedRequests:
             block = blocked(waiter.slots, rows, now, queued.ticket)
             due_at = now if block is None else block.until
             heads = self._heads(ledger, limit_ids, rows)
-            ahead = {owner for each in limit_ids for owner in owner_rows.ahead(ledger.connection, each, queued.ticket)}
+            ahead = owner_rows.count_ahead(ledger.connection, limit_ids, queued.ticket)
             overdue = heads.overdue if due_at is None else []
             may_be_stopped = listings.has_queued_holders(ledger.connection, limit_ids)
-            return WaiterStatus(True, limit_ids, due_at, overdue, may_be_stopped, len(ahead), heads.depend_on_time)
+            return WaiterStatus(True, limit_ids, due_at, overdue, may_be_stopped, ahead, heads.depend_on_time)
 
         return self._store.read(look)
 

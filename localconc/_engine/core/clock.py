@@ -37,11 +37,15 @@ class Mailbox(Protocol):
         """Return the wakeups received since the last time."""
 
 
+class InPassing(float):
+    """A moment that ends a pause, but to which a test's clock never jumps: a report is due then, and no admission."""
+
+
 class Clock(Protocol):
     """A time that all processes of the machine agree on, and pauses that follow it."""
 
     def now(self) -> float:
-        """Return the seconds since the machine started, suspended or not; the wall clock's jumps don't move it."""
+        """Return the seconds since the machine started, with suspended time; jumps of the wall clock don't move it."""
 
     def wall(self) -> float:
         """Return the seconds since 1970 (UTC), which people read, and by which decay continues after a reboot."""
@@ -60,17 +64,6 @@ class Clock(Protocol):
 
         The event may be set afterwards.
         """
-
-
-class Timer(Protocol):
-    """A call that an event loop will make."""
-
-    def cancel(self) -> None:
-        """Do not make the call. Only the loop's thread may cancel."""
-
-
-class InPassing(float):
-    """A moment that ends a pause, but to which a test's clock never jumps: a report is due then, and no admission."""
 
 
 # ---- where the time comes from ---------------------------------------------------------------------------------------
@@ -194,6 +187,13 @@ class SystemClock:
 
 
 # ---- timers of event loops -------------------------------------------------------------------------------------------
+
+
+class Timer(Protocol):
+    """A call that an event loop will make."""
+
+    def cancel(self) -> None:
+        """Do not make the call. Only the loop's thread may cancel."""
 
 
 def call_later(loop: AbstractEventLoop, seconds: float, callback: Callable[[], object]) -> Timer:

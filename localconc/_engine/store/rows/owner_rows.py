@@ -61,6 +61,11 @@ def ahead(connection: sqlite3.Connection, limit_id: int, ticket: int) -> list[in
     return [row[0] for row in connection.execute(statement, (limit_id, ticket)).fetchall()]
 
 
+def count_ahead(connection: sqlite3.Connection, limit_ids: Iterable[int], ticket: int) -> int:
+    """Return how many processes are ahead of a ticket on any of these limits, up to a bound."""
+    return len({owner_id for each in limit_ids for owner_id in ahead(connection, each, ticket)})
+
+
 def is_on(connection: sqlite3.Connection, owner_id: int, limit_ids: Iterable[int]) -> bool:
     """Return whether a process holds slots of any of these limits, or is queued on one."""
     statement = """
