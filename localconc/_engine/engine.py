@@ -115,11 +115,9 @@ class Engine:
     # ---- what the parts tell each other ----------------------------------------------------------------------
 
     def _on_open(self) -> None:
+        store = self.store
         is_new = self.membership.join(
-            self.store.database.file_identity,
-            self.store.database.inodes,
-            self.store.read_while_opening,
-            self.store.transact_while_opening,
+            *store.database.identities(), store.read_while_opening, store.transact_while_opening
         )
         if is_new:
             self.reaper.forget()  # in another store, the same numbers are other processes

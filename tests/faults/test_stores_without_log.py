@@ -59,15 +59,21 @@ def test_a_store_that_has_lost_its_log_gets_one_at_the_next_use(change: Callable
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="an open file can't be replaced there")
-def test_a_holder_keeps_its_slot_while_a_copy_without_log_takes_the_stores_place(programs: Cast, store: Path) -> None:
+@pytest.mark.parametrize("names", ["L", ["L", "M"]])
+def test_a_holder_keeps_and_releases_its_slots_though_a_copy_without_log_takes_the_stores_place(
+    names: str | list[str], programs: Cast, store: Path
+) -> None:
+    ensure_limit("M", 2)
+    registry.forget(store.parent)
     holder, newcomer = programs.puppet(), programs.puppet()
-    holder.must_enter("L")
+    holder.run("from localconc._engine.store import database; database.VERIFY_EVERY_SECONDS = 60.0")  # just looked
+    holder.must_enter(names)
 
     _vacuum_into_place(store)
 
     assert not newcomer.enters("L"), "two hold a limit of 1"
     newcomer.begins_to_enter("L", timeout_seconds=20)
-    holder.leave("L")
+    holder.leave(names)
     assert newcomer.outcome("L", 20) == "done"
 
 

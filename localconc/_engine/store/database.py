@@ -208,7 +208,7 @@ class Database:
             if is_interrupted(self, Database.transact):
                 raise used_from_handler(self.path, "one of its own transactions")
             connection.rollback()
-        if connection is not None and monotonic() >= self.verify_after and not self.is_in_place():
+        if connection is not None and self.is_look_due() and not self.is_in_place():
             self._restore_or_close()
             connection = self._connection
         if connection is None:
@@ -294,10 +294,14 @@ class Database:
         checkpoints.checkpoint_if_due(connection, anchors, self.directory)
         return True
 
+    def is_look_due(self) -> bool:
+        """Return whether to look at the files before the next use. What was released in a deleted one stays taken."""
+        anchors = self._anchors
+        return monotonic() >= self.verify_after or anchors is None or anchors.is_deleted()
+
     def has_its_files(self) -> bool:
         """Return whether the store is open, and its files are at their paths; who releases or waits needs no more."""
-        anchors = self._anchors
-        return anchors is not None and anchors.are_in_place()
+        return self._anchors is not None and self._anchors.are_in_place()
 
     def _restore_or_close(self) -> None:
         """Restore the store if it was deleted while it was open; close it, so that the next use opens what is there."""
@@ -306,15 +310,11 @@ class Database:
             self.recovery.restore(self._connection, self._anchors)
         self.close()
 
-    @property
-    def file_identity(self) -> object:
-        """Identifies the open store, by its log, too: what was written to a former one may be lost. None if closed."""
-        return None if self._anchors is None else (self._anchors.database_identity, self._files.log_generation)
-
-    @property
-    def inodes(self) -> tuple[int, int]:
-        """The inodes of the open database and its log."""
-        return (0, 0) if self._anchors is None else (self._anchors.database_identity[1], self._anchors.log_identity[1])
+    def identities(self) -> tuple[object, tuple[int, int]]:
+        """Return what identifies the open store, also by its log, which may be another one; the inodes of both."""
+        assert self._anchors is not None
+        database, log = self._anchors.database_identity, self._anchors.log_identity
+        return (database, self._files.log_generation), (database[1], log[1])
 
     def state(self) -> bytes | None:
         """Return what identifies the last commit to the open store; None if that takes a look at the store."""

@@ -103,6 +103,13 @@ class Anchors:
         except OSError:
             return False
 
+    def is_deleted(self) -> bool:
+        """Return whether the open database was deleted or replaced (not only moved), by one quick system call."""
+        try:
+            return OPEN_FILES_CAN_MOVE and os.fstat(self._first).st_nlink == 0
+        except OSError:
+            return True
+
     def are_at_hand(self) -> bool:
         """Return whether they are intact, and SQLite would not wait for a process that is stopped (see `LogIndex`)."""
         try:
