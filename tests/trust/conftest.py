@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +13,6 @@ from localconc._engine import registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture(autouse=True)
@@ -20,3 +22,14 @@ def home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     monkeypatch.setenv("LOCALCONC_HOME", str(directory))
     yield directory
     registry.forget_all()
+
+
+@pytest.fixture
+def reachable_home_directory(home_directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The home of a test of several users: each pytest that starts closes the place of `tmp_path` to other users."""
+    place = Path(tempfile.mkdtemp(prefix="users-"))
+    place.chmod(0o755)
+    monkeypatch.setenv("LOCALCONC_HOME", str(place / "home"))
+    yield place / "home"
+    registry.forget_all()
+    shutil.rmtree(place, ignore_errors=True)

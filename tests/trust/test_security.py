@@ -206,11 +206,9 @@ def test_a_link_planted_in_a_shared_home_leads_nowhere_and_opens_nothing(home_di
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="playing two users needs root")
 @pytest.mark.parametrize("mode", [0o770, 0o2770])
 def test_users_of_one_group_share_a_home_whatever_their_own_groups_are(
-    home_directory: Path, tmp_path: Path, mode: int
+    reachable_home_directory: Path, mode: int
 ) -> None:
-    for directory in [*tmp_path.parents][:3]:
-        os.chmod(directory, os.stat(directory).st_mode | 0o755)
-    os.chmod(tmp_path, 0o755)
+    home_directory = reachable_home_directory
     home_directory.mkdir()
     os.chown(home_directory, 0, 7777)
     home_directory.chmod(mode)

@@ -409,11 +409,9 @@ def as_nobody(body: Callable[[], None]) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_home_without_permission_says_so(home_directory: Path, tmp_path: Path) -> None:
+def test_a_home_without_permission_says_so(reachable_home_directory: Path) -> None:
+    home_directory = reachable_home_directory
     define(home_directory)
-    for directory in [*tmp_path.parents][:3]:
-        os.chmod(directory, os.stat(directory).st_mode | 0o755)
-    os.chmod(tmp_path, 0o755)
     os.chmod(home_directory, 0o500)
 
     def body() -> None:
@@ -424,11 +422,9 @@ def test_a_home_without_permission_says_so(home_directory: Path, tmp_path: Path)
 
 
 @LINUX_ROOT
-def test_a_home_that_is_closed_to_this_user_says_so(home_directory: Path, tmp_path: Path) -> None:
+def test_a_home_that_is_closed_to_this_user_says_so(reachable_home_directory: Path) -> None:
+    home_directory = reachable_home_directory
     define(home_directory)
-    for directory in [*tmp_path.parents][:3]:
-        os.chmod(directory, os.stat(directory).st_mode | 0o755)
-    os.chmod(tmp_path, 0o755)
 
     def body() -> None:
         with (
