@@ -25,7 +25,7 @@ from localconc._engine.waiting.mailboxes.mailbox import Mailbox
 from localconc._engine.waiting.mailboxes.notifier import Notifier
 from localconc._engine.waiting.throttle import MAX_TASKS_AN_ITERATION
 from localconc.asyncio import concurrency, rate_limit
-from tests.kit.processes import Worker, crew, spawn
+from tests.kit.processes import Worker, crew, spawn, stop
 from tests.kit.tasks import assert_nothing_left, hold, turns, until, until_waiting
 
 NEVER_SECONDS = 3_600.0
@@ -181,7 +181,7 @@ def _take_a_rate(pipe: Any) -> None:
 def test_a_stopped_process_that_is_first_in_line_does_not_stop_the_tasks_behind_it() -> None:
     async def run(stopped: Any) -> None:
         await until(lambda: [waiter.pid for waiter in read_waiters()] == [stopped.pid])
-        os.kill(stopped.pid, signal.SIGSTOP)
+        stop(stopped.pid)
         behind = [asyncio.create_task(rate_limit("rate")) for _ in range(3)]
         await until_waiting(4)
         update_limit("rate", active_slots=2)  # in 0.4 s there is room for the first in line, who sleeps for ever

@@ -32,6 +32,7 @@ from tests.kit.command_line import (
     running,
     until,
 )
+from tests.kit.processes import stop
 from tests.kit.systems import needs_process_table, needs_watch
 
 
@@ -345,7 +346,7 @@ def test_a_command_that_ended_was_not_killed_though_a_waiter_saw_its_end_first()
     with running("run", "gpu", "--", *SAY_AND_READ) as holder:
         pid = int(holder.read_line())
         until(lambda: [held.pid for held in read_holders("gpu")] == [pid])
-        holder.process.send_signal(signal.SIGSTOP)  # it can't release before the waiter has seen the end
+        stop(holder.process.pid)  # it can't release before the waiter has seen the end
         waiter = threading.Thread(target=lambda: concurrency("gpu").__enter__())
         waiter.start()
         until(lambda: read_waiters("gpu"))

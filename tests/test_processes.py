@@ -32,7 +32,7 @@ from localconc._engine import registry
 from localconc._engine.waiting import timing
 from localconc.sync import concurrency, rate_limit
 from tests.kit.invariants import check_store, look_at, over_limit
-from tests.kit.processes import PATIENCE_SECONDS, Worker, crew, peak_overlap, spawn, wait_until
+from tests.kit.processes import PATIENCE_SECONDS, Worker, crew, peak_overlap, spawn, stop, wait_until
 from tests.kit.systems import needs_fork, needs_watch
 
 METHODS = [method for method in ("spawn", "fork", "forkserver") if method == "spawn" or hasattr(os, "fork")]
@@ -166,7 +166,7 @@ def test_a_stopped_holder_keeps_its_slots() -> None:
     with crew() as workers:
         workers.append(Worker("db"))
         workers[0].wait_inside()
-        os.kill(workers[0].pid, signal.SIGSTOP)
+        stop(workers[0].pid)
         with pytest.raises(TimeoutError), concurrency("db", timeout_seconds=1.2):
             pass
         os.kill(workers[0].pid, signal.SIGCONT)
@@ -180,7 +180,7 @@ def test_a_stopped_waiter_first_in_a_draining_queue_does_not_hold_up_the_others(
     with crew() as workers:
         workers.append(Worker("api"))
         wait_until(lambda: read_waiters("api"))
-        os.kill(workers[0].pid, signal.SIGSTOP)
+        stop(workers[0].pid)
         update_limit("api", limit=1, active_slots=1)
         begun = time.monotonic()
         with concurrency("api", timeout_seconds=10):
@@ -497,7 +497,7 @@ def test_a_stopped_process_with_many_waiters_does_not_hold_up_the_others(face: s
         thread.start()
         wait_until(lambda: len(read_waiters("api")) == 7)
         assert stopped.pid is not None
-        os.kill(stopped.pid, signal.SIGSTOP)
+        stop(stopped.pid)
         begun = time.monotonic()
         update_limit("api", limit=1)
         thread.join(20)

@@ -16,6 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from tests.kit.processes import stop
+
 #: How long a test waits for what should come at once, on a machine that is busy with other things.
 PATIENCE_SECONDS = 30.0
 
@@ -92,8 +94,7 @@ class Program:
 
     def stop(self) -> None:
         """Stop it as Ctrl-Z does, and wait until it is."""
-        os.kill(self.pid, signal.SIGSTOP)
-        until(lambda: process_state(self.pid) == "T", "it is stopped")
+        stop(self.pid)
 
     def go_on(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
@@ -211,14 +212,6 @@ def until(condition: Callable[[], Any], what: str, timeout_seconds: float = PATI
         assert time.monotonic() < deadline, f"not within {timeout_seconds} s: {what}"
         time.sleep(0.005)
     return found
-
-
-def process_state(pid: int) -> str:
-    """The letter of a process's state; empty once it is gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
 
 
 def cpu_seconds(pid: int) -> float:

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from localconc import ensure_limit, read_holders, read_waiters
-from tests.faults.programs import Cast, in_line, process_state, until
+from tests.faults.programs import Cast, in_line, until
+from tests.kit.processes import process_state
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 PATIENCE_SECONDS = 30.0
@@ -102,3 +105,40 @@ def peak_overlap(intervals: list[tuple[float, float]]) -> int:
         overlap += step
         peak = max(peak, overlap)
     return peak
+
+
+def stop(pid: int) -> None:
+    """Stop a process as Ctrl-Z does, but not in the middle of a transaction: while it is stopped there, nobody writes.
+
+    A process whose change can be seen may still have the lock of the store.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        os.kill(pid, signal.SIGSTOP)
+        while process_state(pid) not in ("T", ""):
+            assert time.monotonic() < deadline, f"process {pid} does not stop"
+            time.sleep(0.001)
+        if _is_writable():
+            return
+        assert time.monotonic() < deadline, f"process {pid} is always in the middle of a transaction"
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.001)
+
+
+def process_state(pid: int) -> str:
+    """The letter of a process's state; empty once it is gone, and where the system has no such files."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+def _is_writable() -> bool:
+    path = Path(os.environ["LOCALCONC_HOME"], "localconc.db")
+    with closing(sqlite3.connect(path, 1, isolation_level=None)) as store:
+        try:
+            store.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+        store.execute("ROLLBACK")
+        return True

@@ -16,6 +16,7 @@ import pytest
 from localconc import create_limit, pause_limit, resume_limit
 from localconc.errors import AcquireConcurrencySlotTimeoutError
 from localconc.sync import concurrency, rate_limit
+from tests.kit.processes import stop
 
 from .inspection import assert_sound, held, wait_until, waiting
 
@@ -126,7 +127,7 @@ def test_timeouts_hold_while_another_process_is_stopped_anywhere_many_times(
 def test_a_stopped_holder_keeps_its_slot(home_directory: Path, programs: list[Program]) -> None:
     create_limit("gate", 1)
     programs.append(Program(HOLD))
-    programs[0].stop()
+    stop(programs[0].process.pid)
     with pytest.raises(AcquireConcurrencySlotTimeoutError, match=str(programs[0].process.pid)):
         concurrency("gate", timeout_seconds=0.3).__enter__()
     programs[0].end()
@@ -144,7 +145,7 @@ def test_a_stopped_process_first_in_line_for_a_rate_does_not_hold_up_others(
     pause_limit("rate", 60)  # until it waits
     programs.append(Program(WAIT_FOR_RATE))
     wait_until(lambda: waiting(home_directory), "it waits")
-    programs[0].stop()
+    stop(programs[0].process.pid)
     resume_limit("rate")
     begun = time.monotonic()
     rate_limit("rate", 1, timeout_seconds=10)

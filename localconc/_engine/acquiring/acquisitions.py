@@ -285,7 +285,7 @@ class Acquisitions:
         try:
             with database.lock:  # another thread may make this process join another store, or release these slots
                 grant = holdings.grants.get(serial)
-                if grant is None or (database.is_look_due() and not database.has_its_files()):
+                if grant is None or (monotonic() >= database.verify_after and not database.has_its_files()):
                     return NOT_RELEASED
                 now, refs, owner_id = self._clock.now(), grant.refs, self._membership.owner_id
                 if len(refs) == 1 and not refs[0].decay:

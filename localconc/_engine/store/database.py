@@ -83,7 +83,7 @@ class Database:
         connection, anchors = self._connection, self._anchors
         try:
             if connection is None or anchors is None or connection.in_transaction or not anchors.are_at_hand():
-                raise Busy
+                raise self._not_at_hand()
             return connection.execute(statement, parameters).rowcount
         except sqlite3.IntegrityError:
             return -1
@@ -97,7 +97,7 @@ class Database:
         connection, anchors = self._connection, self._anchors
         try:
             if connection is None or anchors is None or connection.in_transaction or not anchors.are_at_hand():
-                raise Busy
+                raise self._not_at_hand()
             # C throughout: a handler of a signal between the two calls would not find the transaction that is open.
             row = next(map(sqlite3.Cursor.fetchone, map(connection.execute, (statement,), (parameters,))))
             return (None, connection.execute(otherwise, its_parameters).rowcount) if row is None else (row, 0)
@@ -123,7 +123,7 @@ class Database:
             try:
                 connection = self._ready()
                 if self._anchors is None or not self._anchors.are_at_hand():
-                    raise Busy
+                    raise self._not_at_hand()
                 with connection:
                     connection.execute(begin)
                     return work(connection, what)
@@ -208,7 +208,7 @@ class Database:
             if is_interrupted(self, Database.transact):
                 raise used_from_handler(self.path, "one of its own transactions")
             connection.rollback()
-        if connection is not None and self.is_look_due() and not self.is_in_place():
+        if connection is not None and monotonic() >= self.verify_after and not self.is_in_place():
             self._restore_or_close()
             connection = self._connection
         if connection is None:
@@ -294,11 +294,6 @@ class Database:
         checkpoints.checkpoint_if_due(connection, anchors, self.directory)
         return True
 
-    def is_look_due(self) -> bool:
-        """Return whether to look at the files before the next use. What was released in a deleted one stays taken."""
-        anchors = self._anchors
-        return monotonic() >= self.verify_after or anchors is None or anchors.is_deleted()
-
     def has_its_files(self) -> bool:
         """Return whether the store is open, and its files are at their paths; who releases or waits needs no more."""
         return self._anchors is not None and self._anchors.are_in_place()
@@ -332,6 +327,10 @@ class Database:
             self.close()
             self._files.close_rest()
             return self.recovery.rebuild()
+
+    def _not_at_hand(self) -> Busy:
+        self.verify_after = 0.0  # the next try looks whether the files are still the ones at their paths
+        return Busy()
 
     def _explained(self, error: Exception, connection: sqlite3.Connection | None = None) -> Exception:
         """Return the error to raise for one that a use of this connection has raised."""

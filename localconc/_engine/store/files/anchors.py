@@ -16,6 +16,7 @@ import struct
 import sys
 from contextlib import suppress
 from functools import partial
+from stat import ST_NLINK
 from typing import TYPE_CHECKING, Final
 
 from localconc._engine.core.clock import monotonic, wall
@@ -29,7 +30,7 @@ if sys.platform == "linux":
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
 #: The position of the anchor on the database. A file that takes its number over is hardly ever at this position.
@@ -52,6 +53,9 @@ COARSE_TIMES_SECONDS: Final = 3.0
 #: How often to look at the files all the same: what is mounted over one does not change the directory.
 LOOK_EVERY_SECONDS: Final = 3.0
 
+#: The status of a file of which it takes a look at its path to see whether it was deleted.
+_EXISTS: Final[Callable[[], Sequence[float]]] = partial(tuple, [1] * (ST_NLINK + 1))
+
 #: Those of this process that are open, of all of its stores.
 _open: Final[set[Anchors]] = set()
 
@@ -71,6 +75,7 @@ class Anchors:
         self._directory = str(path.parent)
         self._seen_in_place: tuple[int, int, int] | None = None  # the directory, when the files last were
         self._look_at = 0.0
+        self._status = _EXISTS
         self.index = LogIndex(self._paths[2])
 
     def open(self) -> None:
@@ -81,7 +86,7 @@ class Anchors:
         """
         if not OPEN_FILES_CAN_MOVE:
             self._identities = [identity_of(each) for each in self._paths]
-            self._tell = partial(int, POSITION)
+            self._tell, self._status = partial(int, POSITION), _EXISTS
             return
         _open.add(self)
         flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
@@ -91,6 +96,9 @@ class Anchors:
         self.index.map(self._descriptors[2])
         self._first = self._descriptors[0]
         self._tell = partial(os.lseek, self._first, 0, os.SEEK_CUR)
+        self._status = partial(os.fstat, self._first)
+        if not self._status()[ST_NLINK]:
+            self._status = _EXISTS  # a file system that does not count links, or the next look finds it deleted
         self._sqlite_descriptors = self._others_on(self._identities)
         os.lseek(self._first, POSITION, os.SEEK_SET)
         self._lock_shared(0, _SHARED_RANGE)
@@ -103,17 +111,12 @@ class Anchors:
         except OSError:
             return False
 
-    def is_deleted(self) -> bool:
-        """Return whether the open database was deleted or replaced (not only moved), by one quick system call."""
-        try:
-            return OPEN_FILES_CAN_MOVE and os.fstat(self._first).st_nlink == 0
-        except OSError:
-            return True
-
     def are_at_hand(self) -> bool:
-        """Return whether they are intact, and SQLite would not wait for a process that is stopped (see `LogIndex`)."""
+        """Return whether they are intact, the database was not deleted or replaced a moment ago (what is released there
+        would stay taken), and SQLite would not wait for a process that is stopped (see `LogIndex`).
+        """
         try:
-            if self._tell() != POSITION:
+            if self._tell() != POSITION or not self._status()[ST_NLINK]:
                 return False
             changes, frames, copy, first, second, third, fourth = self.index.glance()
             return (changes == copy and frames not in (first, second, third, fourth)) or not self.index.is_held_up()
