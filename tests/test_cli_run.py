@@ -499,14 +499,24 @@ def test_a_signal_ends_the_wait_for_a_rate(name: str, status: int) -> None:
 # ---- where nobody tells who sent a signal ----------------------------------------------------------------------------
 
 
-def test_the_portable_way_passes_exit_status_and_signals_on() -> None:
-    script = (
-        "import os, sys\nfrom localconc.cli import child\n"
-        "status = child.run_with_handlers(sys.argv[1:], None, lambda pid: os.write(1, b'started\\n'))\n"
-        "print(status, flush=True)\n"
-    )
+_RUNS_IN_THE_PORTABLE_WAY = """
+import os, signal, sys, threading
+from localconc.cli import child
+def started(pid):
+    if sys.argv[1] == "another thread":
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGCHLD})
+    os.write(1, b"started\\n")
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+print(child.run_with_handlers(sys.argv[2:], None, started), flush=True)
+"""
+
+
+@pytest.mark.parametrize("interrupted", ["this thread", "another thread"])
+def test_the_portable_way_passes_exit_status_and_signals_on(interrupted: str) -> None:
+    """Also a signal that interrupts no system call of the main thread: one just before it does not, either."""
     answering = "trap 'exit 9' TERM; echo ready; while :; do read line || exit 1; done"
-    with running(command=[sys.executable, "-c", script, "sh", "-c", answering]) as runner:
+    command = [sys.executable, "-c", _RUNS_IN_THE_PORTABLE_WAY, interrupted, "sh", "-c", answering]
+    with running(command=command) as runner:
         assert {runner.read_line(), runner.read_line()} == {"started", "ready"}
         runner.process.terminate()
         runner.write_line()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import shutil
 import signal
 import sys
@@ -174,7 +175,7 @@ def run_with_handlers(
 
     before = {number: signal.signal(number, forward) for number in FORWARDED if _may_handle(number)}
     if sys.platform != "win32":  # an ignored one would throw the child's exit status away
-        before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
     try:
         inherits = () if descriptor is None or sys.platform == "win32" else (descriptor,)
         try:
@@ -190,12 +191,34 @@ def run_with_handlers(
             started(process.pid)
         for number in early:
             _send(process, number)
-        status = process.wait()
+        status = _end_of(process)
         # Windows counts exit codes from 0 to 2^32 - 1, and `sys.exit` there takes a signed number.
         return status - 2**32 if sys.platform == "win32" and status >= 2**31 else status
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _end_of(process: subprocess.Popen[bytes]) -> int:
+    """Wait for the end of the child; return its exit status. The handlers run at once, whenever a signal comes.
+
+    Python runs them between two steps of its own. So a signal just before a system call would have to wait for the end
+    of that call, if it did not also leave a byte where the call looks for one.
+    """
+    if sys.platform == "win32":
+        return process.wait()
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    try:
+        while (status := process.poll()) is None:
+            select.select([reader], [], [])
+            os.read(reader, 4096)
+        return status
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(reader)
+        os.close(writer)
 
 
 def _send(process: subprocess.Popen[bytes], number: int) -> None:

@@ -140,7 +140,7 @@ class Owner:
             return False
         except OSError:
             return True
-        return self.holds_its_descriptor()
+        return is_same(self.descriptor, self._identity)
 
     def ensure_file(self) -> bool:
         """Create the file again if it was deleted, or replaced by a copy; return whether that was so.

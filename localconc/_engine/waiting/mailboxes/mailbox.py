@@ -14,8 +14,9 @@ import sys
 import threading
 from collections import deque
 from contextlib import suppress
+from functools import cached_property
 from time import sleep
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from localconc._engine.core.clock import SystemClock
 from localconc._engine.homes.files import close_same, identity_of, is_same
@@ -64,11 +65,16 @@ class Mailbox:
         name: its name in this process.
         on_delivery: a function for an event loop, which does not call `wait`. A sender of this process calls it in its
             own thread after it has left a wakeup.
+        is_kept: whether to keep it for the next waiter, who can use it if it `is_reusable`.
+        look_at: until when it is reusable without a look, by the boot clock.
     """
+
+    is_kept: ClassVar[bool] = False
 
     def __init__(self, name: str = "") -> None:
         self.name = name
         self.on_delivery: Callable[[], object] | None = None
+        self.look_at = 0.0
         self._received: deque[Wakeup] = deque()
         self._bell = threading.Lock()
         self._bell.acquire()
@@ -76,7 +82,7 @@ class Mailbox:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
 
-    @property
+    @cached_property
     def address(self) -> str:
         """Its name in the waiter's row; wakeups can come after the first use."""
         return self.name
@@ -87,13 +93,8 @@ class Mailbox:
         return False
 
     @property
-    def is_kept(self) -> bool:
-        """Whether to keep it for the next waiter."""
-        return False
-
-    @property
     def is_reusable(self) -> bool:
-        """Whether the next waiter can use it, if it was kept."""
+        """Whether the next waiter can use it; sets `look_at`."""
         return False
 
     @property
@@ -164,6 +165,8 @@ if sys.platform != "win32":  # Python has neither such sockets nor poll() there
         numbers.
         """
 
+        is_kept: ClassVar[bool] = True
+
         def __init__(self, directory: Path, name: str) -> None:
             super().__init__(name)
             load()
@@ -174,9 +177,8 @@ if sys.platform != "win32":  # Python has neither such sockets nor poll() there
             self._descriptor = self._eventfd = -1
             self._identity = self._eventfd_identity = (0, 0)
             self._watched_fd: int | None = None
-            self._look_at = 0.0  # whether the file is still there
 
-        @property
+        @cached_property
         def address(self) -> str:
             if not self._was_opened:
                 self._open()
@@ -189,19 +191,13 @@ if sys.platform != "win32":  # Python has neither such sockets nor poll() there
             return self._socket is not None
 
         @property
-        def is_kept(self) -> bool:
-            return self._socket is not None or not self._was_opened
-
-        @property
         def is_reusable(self) -> bool:
             if not self._was_opened:
                 return True
-            now = _now()
-            if now >= self._look_at:  # a cleaner of /tmp may have removed it
-                if self._socket is None or not os.path.lexists(self._path):
-                    return False
-                self._look_at = now + LOOK_EVERY_SECONDS
-            return self._socket is not None
+            if self._socket is None or not os.path.lexists(self._path):  # a cleaner of /tmp may have removed it
+                return False
+            self.look_at = _now() + LOOK_EVERY_SECONDS
+            return True
 
         @property
         def descriptor(self) -> int | None:
@@ -330,6 +326,7 @@ if sys.platform != "win32":  # Python has neither such sockets nor poll() there
                     os.eventfd_read(self._eventfd)
 
         def close(self) -> None:
+            self.look_at = 0.0
             with self._lock:
                 closed, self._socket = self._socket, None
                 if closed is not None:

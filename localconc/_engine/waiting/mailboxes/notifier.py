@@ -36,7 +36,7 @@ class Notifier:
         self._directory = directory
         self._pool = pool
         self._socket: socket.socket | None = None
-        self._identity = (0, 0)
+        self._descriptor, self._identity = -1, (0, 0)
         self._prefix = b""
         self._paths: dict[str, bytes] = {}  # of mailboxes that it has sent to
         self._opens_paths = False
@@ -49,22 +49,24 @@ class Notifier:
                 mailbox.deliver(wakeup)
                 continue
             try:
-                path, sender = self._paths[address], self._socket
-                if sender is None or not is_same(sender.fileno(), self._identity):
-                    sender = self._open()
-                sender.sendto(WAKEUP.pack(*wakeup), path)
-            except KeyError:
-                self._send_elsewhere(address, wakeup)
-            except (OSError, AttributeError, struct.error):
-                pass  # the mailbox is gone, or full, so that its waiter looks anyway; or the system has no such sockets
+                path, sender, opened = self._paths[address], self._socket, os.fstat(self._descriptor)
+                if sender is not None and (opened.st_dev, opened.st_ino) == self._identity:
+                    sender.sendto(WAKEUP.pack(*wakeup), path)
+                    continue
+            except (KeyError, OSError, struct.error):
+                pass
+            self._send_elsewhere(address, wakeup)
 
     def _send_elsewhere(self, address: object, wakeup: Wakeup) -> None:
-        """Send to a mailbox for the first time, or by opening its path."""
+        """Send to a mailbox for the first time, by opening its path, or once more, by a new socket if need be.
+
+        Nothing helps if the mailbox is gone, or full, so that its waiter looks anyway, or if there are no such sockets.
+        """
         if not isinstance(address, str) or not SOCKET_ADDRESS.fullmatch(address):
             return
         with suppress(OSError, AttributeError, struct.error):
             datagram = WAKEUP.pack(*wakeup)
-            if self._socket is None or not is_same(self._socket.fileno(), self._identity):
+            if self._socket is None or not is_same(self._descriptor, self._identity):
                 self._open()
             path = self._prefix + address.encode()
             if self._opens_paths:
@@ -83,11 +85,12 @@ class Notifier:
         is_long = len(self._prefix) + 32 > MAX_PATH_BYTES
         self._opens_paths = _CAN_OPEN_PATHS and (is_long or is_group_shared(self._directory))
         self._socket = sender = new_socket()
-        self._identity = identity_of(sender.fileno())
+        self._descriptor = sender.fileno()
+        self._identity = identity_of(self._descriptor)
         return sender
 
     def close(self) -> None:
         """Close the socket, also in a forked child. The next wakeup opens another one."""
-        sender, self._socket = self._socket, None
+        sender, self._socket, self._descriptor = self._socket, None, -1
         if sender is not None:
             close_socket(sender, self._identity)

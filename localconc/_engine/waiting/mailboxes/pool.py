@@ -7,6 +7,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from localconc._engine.core.clock import SystemClock
 from localconc._engine.waiting.mailboxes.mailbox import LOOK, Mailbox
 from localconc._engine.waiting.timing import MAX_POLLERS
 from localconc._locks import new_lock
@@ -15,10 +16,12 @@ if sys.platform != "win32":
     from localconc._engine.waiting.mailboxes.mailbox import SocketMailbox
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
     from localconc._engine.liveness.owner import Owner
+
+now = SystemClock.now
 
 #: How many mailboxes the pool keeps for the next waiters; it closes the others.
 MAX_FREE: Final = 16
@@ -28,13 +31,18 @@ MAX_DESCRIPTOR_SHARE: Final = 1 / 4
 
 
 class MailboxPool:
-    """The mailboxes of this process in one home: those in use, and some for the next waiters."""
+    """The mailboxes of this process in one home: those in use, and some for the next waiters.
+
+    Attributes:
+        find: returns the mailbox of this process that has an address and is in use.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._lock = new_lock()  # a signal handler may acquire while a mailbox is taken
         self._free: list[Mailbox] = []
         self._in_use: dict[str, Mailbox] = {}
+        self.find: Callable[[str], Mailbox | None] = self._in_use.get
         self._owner: Owner | None = None
         self._polling: dict[str, Mailbox] = {}  # those in use whose threads poll
         self._crowd = 0  # how many there were when they last chose how often to poll
@@ -48,10 +56,6 @@ class MailboxPool:
         """Return how many mailboxes are in use."""
         return len(self._in_use)
 
-    def find(self, address: str) -> Mailbox | None:
-        """Return the mailbox of this process that has an address and is in use."""
-        return self._in_use.get(address)
-
     def take(self, owner: Owner) -> Mailbox:
         """Return a mailbox that no other waiter uses. This never fails: at worst, only this process can send to it."""
         with self._lock:
@@ -59,7 +63,7 @@ class MailboxPool:
                 self._drop_free()
                 self._owner = owner
             mailbox = self._free.pop() if self._free else None
-            if mailbox is None or not mailbox.is_reusable:
+            if mailbox is None or (now() >= mailbox.look_at and not mailbox.is_reusable):
                 mailbox = self._reusable(mailbox) or self._with_socket(owner) or self._local(owner)
             self._in_use[mailbox.name] = mailbox
             return mailbox
@@ -144,7 +148,8 @@ class MailboxPool:
         self._lock = new_lock()
         for mailbox in [*self._free, *self._in_use.values()]:
             mailbox.close_in_child()
-        self._free, self._in_use, self._polling = [], {}, {}
+        self._in_use.clear()
+        self._free, self._polling = [], {}
 
 
 def _max_sockets() -> int:
