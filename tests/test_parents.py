@@ -15,9 +15,12 @@ import pytest
 
 from localconc import asyncio as of_tasks
 from localconc import create_limit, ensure_limit, read_waiters, update_limit
+from localconc._engine.acquiring.queued import QueuedRequests
+from localconc._engine.waiting.timing import PARENT_AFTER_SECONDS
 from localconc.sync import acquire, concurrency
 from tests.kit.command_line import localconc, ok
 from tests.kit.processes import wait_until
+from tests.kit.tasks import until, until_waiting
 
 _CHILD = """
 import logging
@@ -61,6 +64,59 @@ def test_a_task_that_waits_for_the_task_that_started_it_is_warned(caplog: pytest
         asyncio.run(start())
     assert len(_warnings(caplog)) == 1
     assert "the task that started this one" in _warnings(caplog)[0]
+
+
+def test_a_task_that_waits_for_its_parent_is_warned_though_another_task_began_to_wait_just_before(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ensure_limit("gpu", 1)
+
+    async def use() -> None:
+        with pytest.raises(TimeoutError):
+            async with of_tasks.concurrency("gpu", timeout_seconds=WAIT_SECONDS):
+                pass
+
+    async def hold(inside: asyncio.Event, go: asyncio.Event) -> None:
+        async with of_tasks.concurrency("gpu"):
+            inside.set()
+            await go.wait()
+            await asyncio.create_task(use())
+
+    async def start() -> None:
+        inside, go = asyncio.Event(), asyncio.Event()
+        holder = asyncio.create_task(hold(inside, go))
+        await inside.wait()
+        another = asyncio.create_task(use())
+        await until_waiting(1)
+        go.set()
+        await asyncio.gather(holder, another)
+
+    with caplog.at_level(logging.WARNING, "localconc"):
+        asyncio.run(start())
+    assert len(_warnings(caplog)) == 1
+
+
+def test_of_a_crowd_of_tasks_that_begins_to_wait_together_only_one_looks_for_its_parents(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks = []
+    explain = QueuedRequests.explain
+    monkeypatch.setattr(QueuedRequests, "explain", lambda self, *asked: looks.append(asked) or explain(self, *asked))
+    ensure_limit("gpu", 1)
+
+    async def use() -> None:
+        async with of_tasks.concurrency("gpu"):
+            pass
+
+    async def start() -> None:
+        async with of_tasks.concurrency("gpu"):
+            crowd = [asyncio.create_task(use()) for _ in range(20)]
+            await until(lambda: bool(looks))
+            await asyncio.sleep(PARENT_AFTER_SECONDS / 2)  # the others would have looked by then
+        await asyncio.gather(*crowd)
+
+    asyncio.run(start())
+    assert len(looks) == 1
 
 
 def test_a_task_that_waits_for_another_one_is_not_warned(caplog: pytest.LogCaptureFixture) -> None:

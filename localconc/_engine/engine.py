@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from localconc._engine.acquiring.acquisitions import Acquisitions
+from localconc._engine.acquiring.parents import ParentChecks
 from localconc._engine.acquiring.queued import QueuedRequests
 from localconc._engine.core.errors import Busy, Damaged, shown
 from localconc._engine.holding.holdings import Holdings
@@ -79,6 +80,7 @@ class Engine:
         spared_looks: of its waiting threads, if they are many.
         retries: the operations under way that have found the store busy.
         is_alone: whether no other process takes part, so that waiters look for no lost wakeups and no deaths.
+        parent_checks: plans which waiters check whether their parents hold what they wait for.
     """
 
     def __init__(self, directory: Path, clock: Clock, mailboxes: Mailboxes, notifier: Notifier) -> None:
@@ -89,7 +91,7 @@ class Engine:
         self.mailboxes = mailboxes
         self._notifier = notifier
         self._warned: set[tuple[str, str]] = set()
-        self.parents_looked_at = -1.0
+        self.parent_checks = ParentChecks()
         self._has_to_sweep = False
         self.membership = Membership(directory, clock, self._on_joined)
         self.store = Store(

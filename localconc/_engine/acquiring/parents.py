@@ -11,12 +11,16 @@ from localconc._engine.core.arguments import printable
 from localconc._engine.queue.deadlocks import label_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
+    from localconc._engine.core.records import LimitRef
     from localconc._engine.store.rows.listings import HolderEntry
 
 #: How many ancestors of a task are remembered.
 MAX_ANCESTORS: Final = 8
+
+#: Of the waiters that begin within this time, wait for the same and have the same parents, one checks.
+EVERY_SECONDS: Final = 0.1
 
 #: The tasks that use limits, from the oldest ancestor to the running one. A task begins with a copy of its parent's.
 _tasks: ContextVar[tuple[int, ...]] = ContextVar("localconc_tasks", default=())
@@ -29,7 +33,12 @@ def note_task(context: int) -> None:
         _tasks.set((*tasks[-MAX_ANCESTORS:], context))
 
 
-def possible_parents(context: int) -> tuple[set[int], set[int]]:
+def parent_tasks(context: int) -> frozenset[int]:
+    """Return the tasks that may wait for a thread or task, the running one."""
+    return frozenset(_tasks.get()) - {context}
+
+
+def possible_parents(context: int) -> tuple[frozenset[int], set[int]]:
     """Return the tasks that may wait for the running thread or task, and the pids of the processes that may.
 
     Args:
@@ -40,7 +49,30 @@ def possible_parents(context: int) -> tuple[set[int], set[int]]:
     parent = None if processes is None else processes.parent_process()
     if parent is not None:
         pids.add(parent.pid)
-    return {each for each in _tasks.get() if each != context}, pids
+    return parent_tasks(context), pids
+
+
+class ParentChecks:
+    """Plans which waiters of this process check whether their parents hold what they wait for.
+
+    Hundreds that wait for the same may begin together, and have the same parents. Then one of them checks.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[Sequence[LimitRef], frozenset[int]] | None = None
+        self._last_at = 0.0
+
+    def plan(self, refs: Sequence[LimitRef], tasks: frozenset[int], moment: float) -> bool:
+        """Return whether a waiter is to check at a moment.
+
+        Args:
+            refs: the limits that it waits for.
+            tasks: its parents.
+        """
+        if self._last == (refs, tasks) and self._last_at <= moment < self._last_at + EVERY_SECONDS:
+            return False
+        self._last, self._last_at = (refs, tasks), moment
+        return True
 
 
 def warning_of_parent(entries: Iterable[HolderEntry], owner_id: int, context: int) -> tuple[str, str] | None:

@@ -75,9 +75,6 @@ MAX_REBUILDS: Final = 2
 #: After this long, a waiter checks whether the holder is the process or the task that started it.
 PARENT_AFTER_SECONDS: Final = 1.0
 
-#: If many begin to wait at the same time, one of them checks.
-PARENT_EVERY_SECONDS: Final = 0.1
-
 
 def poll_seconds(gets_wakeups: bool, sees_deaths: bool, owners_ahead: int = 0, waiting_threads: int = 1) -> float:
     """Return how long a waiter sleeps at most before it polls the store.

@@ -20,8 +20,6 @@ from localconc._engine.waiting.timing import (
     FAR_BEHIND,
     MAX_POLLERS,
     OVERDUE_SECONDS,
-    PARENT_AFTER_SECONDS,
-    PARENT_EVERY_SECONDS,
     REPORTS_SECONDS,
     WATCH_AFTER_SECONDS,
     poll_seconds,
@@ -38,6 +36,11 @@ if TYPE_CHECKING:
     from localconc._engine.waiting.mailboxes.mailbox import Wakeup
 
 logger = logging.getLogger("localconc")
+
+
+def is_reported() -> bool:
+    """Return whether long waits are reported."""
+    return logger.isEnabledFor(logging.INFO)
 
 
 class Wait:
@@ -57,6 +60,7 @@ class Wait:
         begun: float,
         *,
         polls: bool,
+        parent_at: float | None,
     ) -> None:
         self._engine = engine
         self._call = call
@@ -75,9 +79,9 @@ class Wait:
         self._owners_ahead = 0
         self._spared = SparedLooks(engine.store)
         self._begun = begun
-        self._reports = iter(REPORTS_SECONDS if logger.isEnabledFor(logging.INFO) else ())
+        self._reports = iter(REPORTS_SECONDS if is_reported() else ())
         self._report_at = self._next_report(begun)
-        self._parent_at = None if engine.is_alone else begun + PARENT_AFTER_SECONDS
+        self._parent_at = parent_at
 
     def _next_report(self, now: float) -> float | None:
         """Return when the next report of a long wait is due; those for which it is too late are left out."""
@@ -149,6 +153,8 @@ class Wait:
         tasks, pids = possible_parents(queued.requester.context)
         if not tasks and not (yield from self._retry(partial(engine.reaper.are_on, limit_ids, pids))):
             self._parent_at = None  # who comes later is served later, and holds nothing that this request waits for
+        elif self._parent_at and not engine.parent_checks.plan(queued.refs, tasks, self._parent_at):
+            self._parent_at = None
         engine.mailboxes.note_poller(queued.terms.mailbox)
         if self._is_in_crowd():
             self._owners_ahead = yield from self._retry(partial(engine.queued.owners_ahead, limit_ids))
@@ -181,7 +187,7 @@ class Wait:
             reason = yield from self._retry(partial(engine.queued.explain, queued, self._call.request.slots))
             outcomes.report_wait(now - self._begun, reason)
         if self._parent_at is not None and self._parent_at <= now:
-            yield from self._warn_of_parent(now)
+            yield from self._warn_of_parent()
         if not has_wakeup and not self._is_due(now):
             if self._poll_at is not None:  # the crowd may have halved, so that those who are left poll more often
                 self._poll_at = min(self._poll_at, self._soon(now))
@@ -236,13 +242,10 @@ class Wait:
         self._others_look_until, self._watched = 0.0, None  # it may have another place, behind others
         return False
 
-    def _warn_of_parent(self, now: float) -> Steps[None]:
-        """Warn if the holder may be waiting for this very call. If many begin to wait together, one of them checks."""
+    def _warn_of_parent(self) -> Steps[None]:
+        """Warn if the holder may be waiting for this very call."""
         self._parent_at = None
         engine = self._engine
-        if now < engine.parents_looked_at + PARENT_EVERY_SECONDS:
-            return
-        engine.parents_looked_at = now
         reason = yield from self._retry(partial(engine.queued.explain, self._queued, self._call.request.slots))
         warning = warning_of_parent(reason.entries, engine.membership.owner_id, self._queued.requester.context)
         if warning is not None:
