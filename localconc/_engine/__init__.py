@@ -27,12 +27,13 @@ The caller first tries one statement, which is enough if a slot is free and ther
     notes the grant in `holdings.grants`. Both come before the statement, so that an interrupt in between is undone.
 5.  `store.database.execute_fast` runs `ACQUIRE_FAST`, an INSERT into `slots`. The trigger `counted` lets it insert a
     row only if there is room and no queue. Here there is no room, so `_acquire_one` calls `holdings.forget` to drop the
-    note. (`store.files.anchors.are_at_hand` has shown before that SQLite writes to its own files, and would not wait.)
+    note. (`store.files.anchors.are_at_hand` has shown before that SQLite writes to its own files, that the database was
+    not deleted, and that nothing would make SQLite wait.)
 
 Then the request joins the queue, by one statement.
 
 6.  `waiting.threads._acquire_by_a_short_wait` begins with a new `Handle`, and calls `waiting.mailboxes.pool.take`,
-    which returns a mailbox (a socket for the wakeup), perhaps one of an earlier wait (`mailbox.is_reusable`).
+    which returns a mailbox (a socket for the wakeup), perhaps one of an earlier wait (`is_reusable`).
 7.  `acquisitions.enqueue_fast` knows from `FastPaths.find_to_queue` that the request is simple. It calls
     `store.database.execute_either_fast`, which runs `ENQUEUE_FAST`, an INSERT into `waiters`: with the text of the
     request (`core.calls.Request.to_text`), the mailbox's `address` and a secret. If a slot has come free, that inserts
