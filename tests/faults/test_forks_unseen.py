@@ -290,6 +290,7 @@ def test_a_child_forked_in_c_in_the_middle_of_waiting_threads_works(programs: Ca
         _FORKS_IN_C
         + """
 import threading
+from localconc._engine import registry
 block = concurrency("L")
 block.__enter__()
 def wait():
@@ -297,7 +298,7 @@ def wait():
 thread = threading.Thread(target=wait)
 thread.start()
 while not localconc.read_waiters(): time.sleep(0.01)
-pid = fork()
+with registry.current().store.database.lock: pid = fork()  # while it looks at the store, no child could use it
 if pid == 0:
     with concurrency("other", limit=1, timeout_seconds=5): print("the child got in", flush=True)
     print(len(localconc.read_waiters("L")), flush=True)

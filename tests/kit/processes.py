@@ -135,7 +135,7 @@ def process_state(pid: int) -> str:
 
 def _is_writable() -> bool:
     path = Path(os.environ["LOCALCONC_HOME"], "localconc.db")
-    with closing(sqlite3.connect(path, 1, isolation_level=None)) as store:
+    with closing(sqlite3.connect(path, timeout=1, isolation_level=None)) as store:
         try:
             store.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError:
