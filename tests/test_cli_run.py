@@ -523,6 +523,32 @@ def test_the_portable_way_passes_exit_status_and_signals_on(interrupted: str) ->
         assert runner.read_line() == "9"
 
 
+_HAS_MANY_OR_NO_DESCRIPTORS = """
+import os, resource, sys
+from localconc.cli import child
+opened = []
+def use(count):
+    try:
+        while len(opened) < count: opened.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError: pass
+if sys.argv[1] == "many":
+    resource.setrlimit(resource.RLIMIT_NOFILE, (2048, 2048))
+    use(1100)
+    started = lambda pid: None
+else:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    started = lambda pid: use(64)
+print(child.run_with_handlers(["sh", "-c", "read line; exit 3"], None, started), flush=True)
+"""
+
+
+@pytest.mark.parametrize("descriptors", ["many", "no more"])
+def test_the_portable_way_waits_for_its_command_with_many_descriptors_or_no_more(descriptors: str) -> None:
+    with running(command=[sys.executable, "-c", _HAS_MANY_OR_NO_DESCRIPTORS, descriptors]) as runner:
+        runner.write_line()
+        assert runner.read_line() == "3"
+
+
 def test_the_portable_way_says_that_there_is_no_command() -> None:
     with pytest.raises(child.CommandError, match="no-such-command"):
         child.run_with_handlers(["no-such-command"], None, lambda pid: None)

@@ -15,8 +15,9 @@ import pytest
 
 from localconc import asyncio as of_tasks
 from localconc import create_limit, ensure_limit, read_waiters, update_limit
+from localconc._engine.acquiring import parents
+from localconc._engine.acquiring.parents import FIRST_AFTER_SECONDS
 from localconc._engine.acquiring.queued import QueuedRequests
-from localconc._engine.waiting.timing import PARENT_AFTER_SECONDS
 from localconc.sync import acquire, concurrency
 from tests.kit.command_line import localconc, ok
 from tests.kit.processes import wait_until
@@ -96,6 +97,31 @@ def test_a_task_that_waits_for_its_parent_is_warned_though_another_task_began_to
     assert len(_warnings(caplog)) == 1
 
 
+def test_a_task_is_warned_though_another_one_that_was_to_look_for_both_has_left(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parents, "LATER_AFTER_SECONDS", FIRST_AFTER_SECONDS + 0.3)
+    ensure_limit("gpu", 1)
+
+    async def use() -> None:
+        async with of_tasks.concurrency("gpu"):
+            pass
+
+    async def start() -> None:
+        async with of_tasks.concurrency("gpu"):
+            first = asyncio.create_task(use())
+            await until_waiting(1)
+            second = asyncio.create_task(use())
+            await until_waiting(2)
+            first.cancel()
+            await until(lambda: bool(_warnings(caplog)))
+        await second
+
+    with caplog.at_level(logging.WARNING, "localconc"):
+        asyncio.run(start())
+    assert len(_warnings(caplog)) == 1
+
+
 def test_of_a_crowd_of_tasks_that_begins_to_wait_together_only_one_looks_for_its_parents(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -112,7 +138,7 @@ def test_of_a_crowd_of_tasks_that_begins_to_wait_together_only_one_looks_for_its
         async with of_tasks.concurrency("gpu"):
             crowd = [asyncio.create_task(use()) for _ in range(20)]
             await until(lambda: bool(looks))
-            await asyncio.sleep(PARENT_AFTER_SECONDS / 2)  # the others would have looked by then
+            await asyncio.sleep(FIRST_AFTER_SECONDS / 2)  # the others would have looked by then
         await asyncio.gather(*crowd)
 
     asyncio.run(start())

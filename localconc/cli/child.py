@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
-import select
+import selectors
 import shutil
 import signal
 import sys
@@ -162,6 +162,7 @@ def run_with_handlers(
     import subprocess
 
     process: subprocess.Popen[bytes] | None = None
+    bell: _Bell | None = None
     early: list[int] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
@@ -179,6 +180,7 @@ def run_with_handlers(
     try:
         inherits = () if descriptor is None or sys.platform == "win32" else (descriptor,)
         try:
+            bell = None if sys.platform == "win32" else _Bell()  # before there is a child: it needs descriptors
             try:
                 process = subprocess.Popen(words, pass_fds=inherits, env=dict(environment))
             except OSError as error:
@@ -191,34 +193,42 @@ def run_with_handlers(
             started(process.pid)
         for number in early:
             _send(process, number)
-        status = _end_of(process)
+        while bell is not None and process.poll() is None:
+            bell.wait()
+        status = process.wait()
         # Windows counts exit codes from 0 to 2^32 - 1, and `sys.exit` there takes a signed number.
         return status - 2**32 if sys.platform == "win32" and status >= 2**31 else status
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if bell is not None:
+            bell.close()
 
 
-def _end_of(process: subprocess.Popen[bytes]) -> int:
-    """Wait for the end of the child; return its exit status. The handlers run at once, whenever a signal comes.
+class _Bell:
+    """Waits until a signal comes, at any moment.
 
-    Python runs them between two steps of its own. So a signal just before a system call would have to wait for the end
-    of that call, if it did not also leave a byte where the call looks for one.
+    Python runs handlers between two steps of its own. So a signal just before a system call would have to wait for the
+    end of that call, if it did not also leave a byte where the call looks for one.
     """
-    if sys.platform == "win32":
-        return process.wait()
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    try:
-        while (status := process.poll()) is None:
-            select.select([reader], [], [])
-            os.read(reader, 4096)
-        return status
-    finally:
-        signal.set_wakeup_fd(before)
-        os.close(reader)
-        os.close(writer)
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe()
+        if sys.platform != "win32":
+            os.set_blocking(self._writer, False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._reader, selectors.EVENT_READ)
+        self._before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+
+    def wait(self) -> None:
+        self._selector.select()
+        os.read(self._reader, 4096)
+
+    def close(self) -> None:
+        signal.set_wakeup_fd(self._before)
+        self._selector.close()
+        os.close(self._reader)
+        os.close(self._writer)
 
 
 def _send(process: subprocess.Popen[bytes], number: int) -> None:

@@ -320,10 +320,11 @@ def test_a_replaced_database_is_noticed_and_what_is_held_is_taken_along(home_dir
 
 
 @contextmanager
-def mounted(directory: Path, options: str, *arguments: str) -> Iterator[None]:
-    """A small filesystem for the test."""
-    directory.mkdir(parents=True, exist_ok=True)
-    command = ["mount", *arguments, "-o", options, str(directory)]
+def mounted(place: Path, options: str, *arguments: str) -> Iterator[None]:
+    """A small filesystem for the test, or a file."""
+    if not place.exists():
+        place.mkdir(parents=True)
+    command = ["mount", *arguments, "-o", options, str(place)]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     if made.returncode != 0:
         pytest.skip(f"mounting is not permitted here: {made.stderr.strip()}")
@@ -331,7 +332,7 @@ def mounted(directory: Path, options: str, *arguments: str) -> Iterator[None]:
         yield
     finally:
         registry.forget_all()
-        subprocess.run(["umount", str(directory)], check=False)
+        subprocess.run(["umount", str(place)], check=False)
 
 
 @LINUX_ROOT
@@ -384,6 +385,23 @@ def test_a_read_only_filesystem_says_so(home_directory: Path) -> None:
         subprocess.run(["mount", "-o", "remount,ro,bind", str(home_directory)], check=True)
         with pytest.raises(StoreError, match="LOCALCONC_HOME|writ|permissions"), concurrency("gate", timeout_seconds=1):
             pass
+
+
+@LINUX_ROOT
+def test_a_database_that_is_a_mount_of_its_own_works_though_it_was_deleted_where_it_comes_from(
+    home_directory: Path, tmp_path: Path
+) -> None:
+    define(home_directory)
+    registry.forget_all()
+    database, source = home_directory / DATABASE_NAME, tmp_path / "source"
+    database.rename(source)
+    database.touch()
+    with mounted(database, "bind", str(source)):
+        with concurrency("gate", timeout_seconds=3):
+            source.unlink()
+        with concurrency("gate", timeout_seconds=3):
+            pass
+        registry.forget_all()
 
 
 def as_nobody(body: Callable[[], None]) -> None:

@@ -16,10 +16,18 @@ if TYPE_CHECKING:
     from localconc._engine.core.records import LimitRef
     from localconc._engine.store.rows.listings import HolderEntry
 
+    #: The limits that are waited for, the parents, and the moment.
+    _Check = tuple[Sequence[LimitRef], frozenset[int], float]
+
 #: How many ancestors of a task are remembered.
 MAX_ANCESTORS: Final = 8
 
-#: Of the waiters that begin within this time, wait for the same and have the same parents, one checks.
+#: After this long, a waiter checks whether the holder is the process or the task that started it; and if another one is
+#: to check at the same time.
+FIRST_AFTER_SECONDS: Final = 1.0
+LATER_AFTER_SECONDS: Final = 30.0
+
+#: Of the waiters that are to check within this time, wait for the same and have the same parents, one checks.
 EVERY_SECONDS: Final = 0.1
 
 #: The tasks that use limits, from the oldest ancestor to the running one. A task begins with a copy of its parent's.
@@ -53,26 +61,44 @@ def possible_parents(context: int) -> tuple[frozenset[int], set[int]]:
 
 
 class ParentChecks:
-    """Plans which waiters of this process check whether their parents hold what they wait for.
+    """Tells the waiters of this process when to check whether their parents hold what they wait for.
 
-    Hundreds that wait for the same may begin together, and have the same parents. Then one of them checks.
+    Hundreds that wait for the same may begin together, and have the same parents. Then one of them checks for all. Each
+    of the others checks later: the one may leave before.
     """
 
     def __init__(self) -> None:
-        self._last: tuple[Sequence[LimitRef], frozenset[int]] | None = None
-        self._last_at = 0.0
+        self._planned: _Check | None = None
+        self._done: _Check | None = None
 
-    def plan(self, refs: Sequence[LimitRef], tasks: frozenset[int], moment: float) -> bool:
-        """Return whether a waiter is to check at a moment.
+    def plan(
+        self, refs: Sequence[LimitRef], tasks: frozenset[int], begun: float, deadline: float | None
+    ) -> float | None:
+        """Return when a waiter is to check; None if its time is up before.
 
         Args:
             refs: the limits that it waits for.
             tasks: its parents.
+            begun: when it began to wait.
         """
-        if self._last == (refs, tasks) and self._last_at <= moment < self._last_at + EVERY_SECONDS:
+        moment = begun + FIRST_AFTER_SECONDS
+        if deadline is not None and deadline <= moment:
+            return None
+        if _is_like(self._planned, refs, tasks, moment):
+            return begun + LATER_AFTER_SECONDS
+        self._planned = refs, tasks, moment
+        return moment
+
+    def begin(self, refs: Sequence[LimitRef], tasks: frozenset[int], now: float) -> bool:
+        """Return whether a waiter that is to check now has to: another one may just have done so."""
+        if _is_like(self._done, refs, tasks, now):
             return False
-        self._last, self._last_at = (refs, tasks), moment
+        self._done = refs, tasks, now
         return True
+
+
+def _is_like(check: _Check | None, refs: Sequence[LimitRef], tasks: frozenset[int], moment: float) -> bool:
+    return check is not None and check[:2] == (refs, tasks) and check[2] <= moment < check[2] + EVERY_SECONDS
 
 
 def warning_of_parent(entries: Iterable[HolderEntry], owner_id: int, context: int) -> tuple[str, str] | None:

@@ -296,7 +296,8 @@ class Database:
 
     def has_its_files(self) -> bool:
         """Return whether the store is open, and its files are at their paths; who releases or waits needs no more."""
-        return self._anchors is not None and self._anchors.are_in_place()
+        anchors = self._anchors  # read once: the caller may have no lock
+        return anchors is not None and anchors.are_in_place()
 
     def _restore_or_close(self) -> None:
         """Restore the store if it was deleted while it was open; close it, so that the next use opens what is there."""

@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from localconc._engine.acquiring.parents import parent_tasks
+from localconc._engine.acquiring.parents import FIRST_AFTER_SECONDS, parent_tasks
 from localconc._engine.acquiring.terms import Deadlocked, Queued, Refused, WaitTerms
 from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.holding.holdings import Handle
@@ -74,13 +74,16 @@ def acquire(
             outcome = yield from _reap_and_try_again(engine, call, handle, terms, outcome, tries_until)
         if isinstance(outcome, Queued):
             polls = polls and not engine.is_alone
-            parent_at, wakeups = _parent_check_at(engine, outcome, begun, deadline, polls=polls), None
+            parent_at, wakeups = None if engine.is_alone else begun + FIRST_AFTER_SECONDS, None
+            if parent_at is not None and not polls:
+                parent_at = engine.parent_checks.plan(outcome.refs, parent_tasks(context), begun, deadline)
             is_simple = outcome.is_simple and outcome.due_at is None and max_retries is None
             if is_simple and not engine.is_alone:  # most waits are short
-                until = deadline
-                if polls or parent_at is not None or is_reported():  # else the dispatcher looks for all tasks
-                    first_look_at = begun + (timing.WATCH_AFTER_SECONDS if polls else timing.PARENT_AFTER_SECONDS)
-                    until = first_look_at if deadline is None else min(first_look_at, deadline)
+                first_look_at = begun + timing.WATCH_AFTER_SECONDS if polls else parent_at
+                if is_reported() and not polls:
+                    first_look_at = begun + FIRST_AFTER_SECONDS
+                moments = [moment for moment in (first_look_at, deadline) if moment is not None]
+                until = min(moments, default=None)
                 wakeups = yield Park(until, handle.serial, outcome.terms.mailbox, None)
                 if wakeups and engine.acquisitions.accept_wakeup(request, outcome, handle, wakeups[0]):
                     return handle
@@ -95,17 +98,6 @@ def acquire(
         if terms is not None:
             mailboxes.put(terms.mailbox)
     return handle
-
-
-def _parent_check_at(
-    engine: Engine, queued: Queued, begun: float, deadline: float | None, *, polls: bool
-) -> float | None:
-    """Return when a request is to check whether its parents hold what it waits for; None if it is not to."""
-    moment = begun + timing.PARENT_AFTER_SECONDS
-    if engine.is_alone or (deadline is not None and deadline <= moment):
-        return None
-    is_planned = polls or engine.parent_checks.plan(queued.refs, parent_tasks(queued.requester.context), moment)
-    return moment if is_planned else None
 
 
 def _terms(

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from localconc._engine.acquiring.acquisitions import HANDED_OVER
 from localconc._engine.acquiring.contexts import stopped_by_caller
+from localconc._engine.acquiring.parents import FIRST_AFTER_SECONDS
 from localconc._engine.acquiring.terms import Queued, new_terms
 from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.waiting import outcomes, steps
 from localconc._engine.waiting.pauses import Backoff, Park, Steps, retry_while_busy
 from localconc._engine.waiting.timing import (
-    PARENT_AFTER_SECONDS,
     QUICK_TRIES,
     STORE_TIMEOUT_SECONDS,
     WATCH_AFTER_SECONDS,
@@ -127,7 +127,7 @@ def _acquire_by_a_short_wait(engine: Engine, call: Call, thread: str, context: i
                 wakeups = mailbox.take()
                 if wakeups and acquisitions.accept_wakeup(request, outcome, handle, wakeups[0]):
                     return handle
-            parent_at = begun + PARENT_AFTER_SECONDS
+            parent_at = begun + FIRST_AFTER_SECONDS
             wait = Wait(engine, call, handle, outcome, begun, polls=True, parent_at=parent_at)
             run_steps(engine, wait.steps(wakeups))
     except BaseException as error:

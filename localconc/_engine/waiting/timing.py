@@ -72,9 +72,6 @@ QUICK_TRIES: Final = 2
 #: How often one call rebuilds a store that turns out damaged again and again.
 MAX_REBUILDS: Final = 2
 
-#: After this long, a waiter checks whether the holder is the process or the task that started it.
-PARENT_AFTER_SECONDS: Final = 1.0
-
 
 def poll_seconds(gets_wakeups: bool, sees_deaths: bool, owners_ahead: int = 0, waiting_threads: int = 1) -> float:
     """Return how long a waiter sleeps at most before it polls the store.

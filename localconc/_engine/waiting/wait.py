@@ -9,7 +9,7 @@ from math import inf
 from random import random
 from typing import TYPE_CHECKING
 
-from localconc._engine.acquiring.parents import possible_parents, warning_of_parent
+from localconc._engine.acquiring.parents import parent_tasks, possible_parents, warning_of_parent
 from localconc._engine.acquiring.terms import Deadlocked
 from localconc._engine.core.clock import InPassing
 from localconc._engine.holding.holdings import Handle
@@ -153,8 +153,6 @@ class Wait:
         tasks, pids = possible_parents(queued.requester.context)
         if not tasks and not (yield from self._retry(partial(engine.reaper.are_on, limit_ids, pids))):
             self._parent_at = None  # who comes later is served later, and holds nothing that this request waits for
-        elif self._parent_at and not engine.parent_checks.plan(queued.refs, tasks, self._parent_at):
-            self._parent_at = None
         engine.mailboxes.note_poller(queued.terms.mailbox)
         if self._is_in_crowd():
             self._owners_ahead = yield from self._retry(partial(engine.queued.owners_ahead, limit_ids))
@@ -187,7 +185,7 @@ class Wait:
             reason = yield from self._retry(partial(engine.queued.explain, queued, self._call.request.slots))
             outcomes.report_wait(now - self._begun, reason)
         if self._parent_at is not None and self._parent_at <= now:
-            yield from self._warn_of_parent()
+            yield from self._warn_of_parent(now)
         if not has_wakeup and not self._is_due(now):
             if self._poll_at is not None:  # the crowd may have halved, so that those who are left poll more often
                 self._poll_at = min(self._poll_at, self._soon(now))
@@ -242,10 +240,12 @@ class Wait:
         self._others_look_until, self._watched = 0.0, None  # it may have another place, behind others
         return False
 
-    def _warn_of_parent(self) -> Steps[None]:
+    def _warn_of_parent(self, now: float) -> Steps[None]:
         """Warn if the holder may be waiting for this very call."""
         self._parent_at = None
         engine = self._engine
+        if not engine.parent_checks.begin(self._queued.refs, parent_tasks(self._queued.requester.context), now):
+            return
         reason = yield from self._retry(partial(engine.queued.explain, self._queued, self._call.request.slots))
         warning = warning_of_parent(reason.entries, engine.membership.owner_id, self._queued.requester.context)
         if warning is not None:

@@ -116,7 +116,10 @@ class Anchors:
         would stay taken), and SQLite would not wait for a process that is stopped (see `LogIndex`).
         """
         try:
-            if self._tell() != POSITION or not self._status()[ST_NLINK]:
+            if self._tell() != POSITION:
+                return False
+            if not self._status()[ST_NLINK]:
+                self._seen_in_place = None  # so that the next look is one at the files
                 return False
             changes, frames, copy, first, second, third, fourth = self.index.glance()
             return (changes == copy and frames not in (first, second, third, fourth)) or not self.index.is_held_up()
@@ -166,6 +169,8 @@ class Anchors:
                 found = os.stat(path)
                 if (found.st_dev, found.st_ino) != identity:
                     return False
+            if not self._status()[ST_NLINK]:
+                self._status = _EXISTS  # it was deleted elsewhere, and is mounted here
         except OSError:
             return False
         is_fine = directory.st_ctime_ns % 1_000_000_000 != 0

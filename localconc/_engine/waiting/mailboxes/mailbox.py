@@ -14,7 +14,6 @@ import sys
 import threading
 from collections import deque
 from contextlib import suppress
-from functools import cached_property
 from time import sleep
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -82,7 +81,7 @@ class Mailbox:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
 
-    @cached_property
+    @property
     def address(self) -> str:
         """Its name in the waiter's row; wakeups can come after the first use."""
         return self.name
@@ -178,7 +177,7 @@ if sys.platform != "win32":  # Python has neither such sockets nor poll() there
             self._identity = self._eventfd_identity = (0, 0)
             self._watched_fd: int | None = None
 
-        @cached_property
+        @property
         def address(self) -> str:
             if not self._was_opened:
                 self._open()
