@@ -511,7 +511,10 @@ print(child.run_with_handlers(sys.argv[2:], None, started), flush=True)
 """
 
 
-@pytest.mark.parametrize("interrupted", ["this thread", "another thread"])
+_needs_masks = pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no thread can refuse a signal")
+
+
+@pytest.mark.parametrize("interrupted", ["this thread", pytest.param("another thread", marks=_needs_masks)])
 def test_the_portable_way_passes_exit_status_and_signals_on(interrupted: str) -> None:
     """Also a signal that interrupts no system call of the main thread: one just before it does not, either."""
     answering = "trap 'exit 9' TERM; echo ready; while :; do read line || exit 1; done"
@@ -542,7 +545,10 @@ print(child.run_with_handlers(["sh", "-c", "read line; exit 3"], None, started),
 """
 
 
-@pytest.mark.parametrize("descriptors", ["many", "no more"])
+_needs_poll = pytest.mark.skipif(not hasattr(select, "poll"), reason="select() knows the first 1,024 descriptors only")
+
+
+@pytest.mark.parametrize("descriptors", [pytest.param("many", marks=_needs_poll), "no more"])
 def test_the_portable_way_waits_for_its_command_with_many_descriptors_or_no_more(descriptors: str) -> None:
     with running(command=[sys.executable, "-c", _HAS_MANY_OR_NO_DESCRIPTORS, descriptors]) as runner:
         runner.write_line()
