@@ -27,8 +27,7 @@ The caller first tries one statement, which is enough if a slot is free and ther
     notes the grant in `holdings.grants`. Both come before the statement, so that an interrupt in between is undone.
 5.  `store.database.execute_fast` runs `ACQUIRE_FAST`, an INSERT into `slots`. The trigger `counted` lets it insert a
     row only if there is room and no queue. Here there is no room, so `_acquire_one` calls `holdings.forget` to drop the
-    note. (`store.files.anchors.are_at_hand` has shown before that SQLite writes to its own files, that the database was
-    not deleted, and that nothing would make SQLite wait.)
+    note. (`store.files.anchors.are_at_hand` has shown before that SQLite writes to its own files, and would not wait.)
 
 Then the request joins the queue, by one statement.
 

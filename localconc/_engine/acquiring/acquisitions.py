@@ -294,7 +294,7 @@ class Acquisitions:
                     if now > grant.acquired_boot + HAND_OVER_AFTER_SECONDS or name in self._fast_paths.contended:
                         wall = self._clock.wall()
                         change = (wall, now, owner_id, serial, limit_id, owner_id, serial, now)
-                        woken, outcome = database.execute_either_fast(HAND_OVER, change, RELEASE_FAST, release)
+                        woken, outcome = database.execute_either_fast(HAND_OVER, change, RELEASE_FAST, release, True)
                         if woken is not None:  # first of all: the waiter's time begins
                             address, waiter_serial, secret = woken
                             self._wake([(address, (waiter_serial, secret, wall, now))])
@@ -302,7 +302,7 @@ class Acquisitions:
                         elif outcome == RELEASED:
                             self._fast_paths.contended.discard(name)
                     else:
-                        outcome = max(NOT_RELEASED, database.execute_fast(RELEASE_FAST, release))
+                        outcome = max(NOT_RELEASED, database.execute_fast(RELEASE_FAST, release, True))
                 elif not self._fast_paths.need_rules(refs):  # a loop here could leave the lock taken: see `ENDLESSLY`
                     what = (self._membership, now, holdings.grants, serial)
                     outcome = int(database.transact("BEGIN IMMEDIATE", release_all, what))

@@ -74,15 +74,15 @@ class Database:
 
     # ---- transactions; the callers of the fast ones have the lock --------------------------------------------
 
-    def execute_fast(self, statement: str, parameters: Sequence[Any]) -> int:
+    def execute_fast(self, statement: str, parameters: Sequence[Any], releases: bool = False) -> int:
         """Run one statement as a transaction of its own; return how many rows it changed, -1 if a trigger refused it.
 
         Raises:
-            Busy: another process is writing, or the store is not open; nothing was done.
+            Busy: another process is writing, or the store is not open, or deleted under a release; nothing was done.
         """
         connection, anchors = self._connection, self._anchors
         try:
-            if connection is None or anchors is None or connection.in_transaction or not anchors.are_at_hand():
+            if connection is None or anchors is None or connection.in_transaction or not anchors.are_at_hand(releases):
                 raise self._not_at_hand()
             return connection.execute(statement, parameters).rowcount
         except sqlite3.IntegrityError:
@@ -91,16 +91,16 @@ class Database:
             raise self._explained(error, connection) from error
 
     def execute_either_fast(
-        self, statement: str, parameters: Sequence[Any], otherwise: str, its_parameters: Sequence[Any]
+        self, statement: str, parameters: Sequence[Any], other: str, its: Sequence[Any], releases: bool = False
     ) -> tuple[tuple[Any, ...] | None, int]:
         """Run a statement and return its only row; if it has none, run another one and return how many it changed."""
         connection, anchors = self._connection, self._anchors
         try:
-            if connection is None or anchors is None or connection.in_transaction or not anchors.are_at_hand():
+            if connection is None or anchors is None or connection.in_transaction or not anchors.are_at_hand(releases):
                 raise self._not_at_hand()
             # C throughout: a handler of a signal between the two calls would not find the transaction that is open.
             row = next(map(sqlite3.Cursor.fetchone, map(connection.execute, (statement,), (parameters,))))
-            return (None, connection.execute(otherwise, its_parameters).rowcount) if row is None else (row, 0)
+            return (None, connection.execute(other, its).rowcount) if row is None else (row, 0)
         except SQLITE_ERRORS as error:
             raise self._explained(error, connection) from error
 
@@ -122,7 +122,7 @@ class Database:
             connection = None
             try:
                 connection = self._ready()
-                if self._anchors is None or not self._anchors.are_at_hand():
+                if self._anchors is None or not self._anchors.are_at_hand(releases=True):
                     raise self._not_at_hand()
                 with connection:
                     connection.execute(begin)

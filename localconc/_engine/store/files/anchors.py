@@ -111,14 +111,17 @@ class Anchors:
         except OSError:
             return False
 
-    def are_at_hand(self) -> bool:
-        """Return whether they are intact, the database was not deleted or replaced a moment ago (what is released there
-        would stay taken), and SQLite would not wait for a process that is stopped (see `LogIndex`).
+    def are_at_hand(self, releases: bool) -> bool:
+        """Return whether they are intact, and SQLite would not wait for a process that is stopped (see `LogIndex`).
+
+        Args:
+            releases: whether the caller gives slots back. Then the database must not have been deleted or replaced a
+                moment ago, since the last look at it: they would stay taken in what has its place.
         """
         try:
             if self._tell() != POSITION:
                 return False
-            if not self._status()[ST_NLINK]:
+            if releases and not self._status()[ST_NLINK]:
                 self._seen_in_place = None  # so that the next look is one at the files
                 return False
             changes, frames, copy, first, second, third, fourth = self.index.glance()
