@@ -20,6 +20,7 @@ import pytest
 from localconc import create_limit, update_limit
 from localconc._engine import registry
 from localconc._engine.core.clock import SystemClock
+from localconc._engine.homes import files
 from localconc.errors import AcquireConcurrencySlotTimeoutError
 from localconc.sync import concurrency, rate_limit
 
@@ -91,7 +92,10 @@ class Stage:
         """Let go of what an interrupt left that no signal can cause; no code could have done so there."""
         gc.collect()
         if not self.interruption.is_real:
-            release_wholly(registry.current().store.database.lock)
+            engine = registry.current()
+            placing = getattr(files, "_placing", None)  # only where Python has no pwrite
+            for lock in filter(None, (placing, engine.mailboxes._lock, engine.store.database.lock)):
+                release_wholly(lock)
             registry.current().store.database.ensure_open()
 
     def enter_and_leave(self) -> None:
