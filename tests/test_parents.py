@@ -16,8 +16,7 @@ import pytest
 from localconc import asyncio as of_tasks
 from localconc import create_limit, ensure_limit, read_waiters, update_limit
 from localconc._engine.acquiring import parents
-from localconc._engine.acquiring.parents import FIRST_AFTER_SECONDS
-from localconc._engine.acquiring.queued import QueuedRequests
+from localconc._engine.acquiring.parents import FIRST_AFTER_SECONDS, ParentChecks
 from localconc.sync import acquire, concurrency
 from tests.kit.command_line import localconc, ok
 from tests.kit.processes import wait_until
@@ -38,6 +37,11 @@ WAIT_SECONDS = 1.5
 
 def _warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if getattr(record, "localconc_kind", "") == "parent"]
+
+
+async def _use() -> None:
+    async with of_tasks.concurrency("gpu"):
+        pass
 
 
 def test_a_process_that_waits_for_the_one_that_started_it_is_warned() -> None:
@@ -103,15 +107,11 @@ def test_a_task_is_warned_though_another_one_that_was_to_look_for_both_has_left(
     monkeypatch.setattr(parents, "LATER_AFTER_SECONDS", FIRST_AFTER_SECONDS + 0.3)
     ensure_limit("gpu", 1)
 
-    async def use() -> None:
-        async with of_tasks.concurrency("gpu"):
-            pass
-
     async def start() -> None:
         async with of_tasks.concurrency("gpu"):
-            first = asyncio.create_task(use())
+            first = asyncio.create_task(_use())
             await until_waiting(1)
-            second = asyncio.create_task(use())
+            second = asyncio.create_task(_use())
             await until_waiting(2)
             first.cancel()
             await until(lambda: bool(_warnings(caplog)))
@@ -126,17 +126,14 @@ def test_of_a_crowd_of_tasks_that_begins_to_wait_together_only_one_looks_for_its
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     looks = []
-    explain = QueuedRequests.explain
-    monkeypatch.setattr(QueuedRequests, "explain", lambda self, *asked: looks.append(asked) or explain(self, *asked))
+    begin = ParentChecks.begin
+    monkeypatch.setattr(ParentChecks, "begin", lambda self, *asked: looks.append(asked) or begin(self, *asked))
+    monkeypatch.setattr(parents, "EVERY_SECONDS", 60.0)  # they begin together, however slow the machine is
     ensure_limit("gpu", 1)
-
-    async def use() -> None:
-        async with of_tasks.concurrency("gpu"):
-            pass
 
     async def start() -> None:
         async with of_tasks.concurrency("gpu"):
-            crowd = [asyncio.create_task(use()) for _ in range(20)]
+            crowd = [asyncio.create_task(_use()) for _ in range(20)]
             await until(lambda: bool(looks))
             await asyncio.sleep(FIRST_AFTER_SECONDS / 2)  # the others would have looked by then
         await asyncio.gather(*crowd)

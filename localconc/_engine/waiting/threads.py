@@ -14,11 +14,7 @@ from localconc._engine.acquiring.terms import Queued, new_terms
 from localconc._engine.core.errors import Busy, Damaged
 from localconc._engine.waiting import outcomes, steps
 from localconc._engine.waiting.pauses import Backoff, Park, Steps, retry_while_busy
-from localconc._engine.waiting.timing import (
-    QUICK_TRIES,
-    STORE_TIMEOUT_SECONDS,
-    WATCH_AFTER_SECONDS,
-)
+from localconc._engine.waiting.timing import QUICK_TRIES, STORE_TIMEOUT_SECONDS, WATCH_AFTER_SECONDS
 from localconc._engine.waiting.wait import Wait
 from localconc._locks import ENDLESSLY
 from localconc.errors import StoreError
